@@ -1,0 +1,59 @@
+/*
+ * Every fixed limit of the product, in one place. A limit is compared before anything is allocated.
+ * Limits that an operator may change are rows of config_table.h; these are the ceilings above them.
+ */
+#pragma once
+
+/* names (DESIGN: names on the wire) */
+#define LIMIT_TENANT_BYTES 63
+#define LIMIT_DEVICE_ID_BYTES 128
+#define LIMIT_USER_NAME_BYTES 1024 /* device@tenant, or an IoT Hub user name */
+#define LIMIT_PASSWORD_BYTES 4096  /* a SAS token fits */
+#define LIMIT_CLIENT_ID_BYTES 256
+#define LIMIT_API_KEY_ID_BYTES 64
+
+/* any connection */
+#define LIMIT_BEFORE_LOGIN_BYTES (64 * 1024) /* all memory one peer may cause before it is known */
+#define LIMIT_READ_BUFFER_BYTES (256 * 1024) /* per worker, shared by its connections */
+#define LIMIT_OUTPUT_BYTES (1024 * 1024)     /* unsent bytes of one connection, then it is closed */
+#define LIMIT_CONNECTIONS_PER_WORKER 1000000
+#define LIMIT_WORKERS 64
+
+/* MQTT */
+#define LIMIT_MQTT_PACKET_BYTES (1024 * 1024) /* ceiling of mqtt.max_packet_bytes */
+#define LIMIT_MQTT_CONNECT_BYTES (16 * 1024)  /* the first packet */
+#define LIMIT_MQTT_TOPIC_BYTES 1024
+#define LIMIT_MQTT_TOPIC_LEVELS 16
+#define LIMIT_MQTT_PROPERTIES 32
+#define LIMIT_MQTT_PROPERTY_BYTES (16 * 1024)
+#define LIMIT_MQTT_SUBSCRIPTIONS 16 /* filters of one SUBSCRIBE and of one session */
+
+/* events */
+#define LIMIT_EVENT_PAYLOAD_BYTES (512 * 1024)
+#define LIMIT_EVENT_HEADERS_BYTES (32 * 1024)
+
+/* the stream */
+#define LIMIT_UNIT_BYTES (1024 * 1024)
+#define LIMIT_GROUP_BYTES (4 * 1024 * 1024)
+#define LIMIT_PARTITIONS_PER_STREAM 1024
+#define LIMIT_FETCH_TURN_BYTES (256 * 1024) /* one sendfile */
+
+/* Kafka */
+#define LIMIT_KAFKA_REQUEST_BYTES (1024 * 1024)
+#define LIMIT_KAFKA_BEFORE_LOGIN_BYTES (16 * 1024)
+#define LIMIT_KAFKA_PIPELINED_BYTES (64 * 1024)
+#define LIMIT_KAFKA_FETCH_PARTITIONS 4096
+#define LIMIT_KAFKA_MAX_WAIT_MS 30000
+
+/* HTTP */
+#define LIMIT_HTTP_HEAD_BYTES (16 * 1024)
+#define LIMIT_HTTP_HEADERS 64
+#define LIMIT_HTTP_BODY_BYTES (1024 * 1024) /* ceiling; a route row may ask for less */
+#define LIMIT_HTTP_TARGET_BYTES 4096
+#define LIMIT_JSON_DEPTH 16
+#define LIMIT_PAGE_ROWS 1000
+
+/* registry */
+#define LIMIT_CREDENTIALS_PER_DEVICE 8
+#define LIMIT_METADATA_BYTES (32 * 1024)
+#define LIMIT_TAGS_BYTES (8 * 1024)

@@ -1,0 +1,53 @@
+/*
+ * Structured log lines on standard error: time, level, event name, then key=value pairs; as logfmt
+ * or JSON. One line is one write(). Library code never logs; the caller that decides logs once.
+ *
+ *     LOG_WARN("mqtt.refused", log_slice("device", id), log_text("why", "bad packet"),
+ *              log_int("bytes", n));
+ *
+ * Values are escaped, so bytes from outside cannot forge a line. Never pass a secret. Any thread.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "common/slice.h"
+
+enum log_level { LOG_LEVEL_DEBUG, LOG_LEVEL_INFO, LOG_LEVEL_WARN, LOG_LEVEL_ERROR };
+enum log_format { LOG_FORMAT_TEXT, LOG_FORMAT_JSON };
+
+struct log_field {
+    const char *key;
+    enum { LOG_FIELD_SLICE, LOG_FIELD_INT } kind;
+    struct slice text;
+    int64_t number;
+};
+
+static inline struct log_field log_slice(const char *key, struct slice text) {
+    return (struct log_field){.key = key, .kind = LOG_FIELD_SLICE, .text = text};
+}
+static inline struct log_field log_text(const char *key, const char *text) {
+    return log_slice(key, slice_from_string(text ? text : ""));
+}
+static inline struct log_field log_int(const char *key, int64_t number) {
+    return (struct log_field){.key = key, .kind = LOG_FIELD_INT, .number = number};
+}
+
+extern enum log_level log_minimum; /* set once at start or by a configuration reload */
+
+void log_configure(enum log_level minimum, enum log_format format);
+void log_write(enum log_level level, const char *event, const struct log_field *fields,
+               unsigned field_count);
+
+#define LOG_AT(level, event, ...)                                                                  \
+    do {                                                                                           \
+        if ((level) >= log_minimum) {                                                              \
+            const struct log_field log_fields_[] = {{0}, ##__VA_ARGS__};                           \
+            log_write((level), (event), log_fields_ + 1,                                           \
+                      (unsigned)(sizeof(log_fields_) / sizeof(log_fields_[0])) - 1);               \
+        }                                                                                          \
+    } while (0)
+#define LOG_DEBUG(event, ...) LOG_AT(LOG_LEVEL_DEBUG, event, ##__VA_ARGS__)
+#define LOG_INFO(event, ...) LOG_AT(LOG_LEVEL_INFO, event, ##__VA_ARGS__)
+#define LOG_WARN(event, ...) LOG_AT(LOG_LEVEL_WARN, event, ##__VA_ARGS__)
+#define LOG_ERROR(event, ...) LOG_AT(LOG_LEVEL_ERROR, event, ##__VA_ARGS__)

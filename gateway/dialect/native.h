@@ -1,0 +1,29 @@
+/*
+ * The native topic names of DESIGN.md §4: what a published topic means, and which filters a device
+ * may subscribe to. Pure.
+ */
+#pragma once
+
+#include "common/err.h"
+#include "common/slice.h"
+
+enum native_topic_kind {
+    NATIVE_TELEMETRY,      /* any topic that does not begin with '$': subject = topic */
+    NATIVE_EVENT,          /* $dg/events/<subject> */
+    NATIVE_REPLY,          /* $dg/replies/<id>/<status> (accepted with the command channel) */
+    NATIVE_STATE_REPORTED, /* $dg/state/reported */
+    NATIVE_VIA,            /* $dg/via/<device>/<topic> */
+};
+
+/* 0, or DG_ERR_NOT_AUTHORIZED for any other $ topic (DESIGN.md: refused). ret_subject is what
+ * becomes ce_subject: the topic as published, or what follows $dg/events/. */
+DG_NODISCARD int native_classify_topic(struct slice topic, enum native_topic_kind *ret_kind,
+                                       struct slice *ret_subject);
+
+/* 0 when a device may subscribe ($dg/commands/#, $dg/state/desired and the same below
+ * $dg/via/<device>/); DG_ERR_WILDCARD, DG_ERR_SHARED_SUBSCRIPTION or DG_ERR_NOT_AUTHORIZED. */
+DG_NODISCARD int native_check_filter(struct slice filter);
+
+/* Splits an MQTT user name: device@tenant at the last '@'; without one, tenant "default". */
+DG_NODISCARD int native_split_user_name(struct slice user_name, struct slice *ret_device,
+                                        struct slice *ret_tenant);

@@ -1,0 +1,69 @@
+/*
+ * Normalising: whatever a device did becomes one CloudEvents 1.0 event in Kafka's binary mode, ready
+ * for the stream. Pure: time and identity are arguments. The header names and values are those of
+ * the table at the top of event.c; schemas/ describes them.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/err.h"
+#include "common/limits.h"
+#include "common/slice.h"
+#include "storage/stream.h"
+
+enum event_type { /* a row each in event.c: ce_type text */
+    EVENT_TELEMETRY,           /* duragate.telemetry.v1 */
+    EVENT_EVENT,               /* duragate.event.v1: alarms, notifications */
+    EVENT_DEVICE_CONNECTED,    /* duragate.device.connected.v1 */
+    EVENT_DEVICE_DISCONNECTED, /* duragate.device.disconnected.v1 */
+    EVENT_TYPE_COUNT
+};
+
+/* Who speaks, from the verified credential. Slices outlive the call only. */
+struct event_source {
+    struct slice tenant;
+    struct slice device;
+    uint32_t partition;
+    uint64_t stream_id;
+};
+
+/* Which gateway counts: the parts of a generated ce_id (node-boot-worker-counter). */
+struct event_counter {
+    char prefix[48]; /* "gw1-65f0c2a1-0-" */
+    uint8_t prefix_size;
+    uint64_t next;
+};
+
+struct event {
+    enum event_type type;
+    const char *protocol; /* "mqtt3.1.1", "mqtt5" ... : ce_protocol */
+    uint8_t qos;
+    bool retain;
+    struct slice subject;      /* topic as published; empty: none */
+    struct slice content_type; /* empty: application/octet-stream */
+    struct slice user_properties; /* MQTT 5 property section as received, or empty */
+    uint32_t user_property_count;
+    struct slice payload;
+    int64_t received_ms;
+    uint64_t device_time_window_ms;
+    /* MQTT 5, copied when present */
+    struct slice response_topic, correlation_data;
+    uint32_t message_expiry_s; /* 0: none */
+};
+
+/* Room for the generated parts of one record's headers; reused from event to event. */
+struct event_scratch {
+    uint8_t bytes[LIMIT_EVENT_HEADERS_BYTES];
+    struct iovec parts[8];
+};
+
+/*
+ * Builds the stream record of an event. Parts point into scratch, source and event. DG_ERR_TOO_LARGE
+ * when payload or headers are over their limit; DG_ERR_PROTOCOL when the device's own CloudEvents
+ * attributes are not valid (empty id, source of another device ...).
+ */
+DG_NODISCARD int event_build(const struct event *event, const struct event_source *source,
+                             struct event_counter *counter, struct event_scratch *scratch,
+                             struct stream_record *ret_record);

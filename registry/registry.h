@@ -1,0 +1,174 @@
+/*
+ * The device registry: tenants, devices, credentials and API keys in PostgreSQL, behind one thread
+ * that owns both connections (queries; LISTEN), the bounded cache and every credential check.
+ *
+ * Everybody else talks to it by message: a request object embeds a struct mail, is handed over with
+ * registry_login() / registry_execute(), and comes back to the caller's mailbox with the result
+ * filled in. A request always comes back, at the latest when its deadline passes. PostgreSQL may be
+ * down or frozen at any time, also at start: what the cache knows keeps working, the rest gets
+ * DG_ERR_UNAVAILABLE, never DG_ERR_BAD_CREDENTIALS.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/err.h"
+#include "common/limits.h"
+#include "common/mailbox.h"
+#include "common/slice.h"
+#include "registry/statements.h"
+
+struct registry;
+
+struct registry_options {
+    const char *conninfo;
+    const char *password; /* "" for none */
+    uint64_t query_timeout_ms;
+    uint64_t cache_devices_max;
+    const char *master_key_file;
+};
+
+enum { REGISTRY_ERROR_SIZE = 512 };
+
+/* Reads the master key, starts the thread. PostgreSQL need not be up. */
+DG_NODISCARD int registry_open(const struct registry_options *options,
+                               struct registry **ret_registry, char *ret_error);
+
+/* Stops the thread; requests still out come back first, with DG_ERR_SHUTTING_DOWN. */
+void registry_close(struct registry *registry);
+
+/* Any thread. True while queries are answered and changes are being heard; else ret_why (static
+ * text) says what is wrong. */
+bool registry_is_up(struct registry *registry, const char **ret_why);
+
+/* ---- who is it --------------------------------------------------------------------------------- */
+
+enum stream_kind { STREAM_EVENTS, STREAM_COMMANDS, STREAM_AUDIT, STREAM_QUARANTINE, STREAM_KINDS = 8 };
+
+/* Storage's stream id of one of a tenant's topics. */
+static inline uint64_t registry_stream(int64_t tenant_stream_id, enum stream_kind kind) {
+    return (uint64_t)tenant_stream_id * STREAM_KINDS + kind;
+}
+
+struct registry_identity {
+    int64_t tenant_key;
+    int64_t tenant_stream_id;
+    uint32_t partition_count;
+    char tenant[LIMIT_TENANT_BYTES + 1];
+    /* a device ... */
+    int64_t device_key; /* 0 for a principal */
+    uint32_t partition;
+    char device[LIMIT_DEVICE_ID_BYTES + 1];
+    /* ... or a principal (API key); without a tenant it is a platform principal */
+    uint32_t roles; /* enum registry_role bits */
+    int64_t credential_key;  /* what was used; named in revocations */
+    int64_t valid_until_ms;  /* wall clock; the connection must end then; 0: no end */
+};
+
+enum registry_role {
+    REGISTRY_ROLE_ADMIN = 1,    /* everything within its scope */
+    REGISTRY_ROLE_OPERATOR = 2, /* devices and credentials */
+    REGISTRY_ROLE_READER = 4,   /* read the registry over HTTP */
+    REGISTRY_ROLE_CONSUMER = 8, /* read the stream */
+    REGISTRY_ROLE_AUDITOR = 16, /* read <tenant>.audit */
+    REGISTRY_ROLE_COMMANDER = 32,
+};
+
+enum registry_login_kind {
+    REGISTRY_LOGIN_DEVICE_SECRET,      /* key, password or SAS-style token */
+    REGISTRY_LOGIN_DEVICE_CERTIFICATE, /* TLS client certificate, already proven by the handshake */
+    REGISTRY_LOGIN_PRINCIPAL,          /* API key: id and secret */
+};
+
+/* Allocated by registry_login_new(), freed by registry_login_free() (wipes the secret). */
+struct registry_login {
+    struct mail mail; /* set deliver before the call; runs on reply_to's thread */
+    struct mailbox *reply_to;
+    uint64_t owner; /* the caller's own, returned untouched: an id with a generation, not a pointer */
+
+    enum registry_login_kind kind;
+    char tenant[LIMIT_TENANT_BYTES + 1];     /* empty with a certificate: found by its issuer */
+    char name[LIMIT_DEVICE_ID_BYTES + 1];    /* device id or API key id; may be empty with a certificate */
+    struct slice secret;                     /* into secret_bytes, or leaf DER then chain */
+    size_t leaf_size_bytes;                  /* CERTIFICATE: length of the leaf within secret */
+
+    int err; /* 0, DG_ERR_BAD_CREDENTIALS, DG_ERR_DISABLED, DG_ERR_UNAVAILABLE, DG_ERR_BUSY ... */
+    struct registry_identity identity;
+    uint8_t secret_bytes[];
+};
+
+/* Copies secret in. NULL when out of memory or a name or the secret is over its limit. */
+struct registry_login *registry_login_new(enum registry_login_kind kind, struct slice tenant,
+                                          struct slice name, struct slice secret);
+void registry_login_free(struct registry_login *login);
+
+/* Any thread. One identical error for an unknown device and a wrong secret. */
+void registry_login(struct registry *registry, struct registry_login *login);
+
+/* ---- what changed ------------------------------------------------------------------------------ */
+
+/* Posted to each listener when a device, a tenant or a principal changed: connections in scope whose
+ * credential is not among those listed must end now. The receiver frees it with free(). */
+struct registry_revocation {
+    struct mail mail;
+    int64_t tenant_key; /* 0 for a platform principal */
+    int64_t device_key; /* 0: every device (and principal) of the tenant */
+    int64_t credential_key; /* != 0: exactly this principal or CA or credential is gone */
+    int err; /* reason: DG_ERR_DISABLED, DG_ERR_ADMINISTRATIVE */
+    unsigned kept_count;
+    int64_t kept[LIMIT_CREDENTIALS_PER_DEVICE + 8]; /* credential keys still valid */
+};
+
+/* Registers a receiver of revocations, before its thread runs; deliver is set on each message. */
+DG_NODISCARD int registry_listen(struct registry *registry, struct mailbox *mailbox,
+                                 void (*deliver)(struct mail *mail, void *receiver));
+
+/* ---- statements for the provisioning API ------------------------------------------------------- */
+
+enum { REGISTRY_PARAMETERS_MAX = 12 };
+
+/* Allocated by registry_request_new(), freed by registry_request_free(). */
+struct registry_request {
+    struct mail mail;
+    struct mailbox *reply_to;
+    uint64_t owner;
+    enum registry_statement statement;
+    unsigned parameter_count;
+    char *parameters[REGISTRY_PARAMETERS_MAX]; /* text format, owned; NULL is SQL NULL */
+
+    int err; /* 0; DG_ERR_EXISTS, DG_ERR_INVALID (constraint), DG_ERR_UNAVAILABLE, DG_ERR_TIMEOUT */
+    char *detail; /* what PostgreSQL said about a refused value, or NULL; owned */
+    unsigned row_count, column_count;
+    char **values; /* row-major, NULL is SQL NULL; owned */
+};
+
+struct registry_request *registry_request_new(enum registry_statement statement);
+/* Appends a copied parameter; NULL data is SQL NULL. 0 or DG_ERR_NO_MEMORY. */
+DG_NODISCARD int registry_request_add(struct registry_request *request, struct slice value);
+void registry_request_free(struct registry_request *request);
+void registry_execute(struct registry *registry, struct registry_request *request);
+
+static inline const char *registry_value(const struct registry_request *request, unsigned row,
+                                         unsigned column) {
+    return request->values[row * request->column_count + column];
+}
+
+/* A tenant by name for a consumer's topic names, answered from the cache where it can be. */
+struct registry_tenant_query {
+    struct mail mail;
+    struct mailbox *reply_to;
+    uint64_t owner;
+    char tenant[LIMIT_TENANT_BYTES + 1]; /* empty: all tenants, for a platform principal */
+
+    int err;
+    unsigned tenant_count;
+    struct registry_tenant {
+        int64_t tenant_key;
+        int64_t stream_id;
+        uint32_t partition_count;
+        char name[LIMIT_TENANT_BYTES + 1];
+    } *tenants; /* owned; freed by registry_tenant_query_free */
+};
+void registry_find_tenants(struct registry *registry, struct registry_tenant_query *query);
+void registry_tenant_query_free(struct registry_tenant_query *query);

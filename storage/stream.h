@@ -1,0 +1,167 @@
+/*
+ * The durable, partitioned, replayable stream. One interface; storage/local is the embedded engine
+ * (specification: the storage protocol, summarised at the top of each file there).
+ *
+ * Storage knows numbers, not names: a stream is a 64-bit id, a partition a number below
+ * LIMIT_PARTITIONS_PER_STREAM that the caller chooses. A partition begins to exist with its first
+ * record; before that it reads as empty (log start 0, end 0).
+ *
+ * Threads: stream_open/close on one thread; one appender and one watcher per worker, used by that
+ * worker only; reads and offset look-ups from any worker.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "common/err.h"
+#include "common/mailbox.h"
+#include "common/slice.h"
+
+struct stream;
+
+struct stream_options {
+    const char *directory;
+    uint64_t journal_size_bytes;
+    uint64_t segment_size_bytes;
+    uint64_t segment_age_ms;
+    uint64_t retention_bytes; /* per partition; 0: no limit */
+    uint64_t retention_ms;    /* 0: no limit */
+    uint64_t reserve_bytes;   /* of free disk space */
+};
+
+enum { STREAM_ERROR_SIZE = 512 };
+
+/* Opens or creates the store, recovers it, starts its threads. 0, or an error and a message for
+ * people. A damaged store is refused and left as it is (DG_ERR_CORRUPT). */
+DG_NODISCARD int stream_open(const struct stream_options *options, struct stream **ret_stream,
+                             char *ret_error);
+
+/* Changes what a reload may change (segment and retention settings, reserve). */
+void stream_reconfigure(struct stream *stream, const struct stream_options *options);
+
+/* Writes a last checkpoint and stops the threads. Appenders and watchers are freed before. */
+void stream_close(struct stream *stream);
+
+/* ---- appending: one appender per worker ------------------------------------------------------- */
+
+/* Who wants to know that a record is durable. Opaque to storage; 0,0 = nobody. */
+struct stream_ticket {
+    uint64_t owner;
+    uint64_t tag;
+};
+
+/* Receives each ticket on the appender's thread, in append order within a partition. err is 0 and
+ * offset the record's, or the reason why nothing was written (DG_ERR_STORAGE_FULL). */
+typedef void stream_done_fn(void *context, const struct stream_ticket *ticket, int err,
+                            int64_t offset);
+/* Called once after stream_append() answered DG_ERR_PRESSURE, when appending makes sense again. */
+typedef void stream_ready_fn(void *context);
+
+struct stream_record {
+    int64_t timestamp_ms; /* receive time; stored non-decreasing per partition */
+    struct slice key;
+    struct slice value;
+    /* Record headers already in Kafka's encoding (storage/record.h), in any number of pieces. */
+    const struct iovec *headers;
+    unsigned header_parts;
+    unsigned header_count;
+};
+
+struct stream_appender;
+
+DG_NODISCARD int stream_appender_create(struct stream *stream, struct mailbox *mailbox,
+                                        stream_done_fn *done, stream_ready_fn *ready, void *context,
+                                        struct stream_appender **ret_appender);
+
+/* After its last ticket came back. */
+void stream_appender_free(struct stream_appender *appender);
+
+/*
+ * Copies the record into the open batch of (stream, partition). 0: the ticket will come back.
+ * DG_ERR_PRESSURE: too much is in flight, nothing taken, stream_ready_fn follows. DG_ERR_TOO_LARGE.
+ */
+DG_NODISCARD int stream_append(struct stream_appender *appender, uint64_t stream_id,
+                               uint32_t partition, const struct stream_record *record,
+                               struct stream_ticket ticket);
+
+/* End of the worker's turn: hands the open batches to the committer if it is free. */
+void stream_appender_turn(struct stream_appender *appender);
+
+/* Records appended whose tickets have not come back (tickets of nobody included). */
+uint64_t stream_appender_pending(const struct stream_appender *appender);
+
+/* ---- reading ---------------------------------------------------------------------------------- */
+
+struct stream_offsets {
+    int64_t log_start;
+    int64_t durable_end; /* one past the last durable record; the Kafka high watermark */
+    uint64_t size_bytes;
+};
+
+void stream_offsets(struct stream *stream, uint64_t stream_id, uint32_t partition,
+                    struct stream_offsets *ret_offsets);
+
+/* First record whose timestamp is >= timestamp_ms (exact record). DG_ERR_NOT_FOUND when none.
+ * May read the disk; call from a worker only for look-ups a client asks for. */
+DG_NODISCARD int stream_find_time(struct stream *stream, uint64_t stream_id, uint32_t partition,
+                                  int64_t timestamp_ms, int64_t *ret_offset,
+                                  int64_t *ret_timestamp_ms);
+
+/* The record with the largest timestamp. DG_ERR_NOT_FOUND when the partition is empty. */
+DG_NODISCARD int stream_find_last(struct stream *stream, uint64_t stream_id, uint32_t partition,
+                                  int64_t *ret_offset, int64_t *ret_timestamp_ms);
+
+/* A run of whole record batches: either memory != NULL, or fd >= 0 with a position in the file. */
+struct stream_extent {
+    const uint8_t *memory;
+    int fd;
+    int64_t position;
+    uint32_t size_bytes;
+    int64_t next_offset; /* where the following read begins */
+    void *hold;          /* keeps memory or fd valid until stream_extent_release() */
+};
+
+struct stream_watcher;
+
+/*
+ * Whole batches from the one that contains offset, at most max_bytes but always at least one batch.
+ * 0 with size_bytes 0 when offset is the durable end. DG_ERR_OFFSET_OUT_OF_RANGE outside
+ * [log start, durable end]. DG_ERR_COLD when the range is not in memory and watcher is not NULL: it
+ * is being warmed, and the watcher is told when to try again; with watcher NULL the caller accepts
+ * to wait for the disk.
+ */
+DG_NODISCARD int stream_read(struct stream *stream, uint64_t stream_id, uint32_t partition,
+                             int64_t offset, uint32_t max_bytes, struct stream_watcher *watcher,
+                             struct stream_extent *ret_extent);
+void stream_extent_release(struct stream_extent *extent);
+
+/* Told on the watcher's thread: the durable end (or log start) of this partition moved, or a cold
+ * range is warm. */
+typedef void stream_advanced_fn(void *context, uint64_t stream_id, uint32_t partition);
+
+DG_NODISCARD int stream_watcher_create(struct stream *stream, struct mailbox *mailbox,
+                                       stream_advanced_fn *advanced, void *context,
+                                       struct stream_watcher **ret_watcher);
+void stream_watcher_free(struct stream_watcher *watcher);
+
+/* Arms one notification for the partition (harmless when armed). Read stream_offsets() again after
+ * arming: what became durable before is not reported. */
+void stream_watch(struct stream_watcher *watcher, uint64_t stream_id, uint32_t partition);
+
+/* ---- condition -------------------------------------------------------------------------------- */
+
+struct stream_health {
+    bool storage_full;             /* events are being refused */
+    uint64_t checkpoint_lag_bytes; /* journal written since the last checkpoint */
+    uint64_t journal_size_bytes;
+};
+
+void stream_health(struct stream *stream, struct stream_health *ret_health);
+
+/* Calls visit for each existing partition, in order. Any thread. */
+typedef void stream_visit_fn(void *context, uint64_t stream_id, uint32_t partition,
+                             const struct stream_offsets *offsets);
+void stream_visit_partitions(struct stream *stream, stream_visit_fn *visit, void *context);
