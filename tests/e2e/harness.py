@@ -1,0 +1,146 @@
+"""A gateway of one's own for a test: deploy/up with its state in a temporary directory."""
+
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.request
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BUILDS = os.environ.get("DURAGATE_BUILDS", os.path.join(ROOT, "build-tests"))
+
+
+class Gateway:
+    """deploy/up ... deploy/down. settings: configuration keys as the environment names them."""
+
+    def __init__(self, build="asan", settings=None):
+        self.build = os.path.join(BUILDS, build)
+        self.directory = tempfile.mkdtemp(prefix="duragate-e2e-")
+        os.chmod(self.directory, 0o755)
+        self.var = os.path.join(self.directory, "var")
+        self.environment = dict(os.environ, DURAGATE_VAR=self.var, **(settings or {}))
+        self.env = {}
+
+    def up(self, *arguments):
+        done = subprocess.run(
+            [os.path.join(ROOT, "deploy/up"), "--build", self.build, *arguments],
+            env=self.environment, capture_output=True, text=True, timeout=180, check=False)
+        if done.returncode != 0:
+            raise AssertionError("deploy/up failed:\n" + done.stdout + done.stderr + self.log()[-3000:])
+        self.output = done.stdout
+        with open(os.path.join(self.var, "demo.env"), encoding="utf-8") as file:
+            for line in file:
+                name, _, value = line.rstrip("\n").partition("=")
+                self.env[name] = shlex.split(value)[0] if value else ""
+        return self
+
+    def down(self):
+        subprocess.run([os.path.join(ROOT, "deploy/down")], env=self.environment,
+                       capture_output=True, timeout=120, check=True)
+
+    def close(self):
+        try:
+            self.down()
+        finally:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    def __getattr__(self, name):
+        """gateway.MQTT_PORT is DURAGATE_MQTT_PORT of demo.env."""
+        try:
+            return self.__dict__["env"]["DURAGATE_" + name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def log(self):
+        try:
+            with open(os.path.join(self.var, "duragate.log"), encoding="utf-8", errors="replace") as file:
+                return file.read()
+        except FileNotFoundError:
+            return ""
+
+    def pid(self):
+        with open(self.PID_FILE, encoding="ascii") as file:
+            return int(file.read())
+
+    def kill(self, number=signal.SIGKILL):
+        pid = self.pid()
+        os.kill(pid, number)
+        wait_until(lambda: not os.path.exists(f"/proc/{pid}/exe") or zombie(pid), 30)
+
+    def api(self, method, path, body=None, headers=None, key=None, url=None):
+        """(status, parsed body, headers) of one call of the HTTP API."""
+        request = urllib.request.Request((url or self.HTTP_URL) + path, method=method)
+        request.add_header("Authorization", "Bearer " + (key or self.API_KEY))
+        data = None
+        if body is not None:
+            data = body if isinstance(body, bytes) else json.dumps(body).encode()
+            request.add_header("Content-Type", "application/json")
+        for name, value in (headers or {}).items():
+            request.add_header(name, value)
+        try:
+            with urllib.request.urlopen(request, data, timeout=20) as answer:
+                return answer.status, parse(answer.read()), answer.headers
+        except urllib.error.HTTPError as error:
+            return error.code, parse(error.read()), error.headers
+
+    def device(self, name, tenant=None):
+        """Makes a device with a generated key; returns the key."""
+        path = f"/v1/tenants/{tenant or self.TENANT}/devices/{name}"
+        status, body, _ = self.api("PUT", path, {})
+        assert status in (200, 201), (status, body)
+        status, body, _ = self.api("POST", path + "/credentials", {"name": "key", "kind": "key"})
+        assert status == 201, (status, body)
+        return body["key"]
+
+    def publish(self, *arguments, device=None, key=None, check=True, port=None):
+        return subprocess.run(
+            ["mosquitto_pub", "-h", "localhost", "-p", str(port or self.MQTT_PORT),
+             "-u", f"{device or self.DEVICE}@{self.TENANT}", "-P", key or self.DEVICE_KEY,
+             *arguments], capture_output=True, text=True, timeout=60, check=check)
+
+    def consume(self, *arguments, topic=None, format="%p %o %T %k|%h|%s\\n"):
+        """Everything in a topic, as kcat prints it."""
+        done = subprocess.run(
+            ["kcat", "-F", os.path.join(self.var, "kcat.conf"), "-C", "-q", "-e", "-t",
+             topic or self.TOPIC, "-o", "beginning", "-f", format, *arguments],
+            capture_output=True, timeout=120, check=False)
+        if done.returncode != 0:
+            raise AssertionError("kcat: " + done.stderr.decode(errors="replace"))
+        return done.stdout.decode(errors="surrogateescape")
+
+    def metric(self, name):
+        with urllib.request.urlopen(self.HTTP_URL + "/metrics", timeout=10) as answer:
+            for line in answer.read().decode().splitlines():
+                if line.startswith(name + " ") or line.startswith(name + "{"):
+                    return float(line.rsplit(" ", 1)[1])
+        raise AssertionError("no metric " + name)
+
+
+def zombie(pid):
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def parse(body):
+    try:
+        return json.loads(body)
+    except ValueError:
+        return body.decode(errors="replace")
+
+
+def wait_until(condition, seconds):
+    """Polls until the condition holds; fails the test when it does not within the time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"not within {seconds} s: {condition}")
