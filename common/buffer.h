@@ -19,7 +19,7 @@ static inline size_t buffer_size(const struct buffer *b) {
 }
 
 static inline struct slice buffer_slice(const struct buffer *b) {
-    return slice_make(b->data + b->start, b->end - b->start);
+    return slice_make(b->data ? b->data + b->start : NULL, b->end - b->start);
 }
 
 /* Room for size more bytes at data + end; fails with DG_ERR_LIMIT when the unread size would pass

@@ -33,19 +33,19 @@ static inline struct log_field log_int(const char *key, int64_t number) {
     return (struct log_field){.key = key, .kind = LOG_FIELD_INT, .number = number};
 }
 
-extern enum log_level log_minimum; /* set once at start or by a configuration reload */
+extern _Atomic(enum log_level) log_minimum; /* set once at start or by a configuration reload */
 
 void log_configure(enum log_level minimum, enum log_format format);
 void log_write(enum log_level level, const char *event, const struct log_field *fields,
                unsigned field_count);
 
-#define LOG_AT(level, event, ...)                                                                  \
-    do {                                                                                           \
-        if ((level) >= log_minimum) {                                                              \
-            const struct log_field log_fields_[] = {{0}, ##__VA_ARGS__};                           \
-            log_write((level), (event), log_fields_ + 1,                                           \
-                      (unsigned)(sizeof(log_fields_) / sizeof(log_fields_[0])) - 1);               \
-        }                                                                                          \
+#define LOG_AT(level, event, ...)                                                    \
+    do {                                                                             \
+        if ((level) >= log_minimum) {                                                \
+            const struct log_field log_fields_[] = {{0}, ##__VA_ARGS__};             \
+            log_write((level), (event), log_fields_ + 1,                             \
+                      (unsigned)(sizeof(log_fields_) / sizeof(log_fields_[0])) - 1); \
+        }                                                                            \
     } while (0)
 #define LOG_DEBUG(event, ...) LOG_AT(LOG_LEVEL_DEBUG, event, ##__VA_ARGS__)
 #define LOG_INFO(event, ...) LOG_AT(LOG_LEVEL_INFO, event, ##__VA_ARGS__)
