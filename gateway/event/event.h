@@ -11,6 +11,7 @@
 #include "common/err.h"
 #include "common/limits.h"
 #include "common/slice.h"
+#include "common/writer.h"
 #include "storage/stream.h"
 
 enum event_type { /* a row each in event.c: ce_type text */
@@ -67,3 +68,20 @@ struct event_scratch {
 DG_NODISCARD int event_build(const struct event *event, const struct event_source *source,
                              struct event_counter *counter, struct event_scratch *scratch,
                              struct stream_record *ret_record);
+
+/* What a device's connected and disconnected events say; schemas/ describes the JSON. */
+struct event_presence {
+    bool connected;
+    const char *reason;  /* words */
+    uint8_t reason_code; /* MQTT 5's */
+    struct slice client_id;
+    const char *protocol;
+    struct slice peer;       /* "192.0.2.7:5123" */
+    struct slice session_id; /* names one connection across both events */
+    uint64_t duration_ms;    /* 0 when connected */
+    int64_t credential_key;
+};
+
+/* Writes the payload of a presence event. 0, or DG_ERR_LIMIT when w is out of room (4 KiB are
+ * enough for every client id). */
+DG_NODISCARD int event_write_presence(const struct event_presence *presence, struct writer *w);
