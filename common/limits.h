@@ -18,6 +18,7 @@
 #define LIMIT_OUTPUT_BYTES (1024 * 1024)     /* unsent bytes of one connection, then it is closed */
 #define LIMIT_CONNECTIONS_PER_WORKER 1000000
 #define LIMIT_WORKERS 64
+#define LIMIT_TLS_HANDSHAKES_PER_WORKER 4096 /* in flight */
 
 /* MQTT */
 #define LIMIT_MQTT_PACKET_BYTES (1024 * 1024) /* ceiling of mqtt.max_packet_bytes */
@@ -27,6 +28,8 @@
 #define LIMIT_MQTT_PROPERTIES 32
 #define LIMIT_MQTT_PROPERTY_BYTES (16 * 1024)
 #define LIMIT_MQTT_SUBSCRIPTIONS 16 /* filters of one SUBSCRIBE and of one session */
+#define LIMIT_MQTT_WITHHELD_PUBLISHES 64 /* 3.1.1: read without an ack after a refusal, then closed */
+#define LIMIT_MQTT_WITHHELD_MS 10000     /* ... or after this time */
 
 /* events */
 #define LIMIT_EVENT_PAYLOAD_BYTES (512 * 1024)
@@ -36,6 +39,14 @@
 #define LIMIT_UNIT_BYTES (1024 * 1024)
 #define LIMIT_GROUP_BYTES (4 * 1024 * 1024)
 #define LIMIT_PARTITIONS_PER_STREAM 1024
+#define LIMIT_APPENDER_BYTES (16 * 1024 * 1024)       /* open and in flight, of one worker */
+#define LIMIT_PLACER_BACKLOG_BYTES (64 * 1024 * 1024) /* durable, not yet in a segment */
+#define LIMIT_CHUNK_POOL_FREE_BYTES (64 * 1024 * 1024)
+#define LIMIT_OPEN_SEGMENTS 512
+#define LIMIT_SEGMENTS_PER_PARTITION 65536
+#define LIMIT_CHECKPOINT_BYTES (1024 * 1024 * 1024)
+#define LIMIT_MUTATION_KEY_BYTES 512
+#define LIMIT_MUTATION_VALUE_BYTES (64 * 1024)
 #define LIMIT_FETCH_TURN_BYTES (256 * 1024) /* one sendfile */
 
 /* Kafka */

@@ -21,6 +21,7 @@ struct sys_table sys = {
     .fallocate = fallocate,
     .ftruncate = ftruncate,
     .fstat = fstat,
+    .fstatvfs = fstatvfs,
     .fadvise = posix_fadvise,
     .rename = rename,
     .unlink = unlink,

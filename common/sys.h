@@ -6,6 +6,7 @@
 #pragma once
 
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 
@@ -21,6 +22,7 @@ struct sys_table {
     int (*fallocate)(int fd, int mode, off_t position, off_t size);
     int (*ftruncate)(int fd, off_t size);
     int (*fstat)(int fd, struct stat *ret_stat);
+    int (*fstatvfs)(int fd, struct statvfs *ret_status);
     int (*fadvise)(int fd, off_t position, off_t size, int advice);
     int (*rename)(const char *from, const char *to);
     int (*unlink)(const char *path);
