@@ -18,6 +18,7 @@
 #define LIMIT_OUTPUT_BYTES (1024 * 1024)     /* unsent bytes of one connection, then it is closed */
 #define LIMIT_CONNECTIONS_PER_WORKER 1000000
 #define LIMIT_WORKERS 64
+#define LIMIT_WEBSOCKET_MESSAGE_BYTES (2 * 1024 * 1024) /* all frames of one message */
 #define LIMIT_TLS_HANDSHAKES_PER_WORKER 4096 /* in flight */
 
 /* MQTT */

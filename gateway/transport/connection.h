@@ -3,8 +3,8 @@
  *
  * It belongs to the worker that it was given to, for ever; every function here is called on that
  * worker's thread. Other threads name it by its id (index and generation), never by pointer. An
- * idle connection owns no buffer: bytes are read into the worker's buffer, parsed in place, and only
- * an incomplete rest is kept.
+ * idle connection owns no buffer: bytes are read into the worker's buffer, parsed in place, and
+ * only an incomplete rest is kept.
  *
  * Order of callbacks: open, then receive / drained / deadline in any order, then closed exactly
  * once. connection_close() defers: the object stays valid until the turn ends.
@@ -29,8 +29,9 @@ struct websocket;   /* transport/websocket.c */
 struct connection_output;
 
 struct connection_protocol {
-    const char *name;       /* "mqtt", "kafka", "http": metrics and log lines */
-    /* A new connection, TLS done. Sets connection->session. 0, or an error that closes it. */
+    const char *name; /* "mqtt", "kafka", "http": metrics and log lines */
+    /* A new connection, TLS done. Sets connection->session. 0, or an error that closes it (then
+     * closed() is not called). */
     int (*open)(struct connection *connection);
     /*
      * Bytes received: everything unread so far. Returns how many were used (the rest is offered
@@ -53,8 +54,8 @@ struct connection_listener {
     const char *name; /* "mqtt", "mqtts", "kafka", ...: log lines */
     const struct connection_protocol *protocol;
     bool tls;
-    bool loopback;          /* bound to a loopback address: plain-text passwords are allowed */
-    const void *context;    /* the protocol's own, e.g. the routes of this listener */
+    bool loopback;       /* bound to a loopback address: plain-text passwords are allowed */
+    const void *context; /* the protocol's own, e.g. the routes of this listener */
     uint64_t handshake_timeout_ms;
 };
 
@@ -88,14 +89,16 @@ static inline uint64_t connection_id(const struct connection *c) {
 /* The live connection of this id, or NULL when it has gone. */
 struct connection *connection_find(struct worker *worker, uint64_t id);
 
-/* Creates the worker's pool and its turn hook (flush). Before worker_start(). */
+/* Creates the worker's pool and its turn hook (flush). Before worker_start(), and after every other
+ * turn hook was added, so that what those write leaves in the same turn. */
 DG_NODISCARD int connection_pool_create(struct worker *worker);
 /* Worker's thread: closes all with err, sends what is pending if the peer takes it at once. */
 void connection_pool_close_all(struct worker *worker, int err);
 void connection_pool_free(struct worker *worker);
 
 /* Any thread: gives an accepted socket to a worker. Takes ownership of fd. */
-void connection_hand_over(struct worker *worker, int fd, const struct connection_listener *listener);
+void connection_hand_over(struct worker *worker, int fd,
+                          const struct connection_listener *listener);
 
 /* Queues bytes (copied); they leave when the turn ends. More than LIMIT_OUTPUT_BYTES unsent closes
  * the connection with DG_ERR_LIMIT. */
@@ -113,8 +116,8 @@ size_t connection_unsent(const struct connection *c);
 void connection_pause(struct connection *c);
 void connection_resume(struct connection *c);
 
-/* Closes: no more input, pending output is sent (bounded in time), then closed(). err is what
- * closed() is told. */
+/* Closes: no more input, later writes are ignored, pending output is sent (for at most 2 s), then
+ * closed(), at a turn's end. err is what closed() is told. */
 void connection_close(struct connection *c, int err);
 
 /* One deadline per connection, monotonic ms, 0 for none; coarse (100 ms). Cheap to move later:

@@ -8,6 +8,7 @@
 
 struct listener_set;
 
+/* Main thread. workers outlives the set. DG_ERR_NO_MEMORY. */
 DG_NODISCARD int listener_set_create(struct event_base *base, struct worker **workers,
                                      unsigned worker_count, struct listener_set **ret_set);
 
