@@ -37,7 +37,8 @@ struct event_counter {
     uint64_t next;
 };
 
-struct event {
+/* Named so because libevent has a struct event. */
+struct device_event {
     enum event_type type;
     const char *protocol; /* "mqtt3.1.1", "mqtt5" ... : ce_protocol */
     uint8_t qos;
@@ -65,7 +66,7 @@ struct event_scratch {
  * when payload or headers are over their limit; DG_ERR_PROTOCOL when the device's own CloudEvents
  * attributes are not valid (empty id, source of another device ...).
  */
-DG_NODISCARD int event_build(const struct event *event, const struct event_source *source,
+DG_NODISCARD int event_build(const struct device_event *event, const struct event_source *source,
                              struct event_counter *counter, struct event_scratch *scratch,
                              struct stream_record *ret_record);
 
