@@ -1,0 +1,173 @@
+#include "gateway/mqtt/endpoint.h"
+
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common/assert.h"
+#include "common/random.h"
+#include "gateway/mqtt/endpoint_internal.h"
+
+enum { FREE_WAIT_MS = 50, FREE_WAITS_MAX = 200 };
+
+void mqtt_set_time(struct mqtt_worker *mqtt) {
+    mqtt->shared.now_ns = mqtt->worker->now_ns;
+    mqtt->shared.wall_ms = mqtt->worker->wall_ms;
+    mqtt->shared.config = atomic_load_explicit(&mqtt->worker->config, memory_order_acquire);
+}
+
+/* ---- connections
+ * ---------------------------------------------------------------------------------- */
+
+static int on_open(struct connection *c) {
+    struct mqtt_worker *mqtt = mqtt_of(c->worker);
+    if (mqtt->draining)
+        return DG_ERR_SHUTTING_DOWN;
+    mqtt_set_time(mqtt);
+    const struct config *config = mqtt->shared.config;
+    bool passwords_allowed = connection_is_encrypted(c) || c->listener->loopback ||
+                             config->security_allow_plaintext_passwords;
+    struct session *session;
+    int err = mqtt_session_create(mqtt, passwords_allowed, &session);
+    if (err < 0)
+        return err;
+    session->link = c;
+    c->session = session;
+    connection_set_deadline(c, mqtt->worker->now_ns / 1000000 + config->mqtt_connect_timeout);
+    return 0;
+}
+
+static ssize_t on_receive(struct connection *c, const uint8_t *data, size_t size) {
+    mqtt_set_time(mqtt_of(c->worker));
+    return (ssize_t)session_receive(c->session, data, size);
+}
+
+static uint64_t on_deadline(struct connection *c, uint64_t now_ms) {
+    mqtt_set_time(mqtt_of(c->worker));
+    return session_deadline(c->session);
+}
+
+static void on_closed(struct connection *c, int err) {
+    struct mqtt_worker *mqtt = mqtt_of(c->worker);
+    struct session *session = c->session;
+    if (!session)
+        return; /* freed with the worker */
+    if (mqtt->out_connection == c)
+        mqtt_flush(mqtt);
+    mqtt_set_time(mqtt);
+    bool was_finished = session->flags & SESSION_FINISHED;
+    session_unlinked(session, err);
+    c->session = NULL;
+    if (was_finished)
+        mqtt_session_bury(mqtt, session);
+    else
+        stream_appender_turn(mqtt->appender); /* last events: this turn's hook has already run */
+}
+
+const struct connection_protocol mqtt_protocol = {
+    .name = "mqtt",
+    .open = on_open,
+    .receive = on_receive,
+    .deadline = on_deadline,
+    .closed = on_closed,
+};
+
+/* ---- the stream
+ * ----------------------------------------------------------------------------------- */
+
+static void on_done(void *context, const struct stream_ticket *ticket, int err, int64_t offset) {
+    struct mqtt_worker *mqtt = context;
+    /* A session lives until its last ticket came back. */
+    struct session *session = mqtt_find(mqtt, ticket->owner);
+    dg_assert(session);
+    mqtt_set_time(mqtt);
+    session_append_done(session, ticket->tag, err);
+}
+
+static void on_ready(void *context) {
+    struct mqtt_worker *mqtt = context;
+    struct session *list = mqtt->waiting;
+    mqtt->waiting = NULL;
+    mqtt_set_time(mqtt);
+    while (list) {
+        struct session *session = list;
+        list = session->next_waiting; /* it may be put on the new list at once */
+        session_ready(session);
+    }
+}
+
+/* ---- life
+ * ----------------------------------------------------------------------------------------- */
+
+static void end_turn(void *context) {
+    struct mqtt_worker *mqtt = context;
+    mqtt_flush(mqtt);
+    session_shared_turn(&mqtt->shared);
+    mqtt_free_dead(mqtt);
+    stream_appender_turn(mqtt->appender);
+}
+
+static struct mqtt_worker *create(struct worker *worker, struct registry *registry) {
+    struct mqtt_worker *mqtt = calloc(1, sizeof(*mqtt));
+    if (!mqtt)
+        return NULL;
+    const struct config *config = atomic_load(&worker->config);
+    mqtt->worker = worker;
+    mqtt->registry = registry;
+    mqtt->free_slot = UINT32_MAX;
+    /* Random, not the time: two starts within one tick of a clock must not share event ids. */
+    int size = snprintf(mqtt->counter.prefix, sizeof(mqtt->counter.prefix), "%s-%08x-%u-",
+                        config->server_node_id, (unsigned)random_u64(), worker->index);
+    mqtt->counter.prefix_size = (uint8_t)size;
+    dg_assert((size_t)size < sizeof(mqtt->counter.prefix));
+    session_shared_init(&mqtt->shared, &mqtt_effects, config, mqtt->counter.prefix);
+    mqtt->shared.context = mqtt;
+    return mqtt;
+}
+
+int mqtt_worker_start(struct worker *worker, struct stream *stream, struct registry *registry) {
+    struct mqtt_worker *mqtt = create(worker, registry);
+    if (!mqtt)
+        return DG_ERR_NO_MEMORY;
+    struct claims_receiver receiver = {
+        .settled = mqtt_on_claim_settled, .evict = mqtt_on_evict, .context = mqtt};
+    int err = claims_set_receiver(worker, &receiver);
+    if (err == 0)
+        err = stream_appender_create(stream, &worker->mailbox, on_done, on_ready, mqtt,
+                                     &mqtt->appender);
+    if (err < 0) {
+        session_shared_free(&mqtt->shared);
+        free(mqtt);
+        return err;
+    }
+    worker->slots[WORKER_SLOT_MQTT] = mqtt;
+    worker->slots[WORKER_SLOT_STREAM] = mqtt->appender;
+    worker_add_turn_hook(worker, end_turn, mqtt);
+    return 0;
+}
+
+/* The worker's thread has ended; its mail is ours to deliver. */
+static void await_tickets(struct mqtt_worker *mqtt) {
+    struct mailbox *mailbox = &mqtt->worker->mailbox;
+    for (unsigned i = 0; i < FREE_WAITS_MAX && stream_appender_pending(mqtt->appender) > 0; i++) {
+        struct pollfd wait = {.fd = mailbox_fd(mailbox), .events = POLLIN};
+        stream_appender_turn(mqtt->appender);
+        (void)poll(&wait, 1, FREE_WAIT_MS);
+        mailbox_drain(mailbox);
+    }
+}
+
+void mqtt_worker_free(struct worker *worker) {
+    struct mqtt_worker *mqtt = mqtt_of(worker);
+    if (!mqtt)
+        return;
+    await_tickets(mqtt);
+    mqtt_flush(mqtt);
+    mqtt_sessions_free(mqtt);
+    session_shared_free(&mqtt->shared);
+    stream_appender_free(mqtt->appender);
+    claims_worker_free(worker);
+    worker->slots[WORKER_SLOT_MQTT] = NULL;
+    worker->slots[WORKER_SLOT_STREAM] = NULL;
+    free(mqtt);
+}

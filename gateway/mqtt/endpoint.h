@@ -1,0 +1,34 @@
+/*
+ * MQTT on the gateway's connections: joins a worker's connections, sessions, stream appender,
+ * registry and claims. One worker's thread, unless said otherwise.
+ */
+#pragma once
+
+#include <stdbool.h>
+
+#include "common/err.h"
+#include "gateway/loop/worker.h"
+#include "gateway/transport/connection.h"
+#include "registry/registry.h"
+#include "storage/stream.h"
+
+extern const struct connection_protocol mqtt_protocol;
+
+/* Creates the worker's MQTT part and its stream appender (WORKER_SLOT_STREAM) and adds the turn
+ * hook that submits events. Before worker_start() and before connection_pool_create(). */
+DG_NODISCARD int mqtt_worker_start(struct worker *worker, struct stream *stream,
+                                   struct registry *registry);
+
+/* After worker_join() and before connection_pool_free() and stream_close(): takes back what the
+ * committer still holds, then frees all. Nothing when it was never started. */
+void mqtt_worker_free(struct worker *worker);
+
+/* Ends the sessions that a change of the registry concerns. */
+void mqtt_revoke(struct worker *worker, const struct registry_revocation *revocation);
+
+/* SIGTERM: no session reads on; each ends (DISCONNECT 0x8B) when its last acknowledgement has left.
+ * May be called again. */
+void mqtt_worker_drain(struct worker *worker);
+
+/* True when no session is left and every appended record has come back. */
+bool mqtt_worker_idle(struct worker *worker);

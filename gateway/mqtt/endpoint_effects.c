@@ -1,0 +1,243 @@
+/* What a session does to the world, done for real. */
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common/assert.h"
+#include "common/log.h"
+#include "common/metrics.h"
+#include "gateway/mqtt/endpoint_internal.h"
+
+static struct mqtt_worker *worker_of(const struct session *session) {
+    return session->shared->context;
+}
+
+/* ---- output
+ * --------------------------------------------------------------------------------------- */
+
+void mqtt_flush(struct mqtt_worker *mqtt) {
+    if (mqtt->out_connection && mqtt->out_size > 0)
+        connection_write(mqtt->out_connection, mqtt->out_bytes, mqtt->out_size);
+    mqtt->out_connection = NULL;
+    mqtt->out_size = 0;
+}
+
+static void effect_send(struct session *session, const void *data, size_t size) {
+    struct mqtt_worker *mqtt = worker_of(session);
+    struct connection *c = session->link;
+    if (!c)
+        return;
+    if (mqtt->out_connection != c || size > sizeof(mqtt->out_bytes) - mqtt->out_size)
+        mqtt_flush(mqtt);
+    if (size > sizeof(mqtt->out_bytes)) {
+        connection_write(c, data, size);
+        return;
+    }
+    mqtt->out_connection = c;
+    memcpy(mqtt->out_bytes + mqtt->out_size, data, size);
+    mqtt->out_size += size;
+}
+
+/* ---- logging in
+ * ----------------------------------------------------------------------------------- */
+
+static void on_login(struct mail *mail, void *receiver) {
+    struct worker *worker = receiver;
+    struct registry_login *login = (struct registry_login *)(void *)mail;
+    struct mqtt_worker *mqtt = mqtt_of(worker);
+    struct session *session = mqtt_find(mqtt, login->owner);
+    mqtt_set_time(mqtt);
+    if (session)
+        session_login_done(session, login->err, &login->identity);
+    registry_login_free(login);
+}
+
+static int send_login(struct mqtt_worker *mqtt, const struct session *session,
+                      const struct session_login *from, struct slice secret, size_t leaf_size) {
+    struct registry_login *login =
+        registry_login_new(from->kind, from->tenant, from->device, secret);
+    if (!login)
+        return DG_ERR_BAD_CREDENTIALS; /* over a limit, or no memory for it */
+    login->mail.deliver = on_login;
+    login->reply_to = &mqtt->worker->mailbox;
+    login->owner = session->id;
+    login->leaf_size_bytes = leaf_size;
+    registry_login(mqtt->registry, login);
+    return 0;
+}
+
+static int effect_login(struct session *session, const struct session_login *login) {
+    struct mqtt_worker *mqtt = worker_of(session);
+    if (login->kind == REGISTRY_LOGIN_DEVICE_SECRET)
+        return send_login(mqtt, session, login, login->secret, 0);
+    uint8_t *chain;
+    size_t size, leaf_size;
+    int err = connection_peer_certificates(session->link, &chain, &size, &leaf_size);
+    if (err < 0)
+        return err;
+    err = send_login(mqtt, session, login, slice_make(chain, size), leaf_size);
+    free(chain);
+    return err;
+}
+
+/* ---- one connection per device
+ * -------------------------------------------------------------------- */
+
+static int effect_claim(struct session *session) {
+    struct mqtt_worker *mqtt = worker_of(session);
+    const struct connection *c = session->link;
+    int err = mqtt_session_index(mqtt, session); /* from here on a revocation finds it */
+    if (err < 0)
+        return err;
+    return claims_ask(mqtt->worker, session->device_key, session->id, &c->peer_address,
+                      c->peer_port);
+}
+
+static void effect_release(struct session *session) {
+    struct claim *claim = session->claim;
+    session->claim = NULL;
+    claims_release(worker_of(session)->worker, claim);
+}
+
+void mqtt_on_claim_settled(void *context, uint64_t owner, struct claim *claim, int err) {
+    struct mqtt_worker *mqtt = context;
+    /* A session that asked lives until it is answered. */
+    struct session *session = mqtt_find(mqtt, owner);
+    dg_assert(session);
+    mqtt_set_time(mqtt);
+    session->claim = claim;
+    session_claim_done(session, err);
+}
+
+static void format_address(const struct in6_addr *address, uint16_t port, char *ret_text) {
+    char host[INET6_ADDRSTRLEN] = "";
+    if (IN6_IS_ADDR_V4MAPPED(address)) {
+        inet_ntop(AF_INET, &address->s6_addr[12], host, sizeof(host));
+        snprintf(ret_text, SESSION_PEER_TEXT_SIZE, "%s:%u", host, port);
+        return;
+    }
+    inet_ntop(AF_INET6, address, host, sizeof(host));
+    snprintf(ret_text, SESSION_PEER_TEXT_SIZE, "[%s]:%u", host, port);
+}
+
+static void effect_format_peer(struct session *session, char *ret_text) {
+    const struct connection *c = session->link;
+    ret_text[0] = '\0';
+    if (c)
+        format_address(&c->peer_address, c->peer_port, ret_text);
+}
+
+void mqtt_on_evict(void *context, uint64_t owner, const struct in6_addr *peer_address,
+                   uint16_t peer_port) {
+    struct mqtt_worker *mqtt = context;
+    struct session *session = mqtt_find(mqtt, owner);
+    if (!session || session->state == SESSION_CLOSED)
+        return;
+    char old_peer[SESSION_PEER_TEXT_SIZE], new_peer[SESSION_PEER_TEXT_SIZE];
+    effect_format_peer(session, old_peer);
+    format_address(peer_address, peer_port, new_peer);
+    LOG_INFO("mqtt.taken_over", log_slice("tenant", session_tenant_name(session)),
+             log_slice("device", session_device(session)), log_text("old_peer", old_peer),
+             log_text("new_peer", new_peer));
+    mqtt_set_time(mqtt);
+    session_stop(session, DG_ERR_TAKEN_OVER, NULL);
+}
+
+/* ---- events
+ * --------------------------------------------------------------------------------------- */
+
+static int effect_append(struct session *session, const struct device_event *event, uint64_t tag) {
+    struct mqtt_worker *mqtt = worker_of(session);
+    struct event_source source;
+    struct stream_record record;
+    session_source(session, &source);
+    int err = event_build(event, &source, &mqtt->counter, &mqtt->scratch, &record);
+    if (err < 0)
+        return err;
+    struct stream_ticket ticket = {.owner = session->id, .tag = tag};
+    err = stream_append(mqtt->appender, source.stream_id, source.partition, &record, ticket);
+    if (err == DG_ERR_PRESSURE) {
+        session->next_waiting = mqtt->waiting;
+        mqtt->waiting = session;
+    }
+    return err;
+}
+
+/* ---- the connection
+ * ------------------------------------------------------------------------------- */
+
+static void effect_pause(struct session *session) {
+    connection_pause(session->link);
+}
+
+static void effect_resume(struct session *session) {
+    connection_resume(session->link);
+}
+
+static void effect_set_deadline(struct session *session, uint64_t at_ms) {
+    connection_set_deadline(session->link, at_ms);
+}
+
+static void effect_raise_input_limit(struct session *session, uint32_t max_packet_bytes) {
+    struct connection *c = session->link;
+    const uint32_t header_bytes = 8;
+    c->input_limit_bytes = max_packet_bytes + header_bytes;
+    if (c->input_limit_bytes < LIMIT_READ_BUFFER_BYTES)
+        c->input_limit_bytes = LIMIT_READ_BUFFER_BYTES; /* so that one read fills the buffer */
+}
+
+static void effect_connected(struct session *session) {
+    char peer[SESSION_PEER_TEXT_SIZE];
+    if (log_minimum > LOG_LEVEL_DEBUG)
+        return;
+    effect_format_peer(session, peer);
+    LOG_DEBUG("mqtt.connected", log_slice("tenant", session_tenant_name(session)),
+              log_slice("device", session_device(session)), log_text("peer", peer),
+              log_slice("client_id", session_client_id(session)));
+}
+
+/* One line for whatever is not an ordinary goodbye. */
+static void log_end(const struct session *session, const struct session_end *end,
+                    const char *peer) {
+    const char *text = end->text ? end->text : dg_err_text(end->err);
+    struct slice tenant = session_tenant_name(session);
+    struct slice device = session_device(session);
+    if (end->clause)
+        LOG_WARN("mqtt.protocol_error", log_slice("tenant", tenant), log_slice("device", device),
+                 log_text("peer", peer), log_text("clause", end->clause), log_text("text", text));
+    else if (end->err == 0 || end->err == DG_ERR_CLOSED)
+        LOG_DEBUG("mqtt.disconnected", log_slice("tenant", tenant), log_slice("device", device),
+                  log_text("peer", peer), log_text("why", text));
+    else
+        LOG_INFO("mqtt.ended", log_slice("tenant", tenant), log_slice("device", device),
+                 log_text("peer", peer), log_text("why", text));
+}
+
+static void effect_close(struct session *session, const struct session_end *end) {
+    char peer[SESSION_PEER_TEXT_SIZE];
+    effect_format_peer(session, peer);
+    log_end(session, end, peer);
+    mqtt_flush(worker_of(session)); /* the farewell goes first */
+    connection_close(session->link, end->err < 0 ? end->err : DG_ERR_CLOSED);
+}
+
+static void effect_finished(struct session *session) {
+    if (!(session->flags & SESSION_LINKED))
+        mqtt_session_bury(worker_of(session), session);
+}
+
+const struct session_effects mqtt_effects = {
+    .send = effect_send,
+    .login = effect_login,
+    .claim = effect_claim,
+    .release = effect_release,
+    .append = effect_append,
+    .pause = effect_pause,
+    .resume = effect_resume,
+    .set_deadline = effect_set_deadline,
+    .format_peer = effect_format_peer,
+    .raise_input_limit = effect_raise_input_limit,
+    .connected = effect_connected,
+    .close = effect_close,
+    .finished = effect_finished,
+};

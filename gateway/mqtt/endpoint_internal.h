@@ -1,0 +1,73 @@
+/* What the files of the MQTT endpoint share. */
+#pragma once
+
+#include "gateway/event/event.h"
+#include "gateway/mqtt/endpoint.h"
+#include "gateway/session/claims.h"
+#include "gateway/session/session.h"
+
+enum { MQTT_OUT_BYTES = 4096 };
+
+struct mqtt_slot {
+    struct session *session; /* NULL: free */
+    uint32_t generation;
+    uint32_t next_free;
+};
+
+struct mqtt_worker {
+    struct worker *worker;
+    struct stream_appender *appender;
+    struct registry *registry;
+    struct session_shared shared;
+    struct event_counter counter;
+
+    /* Sessions by id: index and generation. */
+    struct mqtt_slot *slots;
+    uint32_t slot_count, free_slot, session_count;
+    /* Sessions by device key: the first; the others behind session->neighbour. */
+    struct device_map by_device;
+    struct session *waiting; /* for the stream, newest first */
+    struct session *dead;    /* to be freed at the turn's end */
+    bool draining;
+
+    /* Small packets to one connection are gathered into one write. */
+    struct connection *out_connection;
+    size_t out_size;
+    uint8_t out_bytes[MQTT_OUT_BYTES];
+    struct event_scratch scratch;
+};
+
+extern const struct session_effects mqtt_effects;
+
+static inline struct mqtt_worker *mqtt_of(struct worker *worker) {
+    return worker->slots[WORKER_SLOT_MQTT];
+}
+
+/* Before every input of a session. */
+void mqtt_set_time(struct mqtt_worker *mqtt);
+/* Hands gathered packets to their connection. */
+void mqtt_flush(struct mqtt_worker *mqtt);
+
+/* The live session of this id, or NULL. */
+static inline struct session *mqtt_find(const struct mqtt_worker *mqtt, uint64_t id) {
+    uint64_t index = id >> 32;
+    if (index >= mqtt->slot_count || mqtt->slots[index].generation != (uint32_t)id)
+        return NULL;
+    return mqtt->slots[index].session;
+}
+
+/* A new session in a slot of its own. DG_ERR_LIMIT, DG_ERR_NO_MEMORY. */
+DG_NODISCARD int mqtt_session_create(struct mqtt_worker *mqtt, bool passwords_allowed,
+                                     struct session **ret_session);
+/* Finished and without connection: forgotten now, freed at the turn's end. */
+void mqtt_session_bury(struct mqtt_worker *mqtt, struct session *session);
+void mqtt_free_dead(struct mqtt_worker *mqtt);
+/* Makes the session known by its device; it has one. DG_ERR_NO_MEMORY. */
+DG_NODISCARD int mqtt_session_index(struct mqtt_worker *mqtt, struct session *session);
+/* End of the worker: frees sessions whatever their state. */
+void mqtt_sessions_free(struct mqtt_worker *mqtt);
+
+/* claims_receiver */
+void mqtt_on_claim_settled(void *context, uint64_t owner, struct claim *claim, int err);
+void mqtt_on_evict(void *context, uint64_t owner, const struct in6_addr *peer_address,
+                   uint16_t peer_port);

@@ -1,0 +1,67 @@
+/*
+ * One live connection per device, across all workers (and, later, protocols).
+ *
+ * A device's home worker is chosen by a seeded hash of its key. The home keeps who holds the device
+ * and serialises claims: a new claim makes the holder's worker end its connection; only when that
+ * one has let go (its events are with the committer, its last one among them) is the claim granted.
+ * Everything travels as mail between workers; what stays on one worker is a direct call.
+ *
+ * A claim waits behind at most one holder; a third connection of the same device replaces the one
+ * that waits (DG_ERR_BUSY). A release names its owner, so a late one does not drop a newer holder.
+ */
+#pragma once
+
+#include <netinet/in.h>
+#include <stdint.h>
+
+#include "common/err.h"
+#include "common/mailbox.h"
+#include "gateway/loop/worker.h"
+
+enum claim_step { CLAIM_ASK, CLAIM_GRANTED, CLAIM_EVICT, CLAIM_RELEASE };
+
+/*
+ * The right to be a device's connection, from asking to releasing. Allocated by claims_ask(); it
+ * belongs to the claims while it travels and to the asker once `settled` was called with err 0.
+ */
+struct claim {
+    struct mail mail;
+    uint16_t worker; /* the asker's */
+    uint16_t peer_port;
+    uint8_t step; /* enum claim_step */
+    int8_t err;
+    int64_t device_key;
+    uint64_t owner; /* the asker's own id; with worker it names the holder */
+    struct in6_addr peer_address;
+};
+
+/* What the holder of connections on a worker does; called on that worker's thread. */
+struct claims_receiver {
+    /* The answer to claims_ask(). err 0: the asker owns claim and gives it to claims_release() in
+     * the end, at once if its connection has gone meanwhile. Else claim is gone, DG_ERR_BUSY or
+     * DG_ERR_NO_MEMORY. May be called from within claims_ask(). */
+    void (*settled)(void *context, uint64_t owner, struct claim *claim, int err);
+    /* Another connection (its peer is named) wants the device: end the owner's and release. An
+     * owner that is gone or going needs nothing. */
+    void (*evict)(void *context, uint64_t owner, const struct in6_addr *peer_address,
+                  uint16_t peer_port);
+    void *context;
+};
+
+/* Both before any worker runs, in either order. 0 or DG_ERR_NO_MEMORY. workers outlives them. */
+DG_NODISCARD int claims_worker_start(struct worker *worker, struct worker **workers,
+                                     unsigned count);
+DG_NODISCARD int claims_set_receiver(struct worker *worker, const struct claims_receiver *receiver);
+
+/* After all workers have ended. NULL slot allowed. */
+void claims_worker_free(struct worker *worker);
+
+/* Asks for a device. 0: settled() follows or has been called; DG_ERR_NO_MEMORY. */
+DG_NODISCARD int claims_ask(struct worker *worker, int64_t device_key, uint64_t owner,
+                            const struct in6_addr *peer_address, uint16_t peer_port);
+
+/* Lets go. Takes over the claim. Never fails. */
+void claims_release(struct worker *worker, struct claim *claim);
+
+/* Which worker keeps this device's claims. */
+unsigned claims_home(int64_t device_key, unsigned worker_count);

@@ -1,0 +1,218 @@
+/*
+ * One MQTT connection's session: a state machine without socket, clock or loop. Inputs are calls
+ * with bytes, results and the time (in the shared part); effects go out through a table that the
+ * endpoint implements, or a recorder in a test.
+ *
+ *   WAIT_CONNECT -> AUTHENTICATING -> CLAIMING -> CONNECTED -> CLOSED
+ *
+ * Which packet is allowed in which state is the table at the top of session.c; anything else is a
+ * protocol error. In AUTHENTICATING and CLAIMING input is held, not refused.
+ *
+ * A session outlives its connection until every record it appended is durable (or refused), its
+ * last events are appended, and its claim is settled; then it releases the claim. That is what
+ * makes a take-over orderly: the newcomer's first event is appended after the old one's last is
+ * durable, whichever workers they are on.
+ *
+ * One worker's thread. Errors end the session, they are not returned.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "common/config.h"
+#include "common/err.h"
+#include "common/slice.h"
+#include "gateway/event/event.h"
+#include "gateway/mqtt/packet.h"
+#include "gateway/session/device_map.h"
+#include "gateway/session/inflight.h"
+#include "registry/registry.h"
+
+struct session;
+
+enum session_state {
+    SESSION_WAIT_CONNECT,
+    SESSION_AUTHENTICATING,
+    SESSION_CLAIMING,
+    SESSION_CONNECTED,
+    SESSION_CLOSED,
+    SESSION_STATE_COUNT
+};
+
+/* What a device offers to prove who it is. Slices are valid during the call. */
+struct session_login {
+    enum registry_login_kind kind; /* DEVICE_SECRET, or DEVICE_CERTIFICATE: the handshake's */
+    struct slice tenant;           /* empty with a certificate that names none */
+    struct slice device;           /* likewise */
+    struct slice secret;           /* empty with a certificate */
+};
+
+/* Why a session ended. */
+struct session_end {
+    int err; /* 0: the device said goodbye */
+    const char
+        *clause;      /* of the specification, for malformed packets and protocol errors, or NULL */
+    const char *text; /* in words; NULL: the error's text */
+};
+
+enum { SESSION_PEER_TEXT_SIZE = 64 };
+
+/* What a session does to the world. None of them calls back into the session but claim(). */
+struct session_effects {
+    void (*send)(struct session *session, const void *data, size_t size);
+    /* 0: session_login_done() follows. DG_ERR_NOT_FOUND: no certificate. Others: as a result. */
+    int (*login)(struct session *session, const struct session_login *login);
+    /* 0: session_claim_done() follows or was called. */
+    int (*claim)(struct session *session);
+    void (*release)(struct session *session);
+    /* Appends an event of the session's device. 0: session_append_done() follows with tag.
+     * DG_ERR_PRESSURE: nothing was taken and session_ready() follows. Others: refused. */
+    int (*append)(struct session *session, const struct device_event *event, uint64_t tag);
+    void (*pause)(struct session *session);  /* stop offering input ... */
+    void (*resume)(struct session *session); /* ... offer again what was left */
+    void (*set_deadline)(struct session *session, uint64_t at_ms);
+    /* The peer's address as text, NUL-terminated; "" when it has gone. */
+    void (*format_peer)(struct session *session, char *ret_text);
+    /* Packets may now be so large (unparsed input bound), after login. */
+    void (*raise_input_limit)(struct session *session, uint32_t max_packet_bytes);
+    /* Became one of the connected devices: log. */
+    void (*connected)(struct session *session);
+    /* Ends the connection after what was sent; the one place that logs why. */
+    void (*close)(struct session *session, const struct session_end *end);
+    /* Nothing is left to do: session_free() may be called as soon as the connection has gone. */
+    void (*finished)(struct session *session);
+};
+
+struct session_tenant; /* tenants.h: name and stream, one per worker and tenant */
+
+/* What the sessions of one worker share. Set up by session_shared_init(). */
+struct session_shared {
+    const struct session_effects *effects;
+    const struct config *config; /* the newest; set before each input */
+    uint64_t now_ns;             /* monotonic, of the input being handled; set by the caller */
+    int64_t wall_ms;             /* likewise */
+    struct inflight_pool inflight_pool;
+    struct device_map tenants; /* tenant key -> struct session_tenant * */
+    char prefix[48];           /* of session ids: node, boot, worker */
+    uint32_t next_number;
+    uint32_t latency_count; /* acknowledgements of equal latency not yet observed */
+    uint64_t latency_ns;
+    void *context; /* the endpoint's */
+};
+
+/* prefix: at most 47 characters. */
+void session_shared_init(struct session_shared *shared, const struct session_effects *effects,
+                         const struct config *config, const char *prefix);
+void session_shared_free(struct session_shared *shared);
+/* End of a turn: hands over what was counted. */
+void session_shared_turn(struct session_shared *shared);
+
+struct session_subscription {
+    struct session_subscription *next;
+    uint8_t qos;
+    uint16_t filter_size;
+    uint8_t filter[];
+};
+
+struct session_will; /* session_internal.h */
+
+enum session_flag {
+    SESSION_PASSWORDS_ALLOWED = 1 << 0, /* encrypted, loopback or switched on */
+    SESSION_LINKED = 1 << 1,            /* the connection exists */
+    SESSION_PAUSED_STREAM = 1 << 2,     /* waits for session_ready() */
+    SESSION_PAUSED_WINDOW = 1 << 3,     /* 3.1.1: waits for acknowledgements to leave */
+    SESSION_PAUSED_LOGIN = 1 << 4,      /* waits for login and claim */
+    SESSION_WITHHOLDING = 1 << 6,       /* 3.1.1: a publish was refused, no ack leaves any more */
+    SESSION_CLAIM_ASKED = 1 << 7,
+    SESSION_CLAIM_HELD = 1 << 8,
+    SESSION_PRESENT = 1 << 9,      /* the connected event was appended */
+    SESSION_FINISHED = 1 << 10,    /* finished() was called */
+    SESSION_EXPIRY_ZERO = 1 << 11, /* CONNECT asked for no session after the connection */
+    SESSION_NO_PROBLEM_INFORMATION = 1 << 12, /* no reason strings on acks (MQTT5 3.1.2-29) */
+    SESSION_WILL_DUE = 1 << 13,               /* the will waits to be appended */
+    SESSION_KEEP_ALIVE_CAPPED = 1 << 14,      /* the device learns ours */
+    SESSION_CLIENT_ID_ASSIGNED = 1 << 15,
+    SESSION_PAUSED_DRAIN = 1 << 16,
+};
+enum {
+    SESSION_PAUSED =
+        SESSION_PAUSED_STREAM | SESSION_PAUSED_WINDOW | SESSION_PAUSED_LOGIN | SESSION_PAUSED_DRAIN
+};
+
+struct session {
+    struct session_shared *shared;
+    /* the endpoint's: the connection, the claim, sessions of one device, sessions that wait */
+    void *link;
+    void *claim;
+    struct session *neighbour;
+    struct session *next_waiting;
+    uint64_t id; /* names it in tickets, logins and claims */
+    struct session_tenant *tenant;
+    uint8_t *names; /* device id, then client id */
+    struct session_will *will;
+    struct inflight *inflight;
+    struct session_subscription *subscriptions;
+    int64_t device_key;
+    int64_t credential_key;
+    int64_t valid_until_ms; /* wall clock; 0: no end */
+    uint64_t connected_ms;  /* monotonic */
+    uint64_t input_ms;      /* monotonic, of the last input */
+    uint32_t partition;
+    uint32_t flags;             /* enum session_flag */
+    uint32_t number;            /* with the shared prefix: the session id of presence events */
+    uint32_t outstanding;       /* appended and not yet durable */
+    uint32_t max_packet_bytes;  /* ours, as announced */
+    uint32_t peer_packet_bytes; /* the device's; never send more */
+    uint32_t withheld_ms;       /* since connected_ms, when withholding began */
+    uint16_t keep_alive_s;
+    uint16_t receive_maximum;
+    uint16_t client_id_size;
+    uint16_t withheld_count;
+    int16_t end_err;
+    uint8_t device_size;
+    uint8_t state;   /* enum session_state */
+    uint8_t version; /* enum mqtt_version; 0 before CONNECT */
+    uint8_t end_reason;
+};
+
+/* A new connection. id must be unique among the worker's sessions. */
+void session_init(struct session *session, struct session_shared *shared, uint64_t id,
+                  bool passwords_allowed);
+/* After finished() and session_unlinked(). */
+void session_free(struct session *session);
+
+/* ---- inputs: shared->now_ns and wall_ms are set before each
+ * ---------------------------------------- */
+
+/* Bytes; returns how many were used. */
+size_t session_receive(struct session *session, const uint8_t *data, size_t size);
+void session_login_done(struct session *session, int err, const struct registry_identity *identity);
+void session_claim_done(struct session *session, int err);
+/* The record with this tag is durable (err 0), or was refused. */
+void session_append_done(struct session *session, uint64_t tag, int err);
+/* After append() answered DG_ERR_PRESSURE: try again. */
+void session_ready(struct session *session);
+/* A deadline passed; the next one, 0 when the session has ended. */
+uint64_t session_deadline(struct session *session);
+/* The server ends it. text may be NULL; copied nowhere, valid during the call. */
+void session_stop(struct session *session, int err, const char *text);
+/* No more input; ends with DG_ERR_SHUTTING_DOWN as soon as nothing is in flight. */
+void session_drain(struct session *session);
+/* The connection has gone (err says why, if the session does not know better). */
+void session_unlinked(struct session *session, int err);
+
+/* True when this change of the registry ends the session. */
+bool session_is_revoked(const struct session *session,
+                        const struct registry_revocation *revocation);
+
+static inline struct slice session_device(const struct session *session) {
+    return slice_make(session->names, session->device_size);
+}
+static inline struct slice session_client_id(const struct session *session) {
+    return slice_make(session->names + session->device_size, session->client_id_size);
+}
+struct slice session_tenant_name(const struct session *session);
+/* Who the events of this session are from; it has a device. */
+void session_source(const struct session *session, struct event_source *ret_source);

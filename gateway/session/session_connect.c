@@ -1,0 +1,303 @@
+/* From CONNECT to CONNACK: who is it, is it the only one, what was agreed (MQTT5 3.1, 3.2). */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common/metrics.h"
+#include "gateway/session/session_internal.h"
+#include "gateway/session/tenants.h"
+
+/* ---- checking CONNECT
+ * ----------------------------------------------------------------------------- */
+
+/* MQTT5 3.1.3.1, MQTT 3.1.1 3.1.3-8: any identifier will do; none only with a clean start in 3.1.1.
+ */
+static int take_client_id(struct session *session, const struct mqtt_connect *connect) {
+    char assigned[64];
+    struct slice id = connect->client_id;
+    if (id.size > LIMIT_CLIENT_ID_BYTES)
+        return DG_ERR_CLIENT_ID;
+    if (id.size == 0 && !session_is_mqtt5(session) && !connect->clean_start)
+        return DG_ERR_CLIENT_ID;
+    if (id.size == 0 && session_is_mqtt5(session)) {
+        int size =
+            snprintf(assigned, sizeof(assigned), "%ss%u", session->shared->prefix, session->number);
+        id = slice_make(assigned, (size_t)size);
+        session->flags |= SESSION_CLIENT_ID_ASSIGNED;
+    }
+    session->names = malloc(id.size + 1);
+    if (!session->names)
+        return DG_ERR_NO_MEMORY;
+    if (id.size > 0)
+        memcpy(session->names, id.data, id.size);
+    session->client_id_size = (uint16_t)id.size;
+    return 0;
+}
+
+static void take_keep_alive(struct session *session, uint16_t asked_s) {
+    uint64_t cap_s = session->shared->config->mqtt_max_keep_alive / 1000;
+    session->keep_alive_s = asked_s;
+    if (asked_s == 0 || asked_s > cap_s) {
+        session->keep_alive_s = (uint16_t)(cap_s < UINT16_MAX ? cap_s : UINT16_MAX);
+        session->flags |= SESSION_KEEP_ALIVE_CAPPED;
+    }
+}
+
+static int take_properties(struct session *session, const struct mqtt_properties *properties) {
+    if (mqtt_has(properties, MQTT_PROPERTY_AUTH_METHOD))
+        return DG_ERR_BAD_AUTH_METHOD;
+    if (mqtt_has(properties, MQTT_PROPERTY_MAXIMUM_PACKET_SIZE))
+        session->peer_packet_bytes = properties->maximum_packet_size;
+    if (mqtt_has(properties, MQTT_PROPERTY_REQUEST_PROBLEM) && properties->request_problem == 0)
+        session->flags |= SESSION_NO_PROBLEM_INFORMATION;
+    if (!mqtt_has(properties, MQTT_PROPERTY_SESSION_EXPIRY) || properties->session_expiry_s == 0)
+        session->flags |= SESSION_EXPIRY_ZERO;
+    return 0;
+}
+
+static struct slice put(uint8_t **at, struct slice from) {
+    struct slice copy = slice_make(*at, from.size);
+    if (from.size > 0)
+        memcpy(*at, from.data, from.size);
+    *at += from.size;
+    return copy;
+}
+
+/* Kept until the end of the connection; at most the size of a CONNECT packet. */
+static int take_will(struct session *session, const struct mqtt_connect *connect) {
+    if (!connect->has_will)
+        return 0;
+    const struct mqtt_properties *properties = &connect->will_properties;
+    if (!mqtt_topic_name_is_valid(connect->will_topic))
+        return DG_ERR_TOPIC_NAME;
+    if (session_is_mqtt5(session) && connect->will_qos > 1)
+        return DG_ERR_QOS_NOT_SUPPORTED; /* MQTT5 3.2.2-12 */
+    struct session_will *will =
+        malloc(sizeof(*will) + connect->will_topic.size + connect->will_payload.size +
+               properties->raw.size + properties->content_type.size +
+               properties->response_topic.size + properties->correlation_data.size);
+    if (!will)
+        return DG_ERR_NO_MEMORY;
+    uint8_t *at = will->bytes;
+    *will = (struct session_will){
+        .qos = connect->will_qos,
+        .retain = connect->will_retain,
+        .message_expiry_s = properties->message_expiry_s,
+        .user_property_count = properties->user_count,
+        .topic = put(&at, connect->will_topic),
+        .payload = put(&at, connect->will_payload),
+        .properties = put(&at, properties->raw),
+        .content_type = put(&at, properties->content_type),
+        .response_topic = put(&at, properties->response_topic),
+        .correlation_data = put(&at, properties->correlation_data),
+    };
+    session->will = will;
+    return 0;
+}
+
+/* ---- refusing
+ * ------------------------------------------------------------------------------------- */
+
+static void refuse(struct session *session, int err, const char *text) {
+    session_end(session, &(struct session_end){.err = err, .text = text});
+}
+
+/* Protocol level of a CONNECT that could not be decoded, 0 when not even that is there. */
+static uint8_t connect_level(struct slice body) {
+    if (body.size < 3)
+        return 0;
+    size_t name_size = (size_t)body.data[0] << 8 | body.data[1];
+    return body.size > 2 + name_size ? body.data[2 + name_size] : 0;
+}
+
+void session_connect_undecodable(struct session *session, struct slice body, int err,
+                                 const struct mqtt_fault *fault) {
+    uint8_t level = connect_level(body);
+    if (level == MQTT_VERSION_5 || (err == DG_ERR_UNSUPPORTED_VERSION && level > MQTT_VERSION_5))
+        session->version = MQTT_VERSION_5;
+    else if (level == MQTT_VERSION_3_1_1 || err == DG_ERR_UNSUPPORTED_VERSION)
+        session->version = MQTT_VERSION_3_1_1;
+    session_fault(session, err, fault->clause, fault->text);
+}
+
+/* ---- logging in
+ * ----------------------------------------------------------------------------------- */
+
+static const char needs_credentials[] = "a user name with a password, or a client certificate, is "
+                                        "needed";
+static const char plain_text[] = "passwords are refused over plain text: use TLS";
+
+/* Fills in who the device says it is. A certificate alone may leave both names to its own. */
+static int login_names(const struct mqtt_connect *connect, struct session_login *login) {
+    if (!connect->has_user_name || connect->user_name.size == 0)
+        return login->kind == REGISTRY_LOGIN_DEVICE_SECRET ? DG_ERR_BAD_CREDENTIALS : 0;
+    if (connect->user_name.size > LIMIT_USER_NAME_BYTES)
+        return DG_ERR_BAD_CREDENTIALS;
+    if (native_split_user_name(connect->user_name, &login->device, &login->tenant) < 0)
+        return DG_ERR_BAD_CREDENTIALS;
+    if (login->device.size > LIMIT_DEVICE_ID_BYTES || login->tenant.size > LIMIT_TENANT_BYTES)
+        return DG_ERR_BAD_CREDENTIALS;
+    bool tenant_named = memchr(connect->user_name.data, '@', connect->user_name.size) != NULL;
+    if (login->kind == REGISTRY_LOGIN_DEVICE_CERTIFICATE && !tenant_named)
+        login->tenant = slice_make(NULL, 0);
+    return 0;
+}
+
+static void log_in(struct session *session, const struct mqtt_connect *connect) {
+    struct session_login login = {.kind = REGISTRY_LOGIN_DEVICE_CERTIFICATE};
+    if (connect->has_password) {
+        login.kind = REGISTRY_LOGIN_DEVICE_SECRET;
+        login.secret = connect->password;
+        if (!(session->flags & SESSION_PASSWORDS_ALLOWED)) {
+            refuse(session, DG_ERR_NOT_AUTHORIZED, plain_text);
+            return;
+        }
+        if (connect->password.size > LIMIT_PASSWORD_BYTES) {
+            refuse(session, DG_ERR_BAD_CREDENTIALS, NULL);
+            return;
+        }
+    }
+    int err = login_names(connect, &login);
+    if (err < 0) {
+        refuse(session, err, NULL);
+        return;
+    }
+    session->state = SESSION_AUTHENTICATING;
+    session_pause(session, SESSION_PAUSED_LOGIN);
+    err = session->shared->effects->login(session, &login);
+    if (err == DG_ERR_NOT_FOUND)
+        refuse(session, DG_ERR_NOT_AUTHORIZED, needs_credentials);
+    else if (err < 0)
+        refuse(session, err, NULL);
+}
+
+void session_on_connect(struct session *session, const struct mqtt_packet *packet) {
+    const struct mqtt_connect *connect = &packet->connect;
+    session->version = (uint8_t)connect->version;
+    take_keep_alive(session, connect->keep_alive_s);
+    int err = take_properties(session, &connect->properties);
+    if (err == 0)
+        err = take_client_id(session, connect);
+    if (err == 0)
+        err = take_will(session, connect);
+    if (err < 0)
+        refuse(session, err, NULL);
+    else
+        log_in(session, connect);
+}
+
+/* Device id in front of the client id. */
+static int take_identity(struct session *session, const struct registry_identity *identity) {
+    size_t device_size = strnlen(identity->device, LIMIT_DEVICE_ID_BYTES);
+    uint8_t *names = malloc(device_size + session->client_id_size + 1);
+    if (!names)
+        return DG_ERR_NO_MEMORY;
+    memcpy(names, identity->device, device_size);
+    memcpy(names + device_size, session->names, session->client_id_size);
+    struct session_tenant *tenant = tenant_take(session->shared, identity);
+    if (!tenant) {
+        free(names);
+        return DG_ERR_NO_MEMORY;
+    }
+    free(session->names);
+    session->names = names;
+    session->device_size = (uint8_t)device_size;
+    session->tenant = tenant;
+    session->device_key = identity->device_key;
+    session->partition = identity->partition;
+    session->credential_key = identity->credential_key;
+    session->valid_until_ms = identity->valid_until_ms;
+    return 0;
+}
+
+/* The will's topic obeys the same rule as a publish; now it is known whose it is. */
+static int check_will(struct session *session) {
+    struct session_permit permit;
+    if (!session->will)
+        return 0;
+    return session_may(session, SESSION_LEAVE_WILL, session->will->topic, &permit);
+}
+
+void session_login_done(struct session *session, int err,
+                        const struct registry_identity *identity) {
+    if (session->state != SESSION_AUTHENTICATING)
+        return;
+    if (err == 0 && identity->device_key == 0)
+        err = DG_ERR_BAD_CREDENTIALS; /* a principal is no device */
+    if (err == 0)
+        err = take_identity(session, identity);
+    if (err < 0) {
+        refuse(session, err, NULL);
+        return;
+    }
+    if ((err = check_will(session)) < 0) {
+        refuse(session, err, "the will's topic is not allowed");
+        return;
+    }
+    session->state = SESSION_CLAIMING;
+    session->flags |= SESSION_CLAIM_ASKED;
+    if ((err = session->shared->effects->claim(session)) < 0) {
+        session->flags &= ~(uint32_t)SESSION_CLAIM_ASKED;
+        refuse(session, err, NULL);
+    }
+}
+
+/* ---- connected
+ * ------------------------------------------------------------------------------------ */
+
+void session_claim_done(struct session *session, int err) {
+    session->flags &= ~(uint32_t)SESSION_CLAIM_ASKED;
+    if (err == 0)
+        session->flags |= SESSION_CLAIM_HELD;
+    if (session->state == SESSION_CLOSED)
+        session_settle(session); /* gone while it waited */
+    else if (err < 0)
+        refuse(session, err, NULL);
+    else
+        session_connect_finish(session);
+}
+
+static bool send_connack(struct session *session) {
+    const struct config *config = session->shared->config;
+    uint8_t bytes[512];
+    struct writer w = writer_make(bytes, sizeof(bytes));
+    bool assigned = session->flags & SESSION_CLIENT_ID_ASSIGNED;
+    bool capped = session->flags & SESSION_KEEP_ALIVE_CAPPED;
+    session->receive_maximum = (uint16_t)config->mqtt_receive_maximum;
+    session->max_packet_bytes = (uint32_t)config->mqtt_max_packet_bytes;
+    struct mqtt_connack connack = {
+        .has_session_expiry = !(session->flags & SESSION_EXPIRY_ZERO), /* sessions end: 0 */
+        .receive_maximum = session->receive_maximum,
+        .maximum_qos = 1,
+        .maximum_packet_size = session->max_packet_bytes,
+        .assigned_client_id = assigned ? session_client_id(session) : slice_make(NULL, 0),
+        .retain_available = true,
+        .server_keep_alive_s = capped ? session->keep_alive_s : 0,
+    };
+    mqtt_write_connack(&w, session->version, &connack);
+    return session_send(session, &w);
+}
+
+void session_connect_finish(struct session *session) {
+    struct session_shared *shared = session->shared;
+    if (!(session->flags & SESSION_PRESENT)) {
+        session->connected_ms = session_now_ms(session);
+        int err = session_append_connected(session);
+        if (err == DG_ERR_PRESSURE)
+            return; /* session_ready() comes back here */
+        if (err < 0) {
+            refuse(session, err, NULL);
+            return;
+        }
+    }
+    if (!send_connack(session)) {
+        refuse(session, DG_ERR_TOO_LARGE, "maximum packet size too small for CONNACK");
+        return;
+    }
+    session->state = SESSION_CONNECTED;
+    session->input_ms = session_now_ms(session);
+    metric_add(METRIC_DEVICES_CONNECTED, 1);
+    shared->effects->raise_input_limit(session, session->max_packet_bytes);
+    shared->effects->set_deadline(session, session_next_deadline(session));
+    shared->effects->connected(session);
+    session_unpause(session, SESSION_PAUSED_LOGIN);
+}

@@ -1,0 +1,204 @@
+/* How a session ends: farewell to the device, will, disconnected event, release of the claim. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common/metrics.h"
+#include "gateway/session/session_internal.h"
+
+enum { PRESENCE_PAYLOAD_SIZE = 4096 };
+
+/* ---- presence
+ * ------------------------------------------------------------------------------------- */
+
+static uint8_t end_reason_code(const struct session *session) {
+    if (session->end_err == 0)
+        return session->end_reason;
+    return dg_err_row(session->end_err)->mqtt5_reason;
+}
+
+/* Whole milliseconds, now. */
+static uint64_t duration_ms(const struct session *session) {
+    return session_now_ms(session) - session->connected_ms;
+}
+
+static int append_presence(struct session *session, bool connected) {
+    if (!session->shared->config->events_presence)
+        return 0;
+    char peer[SESSION_PEER_TEXT_SIZE] = "";
+    char session_id[64];
+    uint8_t payload[PRESENCE_PAYLOAD_SIZE];
+    struct writer w = writer_make(payload, sizeof(payload));
+    session->shared->effects->format_peer(session, peer);
+    int id_size =
+        snprintf(session_id, sizeof(session_id), "%ss%u", session->shared->prefix, session->number);
+    struct event_presence presence = {
+        .connected = connected,
+        .reason = connected              ? "connected"
+                  : session->end_err < 0 ? dg_err_text(session->end_err)
+                                         : "disconnected by the device",
+        .reason_code = connected ? 0 : end_reason_code(session),
+        .client_id = session_client_id(session),
+        .protocol = session_is_mqtt5(session) ? "mqtt5" : "mqtt3.1.1",
+        .peer = slice_from_string(peer),
+        .session_id = slice_make(session_id, (size_t)id_size),
+        .duration_ms = connected ? 0 : duration_ms(session),
+        .credential_key = session->credential_key,
+    };
+    int err = event_write_presence(&presence, &w);
+    if (err < 0)
+        return err;
+    struct device_event event = {
+        .type = connected ? EVENT_DEVICE_CONNECTED : EVENT_DEVICE_DISCONNECTED,
+        .protocol = presence.protocol,
+        .content_type = slice_from_string("application/json"),
+        .payload = slice_make(payload, writer_size(&w)),
+        .received_ms = session->shared->wall_ms,
+    };
+    return session_append(session, &event, session_tag_make(SESSION_TAG_OWN, 0));
+}
+
+int session_append_connected(struct session *session) {
+    int err = append_presence(session, true);
+    if (err == 0)
+        session->flags |= SESSION_PRESENT;
+    else if (err == DG_ERR_PRESSURE)
+        session->flags |= SESSION_PAUSED_STREAM;
+    return err;
+}
+
+/* ---- will
+ * ----------------------------------------------------------------------------------------- */
+
+void session_will_drop(struct session *session) {
+    free(session->will);
+    session->will = NULL;
+    session->flags &= ~(uint32_t)SESSION_WILL_DUE;
+}
+
+/* Stored at once: will delay needs sessions that outlive the connection. */
+static int append_will(struct session *session) {
+    const struct session_will *will = session->will;
+    struct session_permit permit;
+    int err = session_may(session, SESSION_LEAVE_WILL, will->topic, &permit);
+    if (err < 0)
+        return err;
+    struct device_event event = {
+        .type = permit.event_type,
+        .protocol = session_is_mqtt5(session) ? "mqtt5" : "mqtt3.1.1",
+        .qos = will->qos,
+        .retain = will->retain,
+        .subject = permit.subject,
+        .content_type = will->content_type,
+        .user_properties = will->properties,
+        .user_property_count = will->user_property_count,
+        .payload = will->payload,
+        .received_ms = session->shared->wall_ms,
+        .device_time_window_ms = session->shared->config->events_device_time_window,
+        .response_topic = will->response_topic,
+        .correlation_data = will->correlation_data,
+        .message_expiry_s = will->message_expiry_s,
+    };
+    return session_append(session, &event, session_tag_make(SESSION_TAG_OWN, 0));
+}
+
+/* ---- farewell
+ * ------------------------------------------------------------------------------------- */
+
+static void write_farewell(struct session *session, struct writer *w, int err, struct slice text) {
+    if (session->state == SESSION_CONNECTED) {
+        if (session_is_mqtt5(session))
+            mqtt_write_disconnect(w, session_reason(err, MQTT_DISCONNECT), text);
+        return;
+    }
+    struct mqtt_connack connack = {
+        .reason = session_is_mqtt5(session) ? session_reason(err, MQTT_CONNACK)
+                                            : dg_err_row(err)->mqtt3_connack,
+        .maximum_qos = -1,
+        .reason_string = session_is_mqtt5(session) ? text : slice_make(NULL, 0),
+        .wildcard_available = true, /* these say nothing when true */
+        .subscription_id_available = true,
+        .shared_available = true,
+        .retain_available = true,
+    };
+    if (connack.reason != 0)
+        mqtt_write_connack(w, session->version, &connack);
+}
+
+/* Tells the device why, as far as its protocol version and state have words for it. */
+static void say_farewell(struct session *session, const struct session_end *end) {
+    if (end->err == 0 || end->err == DG_ERR_CLOSED || session->version == 0 ||
+        !(session->flags & SESSION_LINKED))
+        return;
+    struct slice texts[] = {slice_from_string(end->text ? end->text : dg_err_text(end->err)), {0}};
+    for (unsigned i = 0; i < 2; i++) {
+        uint8_t bytes[512];
+        struct writer w = writer_make(bytes, sizeof(bytes));
+        write_farewell(session, &w, end->err, texts[i]);
+        if ((!w.failed && writer_size(&w) == 0) || session_send(session, &w))
+            return;
+    }
+}
+
+/* ---- the end
+ * -------------------------------------------------------------------------------------- */
+
+/* Whom the registry sends away leaves no last words. */
+static bool suppresses_will(int err) {
+    return err == DG_ERR_DISABLED || err == DG_ERR_ADMINISTRATIVE;
+}
+
+void session_end(struct session *session, const struct session_end *end) {
+    if (session->state == SESSION_CLOSED)
+        return;
+    bool connected = session->state == SESSION_CONNECTED;
+    say_farewell(session, end);
+    session->state = SESSION_CLOSED;
+    session->end_err = (int16_t)end->err;
+    if (connected)
+        metric_add(METRIC_DEVICES_CONNECTED, -1);
+    if (connected && session->will && !suppresses_will(end->err))
+        session->flags |= SESSION_WILL_DUE;
+    else
+        session_will_drop(session);
+    inflight_release(&session->shared->inflight_pool, &session->inflight);
+    session_subscriptions_free(session);
+    if (session->flags & SESSION_LINKED)
+        session->shared->effects->close(session, end);
+    session_settle(session);
+}
+
+void session_fault(struct session *session, int err, const char *clause, const char *text) {
+    metric_add(METRIC_MQTT_MALFORMED, 1);
+    session_end(session, &(struct session_end){.err = err, .clause = clause, .text = text});
+}
+
+/* True when done, or refused for good; false when the stream is under pressure. */
+static bool is_through(struct session *session, int err) {
+    if (err != DG_ERR_PRESSURE)
+        return true;
+    session->flags |= SESSION_PAUSED_STREAM;
+    return false;
+}
+
+void session_settle(struct session *session) {
+    if (session->flags & (SESSION_FINISHED | SESSION_PAUSED_STREAM))
+        return;
+    if (session->flags & SESSION_WILL_DUE) {
+        if (!is_through(session, append_will(session)))
+            return;
+        session_will_drop(session);
+    }
+    if (session->flags & SESSION_PRESENT) {
+        if (!is_through(session, append_presence(session, false)))
+            return;
+        session->flags &= ~(uint32_t)SESSION_PRESENT;
+    }
+    if (session->outstanding > 0 || session->flags & SESSION_CLAIM_ASKED)
+        return;
+    if (session->flags & SESSION_CLAIM_HELD) {
+        session->flags &= ~(uint32_t)SESSION_CLAIM_HELD;
+        session->shared->effects->release(session);
+    }
+    session->flags |= SESSION_FINISHED;
+    session->shared->effects->finished(session);
+}

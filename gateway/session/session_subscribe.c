@@ -1,0 +1,102 @@
+/* SUBSCRIBE and UNSUBSCRIBE (MQTT5 3.8 to 3.11): a device subscribes to its own commands and
+ * desired state and to nothing else; filters are compared literally. */
+#include <stdlib.h>
+
+#include "gateway/session/session_internal.h"
+
+enum { SUBSCRIPTION_NO_LOCAL = 1 << 2, UNSUBACK_NOTHING = 0x11 };
+
+static struct session_subscription **find(struct session *session, struct slice filter) {
+    struct session_subscription **at = &session->subscriptions;
+    while (*at && !slice_equals(slice_make((*at)->filter, (*at)->filter_size), filter))
+        at = &(*at)->next;
+    return at;
+}
+
+static unsigned count(const struct session *session) {
+    unsigned total = 0;
+    for (const struct session_subscription *s = session->subscriptions; s; s = s->next)
+        total++;
+    return total;
+}
+
+void session_subscriptions_free(struct session *session) {
+    while (session->subscriptions) {
+        struct session_subscription *first = session->subscriptions;
+        session->subscriptions = first->next;
+        free(first);
+    }
+}
+
+/* The granted QoS, or why not. A filter subscribed again replaces the old (MQTT5 3.8.4-3). */
+static int subscribe(struct session *session, const struct mqtt_subscription *wanted) {
+    if (!mqtt_topic_filter_is_valid(wanted->filter))
+        return DG_ERR_TOPIC_FILTER;
+    int err = session_may(session, SESSION_SUBSCRIBE, wanted->filter, NULL);
+    if (err < 0)
+        return err;
+    struct session_subscription **at = find(session, wanted->filter);
+    if (!*at) {
+        if (count(session) >= LIMIT_MQTT_SUBSCRIPTIONS)
+            return DG_ERR_LIMIT;
+        *at = malloc(sizeof(**at) + wanted->filter.size);
+        if (!*at)
+            return DG_ERR_NO_MEMORY;
+        (*at)->next = NULL;
+        (*at)->filter_size = (uint16_t)wanted->filter.size;
+        memcpy((*at)->filter, wanted->filter.data, wanted->filter.size);
+    }
+    (*at)->qos = wanted->qos < 1 ? wanted->qos : 1;
+    return (*at)->qos;
+}
+
+static uint8_t suback_code(const struct session *session, int granted) {
+    if (granted >= 0)
+        return (uint8_t)granted;
+    return session_is_mqtt5(session) ? session_reason(granted, MQTT_SUBACK) : 0x80;
+}
+
+static void answer(struct session *session, enum mqtt_type type, uint16_t packet_id,
+                   const uint8_t *reasons, unsigned reason_count) {
+    uint8_t bytes[64 + LIMIT_MQTT_SUBSCRIPTIONS];
+    struct writer w = writer_make(bytes, sizeof(bytes));
+    mqtt_write_suback(&w, session->version, type, packet_id, reasons, reason_count,
+                      slice_make(NULL, 0));
+    if (!session_send(session, &w))
+        session_stop(session, DG_ERR_TOO_LARGE, "maximum packet size too small for the answer");
+}
+
+void session_on_subscribe(struct session *session, const struct mqtt_packet *packet) {
+    const struct mqtt_subscribe *request = &packet->subscribe;
+    uint8_t reasons[LIMIT_MQTT_SUBSCRIPTIONS];
+    if (mqtt_has(&request->properties, MQTT_PROPERTY_SUBSCRIPTION_ID)) {
+        session_fault(session, DG_ERR_SUBSCRIPTION_ID, "MQTT5 3.2.2.3.12",
+                      "subscription identifiers were announced unavailable");
+        return;
+    }
+    for (unsigned i = 0; i < request->filter_count; i++) {
+        const struct mqtt_subscription *wanted = &request->filters[i];
+        if (session_is_mqtt5(session) && slice_starts_with(wanted->filter, "$share/") &&
+            wanted->options & SUBSCRIPTION_NO_LOCAL) {
+            session_fault(session, DG_ERR_PROTOCOL, "MQTT5 3.8.3-4", "no local on a shared one");
+            return;
+        }
+        reasons[i] = suback_code(session, subscribe(session, wanted));
+    }
+    answer(session, MQTT_SUBACK, request->packet_id, reasons, request->filter_count);
+}
+
+void session_on_unsubscribe(struct session *session, const struct mqtt_packet *packet) {
+    const struct mqtt_unsubscribe *request = &packet->unsubscribe;
+    uint8_t reasons[LIMIT_MQTT_SUBSCRIPTIONS];
+    for (unsigned i = 0; i < request->filter_count; i++) {
+        struct session_subscription **at = find(session, request->filters[i]);
+        struct session_subscription *found = *at;
+        reasons[i] = found ? 0 : UNSUBACK_NOTHING;
+        if (found) {
+            *at = found->next;
+            free(found);
+        }
+    }
+    answer(session, MQTT_UNSUBACK, request->packet_id, reasons, request->filter_count);
+}

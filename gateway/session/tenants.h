@@ -1,0 +1,18 @@
+/* Tenants that a worker's sessions belong to: each name is kept once. One worker's thread. */
+#pragma once
+
+#include "gateway/session/session.h"
+
+struct session_tenant {
+    int64_t key;
+    uint64_t events_stream; /* storage's stream id of <tenant>.events */
+    uint32_t users;         /* sessions */
+    uint8_t name_size;
+    uint8_t name[];
+};
+
+/* The tenant of this identity with one more user, or NULL when out of memory. */
+struct session_tenant *tenant_take(struct session_shared *shared,
+                                   const struct registry_identity *identity);
+/* One user less; NULL allowed. */
+void tenant_release(struct session_shared *shared, struct session_tenant *tenant);
