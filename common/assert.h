@@ -6,6 +6,6 @@
 
 _Noreturn void dg_assert_failed(const char *expression, const char *file, int line);
 
-#define dg_assert(expression)                                                                      \
-    (__builtin_expect(!!(expression), 1) ? (void)0                                                 \
+#define dg_assert(expression)                      \
+    (__builtin_expect(!!(expression), 1) ? (void)0 \
                                          : dg_assert_failed(#expression, __FILE__, __LINE__))

@@ -45,6 +45,6 @@ DG_NODISCARD int config_print(const struct config *config, struct buffer *out);
 /* Appends the reference page (Markdown), made from the table. */
 DG_NODISCARD int config_print_reference(struct buffer *out);
 
-/* True when every key that differs may be changed by a reload; else names the first that may not. */
+/* True when a reload may change every key that differs; else names the first that it may not. */
 bool config_is_reloadable(const struct config *before, const struct config *after,
                           const char **ret_key);

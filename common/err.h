@@ -11,6 +11,7 @@
 
 #define DG_NODISCARD __attribute__((warn_unused_result))
 
+/* clang-format off */
 /*        name                  value  mqtt5 mqtt3 kafka http  amqp condition                    text */
 #define DG_ERRORS(X)                                                                                 \
     X(DG_ERR_NO_MEMORY,            -1, 0x97, 3,   -1,  503, "amqp:resource-limit-exceeded",   "out of memory")                          \
@@ -59,6 +60,7 @@
     X(DG_ERR_CLOSED,              -44, 0x80, 0,   -1,  499, "amqp:connection:forced",         "closed by the peer")                     \
     X(DG_ERR_TLS,                 -45, 0x80, 0,   -1,  400, "amqp:connection:forced",         "TLS error")                              \
     X(DG_ERR_INTERNAL,            -46, 0x83, 3,   -1,  500, "amqp:internal-error",            "internal error")
+/* clang-format on */
 
 enum dg_err {
     DG_OK = 0,

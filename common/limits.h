@@ -13,13 +13,13 @@
 #define LIMIT_API_KEY_ID_BYTES 64
 
 /* any connection */
-#define LIMIT_BEFORE_LOGIN_BYTES (64 * 1024) /* all memory one peer may cause before it is known */
+#define LIMIT_BEFORE_LOGIN_BYTES (64 * 1024) /* memory one peer may cause before it is known */
 #define LIMIT_READ_BUFFER_BYTES (256 * 1024) /* per worker, shared by its connections */
 #define LIMIT_OUTPUT_BYTES (1024 * 1024)     /* unsent bytes of one connection, then it is closed */
 #define LIMIT_CONNECTIONS_PER_WORKER 1000000
 #define LIMIT_WORKERS 64
 #define LIMIT_WEBSOCKET_MESSAGE_BYTES (2 * 1024 * 1024) /* all frames of one message */
-#define LIMIT_TLS_HANDSHAKES_PER_WORKER 4096 /* in flight */
+#define LIMIT_TLS_HANDSHAKES_PER_WORKER 4096            /* in flight */
 
 /* MQTT */
 #define LIMIT_MQTT_PACKET_BYTES (1024 * 1024) /* ceiling of mqtt.max_packet_bytes */
@@ -28,8 +28,8 @@
 #define LIMIT_MQTT_TOPIC_LEVELS 16
 #define LIMIT_MQTT_PROPERTIES 32
 #define LIMIT_MQTT_PROPERTY_BYTES (16 * 1024)
-#define LIMIT_MQTT_SUBSCRIPTIONS 16 /* filters of one SUBSCRIBE and of one session */
-#define LIMIT_MQTT_WITHHELD_PUBLISHES 64 /* 3.1.1: read without an ack after a refusal, then closed */
+#define LIMIT_MQTT_SUBSCRIPTIONS 16      /* filters of one SUBSCRIBE and of one session */
+#define LIMIT_MQTT_WITHHELD_PUBLISHES 64 /* 3.1.1: unacknowledged after a refusal, then closed */
 #define LIMIT_MQTT_WITHHELD_MS 10000     /* ... or after this time */
 
 /* events */
