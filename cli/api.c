@@ -1,0 +1,91 @@
+#include "cli/api.h"
+
+#include <curl/curl.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/err.h"
+
+enum { ANSWER_MAX_BYTES = 64 * 1024 * 1024, TIMEOUT_S = 30 };
+
+static size_t receive_body(char *data, size_t one, size_t size, void *context) {
+    struct api_answer *answer = context;
+    if (answer->size_bytes + size > ANSWER_MAX_BYTES)
+        return 0;
+    char *grown = realloc(answer->body, answer->size_bytes + size + 1);
+    if (!grown)
+        return 0;
+    answer->body = grown;
+    memcpy(grown + answer->size_bytes, data, size);
+    answer->size_bytes += size;
+    grown[answer->size_bytes] = '\0';
+    return size;
+}
+
+static struct curl_slist *make_headers(struct cli_run *run, bool with_body) {
+    const char *key = cli_setting(run, CLI_API_KEY, "DURAGATE_API_KEY", NULL);
+    struct curl_slist *headers = NULL;
+    if (with_body)
+        headers = curl_slist_append(headers, "Content-Type: application/json");
+    if (key) {
+        char line[1024];
+        snprintf(line, sizeof(line), "Authorization: Bearer %s", key);
+        headers = curl_slist_append(headers, line);
+        explicit_bzero(line, sizeof(line));
+    }
+    return headers;
+}
+
+void api_call(struct cli_run *run, const char *method, const char *path, const char *body,
+              struct api_answer *ret_answer) {
+    *ret_answer = (struct api_answer){0};
+    const char *base = cli_setting(run, CLI_URL, "DURAGATE_HTTP_URL", "http://127.0.0.1:8080");
+    const char *ca_file = cli_setting(run, CLI_CA_FILE, "DURAGATE_CA_FILE", NULL);
+    char url[4096];
+    snprintf(url, sizeof(url), "%s%s", base, path);
+    CURL *curl = curl_easy_init();
+    if (!curl)
+        return;
+    struct curl_slist *headers = make_headers(run, body != NULL);
+    curl_easy_setopt(curl, CURLOPT_URL, url);
+    curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, method);
+    curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers);
+    curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, receive_body);
+    curl_easy_setopt(curl, CURLOPT_WRITEDATA, ret_answer);
+    curl_easy_setopt(curl, CURLOPT_TIMEOUT, (long)TIMEOUT_S);
+    if (ca_file)
+        curl_easy_setopt(curl, CURLOPT_CAINFO, ca_file);
+    if (body)
+        curl_easy_setopt(curl, CURLOPT_POSTFIELDS, body);
+    CURLcode code = curl_easy_perform(curl);
+    if (code == CURLE_OK)
+        curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &ret_answer->status);
+    else
+        snprintf(ret_answer->error, sizeof(ret_answer->error), "%s: %s", base,
+                 curl_easy_strerror(code));
+    curl_slist_free_all(headers);
+    curl_easy_cleanup(curl);
+}
+
+void api_answer_free(struct api_answer *answer) {
+    if (answer->body)
+        explicit_bzero(answer->body, answer->size_bytes);
+    free(answer->body);
+    *answer = (struct api_answer){0};
+}
+
+int api_fail(struct cli_run *run, const struct api_answer *answer) {
+    if (answer->status == 0)
+        return cli_fail(run, DG_EXIT_UNAVAILABLE, "%s", answer->error);
+    json_t *problem = answer->body ? json_loads(answer->body, 0, NULL) : NULL;
+    const char *detail = json_string_value(json_object_get(problem, "detail"));
+    const char *title = json_string_value(json_object_get(problem, "title"));
+    int code = answer->status == 401 || answer->status == 403 ? DG_EXIT_NOPERM : DG_EXIT_FAILURE;
+    cli_fail(run, code, "%s%s%s (HTTP %ld)%s", title ? title : "refused", detail ? ": " : "",
+             detail ? detail : "", answer->status,
+             answer->status == 401 ? "; is DURAGATE_API_KEY set, or --env given?" : "");
+    json_decref(problem);
+    return code;
+}

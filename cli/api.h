@@ -1,0 +1,19 @@
+/* One call of the gateway's HTTP API, by libcurl. Blocking; command line only. */
+#pragma once
+
+#include "cli/command.h"
+
+struct api_answer {
+    long status; /* 0: no answer; error says why */
+    char *body;  /* NUL-terminated, owned */
+    size_t size_bytes;
+    char error[256];
+};
+
+/* method and path ("/v1/tenants"); body NULL or JSON. Always fills in the answer. */
+void api_call(struct cli_run *run, const char *method, const char *path, const char *body,
+              struct api_answer *ret_answer);
+void api_answer_free(struct api_answer *answer);
+
+/* Prints what went wrong (the problem's detail, or the transport's error); returns the exit code. */
+int api_fail(struct cli_run *run, const struct api_answer *answer);

@@ -1,0 +1,80 @@
+/* The table of commands. */
+#include "cli/command.h"
+
+#include <stddef.h>
+
+#define OPTIONS(...)                            \
+    (const enum cli_option[]) {                 \
+        __VA_ARGS__, CLI_HELP, CLI_OPTION_COUNT \
+    }
+#define API CLI_ENV, CLI_URL, CLI_API_KEY, CLI_CA_FILE, CLI_JSON
+#define SERVER CLI_CONFIG, CLI_SET
+
+const struct cli_command cli_commands[] = {
+    {NULL, "serve", "", "run the gateway",
+     "SIGTERM stops it after acknowledgements have left; SIGHUP, or a changed file, reloads the\n"
+     "configuration and the certificates.",
+     serve_run, OPTIONS(SERVER)},
+    {NULL, "check-config", "", "check a configuration, or print it or its reference", NULL,
+     check_config_run, OPTIONS(SERVER, CLI_PRINT, CLI_REFERENCE)},
+    {NULL, "migrate", "", "bring the PostgreSQL schema up to date", NULL, migrate_run,
+     OPTIONS(SERVER)},
+    {"admin", "create-key", "KEY_ID", "make an API key straight in PostgreSQL",
+     "The way in for the first administrator. Prints the bearer key, which is shown only here.",
+     admin_create_key_run, OPTIONS(SERVER, CLI_ROLE, CLI_TENANT, CLI_REPLACE)},
+    {"tenant", "list", "", "list tenants", NULL, resource_list_run, OPTIONS(API)},
+    {"tenant", "show", "TENANT", "show one tenant", NULL, resource_show_run, OPTIONS(API)},
+    {"tenant", "create", "TENANT", "create a tenant", NULL, resource_create_run,
+     OPTIONS(API, CLI_DATA)},
+    {"tenant", "update", "TENANT", "change members of a tenant (JSON merge patch)", NULL,
+     resource_update_run, OPTIONS(API, CLI_DATA)},
+    {"tenant", "delete", "TENANT", "delete a tenant with all its devices", NULL,
+     resource_delete_run, OPTIONS(API)},
+    {"device", "list", "", "list devices", NULL, resource_list_run, OPTIONS(API, CLI_TENANT)},
+    {"device", "show", "DEVICE", "show one device", NULL, resource_show_run,
+     OPTIONS(API, CLI_TENANT)},
+    {"device", "create", "DEVICE", "create a device", NULL, resource_create_run,
+     OPTIONS(API, CLI_TENANT, CLI_DATA)},
+    {"device", "update", "DEVICE", "change members of a device (JSON merge patch)", NULL,
+     resource_update_run, OPTIONS(API, CLI_TENANT, CLI_DATA)},
+    {"device", "delete", "DEVICE", "delete a device", NULL, resource_delete_run,
+     OPTIONS(API, CLI_TENANT)},
+    {"device", "enable", "DEVICE", "let a device connect", NULL, resource_enable_run,
+     OPTIONS(API, CLI_TENANT)},
+    {"device", "disable", "DEVICE", "end a device's connection and refuse it", NULL,
+     resource_enable_run, OPTIONS(API, CLI_TENANT)},
+    {"device", "simulate", "", "be a device that publishes temperatures", NULL, device_simulate_run,
+     OPTIONS(CLI_ENV, CLI_HOST, CLI_PORT, CLI_TLS, CLI_CA_FILE, CLI_TENANT, CLI_DEVICE,
+             CLI_INTERVAL, CLI_COUNT)},
+    {"credential", "list", "DEVICE", "list the credentials of a device", NULL, resource_list_run,
+     OPTIONS(API, CLI_TENANT)},
+    {"credential", "show", "DEVICE NAME", "show one credential, without its secret", NULL,
+     resource_show_run, OPTIONS(API, CLI_TENANT)},
+    {"credential", "create", "DEVICE", "add a credential; a generated secret is shown only here",
+     NULL, credential_create_run,
+     OPTIONS(API, CLI_TENANT, CLI_KIND, CLI_NAME, CLI_PASSWORD, CLI_CERTIFICATE, CLI_NOT_AFTER)},
+    {"credential", "delete", "DEVICE NAME", "remove a credential and end connections made with it",
+     NULL, resource_delete_run, OPTIONS(API, CLI_TENANT)},
+    {"storage", "verify", "DIRECTORY", "check a stopped or copied store, changing nothing", NULL,
+     storage_verify_run, OPTIONS(CLI_JSON)},
+    {"storage", "dump", "DIRECTORY", "print the records of a stopped or copied store", NULL,
+     storage_dump_run, OPTIONS(CLI_JSON, CLI_PARTITION, CLI_LIMIT)},
+    {NULL, "tail", "", "print events as they arrive, or from any point of the stream",
+     "The secret is read from DURAGATE_KAFKA_PASSWORD (in the environment or the --env file).",
+     tail_run,
+     OPTIONS(CLI_ENV, CLI_BROKER, CLI_USER, CLI_TLS, CLI_CA_FILE, CLI_TENANT, CLI_TOPIC, CLI_DEVICE,
+             CLI_FROM, CLI_NO_FOLLOW, CLI_COUNT, CLI_JSON)},
+    {NULL, "bench", "", "load a gateway with many devices and measure it",
+     "Makes devices of its own through the API (and keeps them for the next run), unless\n"
+     "--devices-file or --anonymous is given.",
+     bench_run,
+     OPTIONS(API, CLI_HOST, CLI_PORT, CLI_TLS, CLI_TENANT, CLI_CONNECTIONS, CLI_DURATION,
+             CLI_WARMUP, CLI_QOS, CLI_SIZE, CLI_WINDOW, CLI_RATE, CLI_IDLE, CLI_SERVER_PID,
+             CLI_MQTT5, CLI_ANONYMOUS, CLI_DEVICES)},
+    {NULL, "healthcheck", "", "ask /readyz; exit 0 when the gateway is ready", NULL,
+     healthcheck_run, OPTIONS(CLI_ENV, CLI_URL, CLI_CA_FILE)},
+    {NULL, "completion", "SHELL", "print shell completion (bash)",
+     "Load it with: . <(duragate completion bash)", completion_run, OPTIONS(CLI_HELP)},
+    {NULL, "version", "", "print the version", NULL, version_run, OPTIONS(CLI_JSON)},
+    {NULL, NULL, NULL, NULL, NULL, NULL, NULL},
+};

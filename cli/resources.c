@@ -1,0 +1,286 @@
+/*
+ * tenant, device and credential: the same five verbs on three kinds of resource. One row per kind
+ * says where it lives in the API and which members its table shows.
+ */
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/api.h"
+#include "cli/command.h"
+#include "common/err.h"
+
+enum { COLUMNS_MAX = 8, PATH_SIZE = 2048, COLUMN_WIDTH_MAX = 40 };
+
+static const struct resource {
+    const char *group;
+    const char *collection; /* with %t for the tenant and %1 for the first operand */
+    const char *member;     /* "" when the first operand is the whole name */
+    const char *columns[COLUMNS_MAX];
+} resources[] = {
+    {"tenant", "/v1/tenants", "/%1", {"name", "enabled", "partition_count", "created_at"}},
+    {"device",
+     "/v1/tenants/%t/devices",
+     "/%1",
+     {"device_id", "enabled", "partition", "tags", "created_at"}},
+    {"credential",
+     "/v1/tenants/%t/devices/%1/credentials",
+     "/%2",
+     {"name", "kind", "not_before", "not_after", "created_at"}},
+};
+
+static const struct resource *find_resource(const struct cli_run *run) {
+    for (unsigned i = 0; i < sizeof(resources) / sizeof(resources[0]); i++)
+        if (strcmp(resources[i].group, run->command->group) == 0)
+            return &resources[i];
+    return NULL;
+}
+
+static void append_escaped(char *path, const char *text) {
+    static const char plain[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~";
+    size_t at = strlen(path);
+    for (; *text && at + 4 < PATH_SIZE; text++) {
+        if (strchr(plain, *text))
+            path[at++] = *text;
+        else
+            at += (size_t)sprintf(path + at, "%%%02X", (unsigned char)*text);
+    }
+    path[at] = '\0';
+}
+
+/* Appends a pattern with %t, %1 and %2 replaced, percent-encoded. */
+static void append_path(struct cli_run *run, char *path, const char *pattern) {
+    for (; *pattern; pattern++) {
+        if (*pattern != '%') {
+            size_t at = strlen(path);
+            if (at + 1 < PATH_SIZE)
+                memcpy(path + at, (char[]){*pattern, '\0'}, 2);
+            continue;
+        }
+        pattern++;
+        if (*pattern == 't')
+            append_escaped(path, cli_setting(run, CLI_TENANT, "DURAGATE_TENANT", "default"));
+        else
+            append_escaped(path, run->operand[*pattern - '1'] ? run->operand[*pattern - '1'] : "");
+    }
+}
+
+static void make_path(struct cli_run *run, bool member, char *ret_path) {
+    const struct resource *resource = find_resource(run);
+    ret_path[0] = '\0';
+    append_path(run, ret_path, resource->collection);
+    if (member)
+        append_path(run, ret_path, resource->member);
+}
+
+/* ---- printing
+ * ------------------------------------------------------------------------------------- */
+
+static void format_value(const json_t *value, char *ret_text, size_t size) {
+    if (!value || json_is_null(value)) {
+        snprintf(ret_text, size, "-");
+    } else if (json_is_string(value)) {
+        snprintf(ret_text, size, "%s", json_string_value(value));
+    } else {
+        char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+        snprintf(ret_text, size, "%s", text ? text : "?");
+        free(text);
+    }
+}
+
+static void print_row(const struct resource *resource, const json_t *item, const size_t *widths) {
+    for (unsigned column = 0; column < COLUMNS_MAX && resource->columns[column]; column++) {
+        char text[COLUMN_WIDTH_MAX + 1];
+        if (item)
+            format_value(json_object_get(item, resource->columns[column]), text, sizeof(text));
+        else
+            snprintf(text, sizeof(text), "%s", resource->columns[column]);
+        printf("%s%-*s", column ? "  " : "", (int)widths[column], text);
+    }
+    putchar('\n');
+}
+
+static void print_table(const struct resource *resource, const json_t *items) {
+    size_t widths[COLUMNS_MAX] = {0}, index;
+    const json_t *item;
+    for (unsigned column = 0; column < COLUMNS_MAX && resource->columns[column]; column++) {
+        widths[column] = strlen(resource->columns[column]);
+        json_array_foreach(items, index, item) {
+            char text[COLUMN_WIDTH_MAX + 1];
+            format_value(json_object_get(item, resource->columns[column]), text, sizeof(text));
+            widths[column] = strlen(text) > widths[column] ? strlen(text) : widths[column];
+        }
+    }
+    print_row(resource, NULL, widths);
+    json_array_foreach(items, index, item) print_row(resource, item, widths);
+}
+
+static void print_members(const json_t *object) {
+    const char *name;
+    json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)object, name, value) {
+        char text[4096];
+        format_value(value, text, sizeof(text));
+        printf("%-18s %s\n", name, text);
+    }
+}
+
+/* Prints one object as it came (--json) or as lines; takes the answer over. */
+static int print_answer(struct cli_run *run, struct api_answer *answer) {
+    int code = DG_EXIT_OK;
+    if (answer->status < 200 || answer->status > 299) {
+        code = api_fail(run, answer);
+    } else if (answer->size_bytes > 0) {
+        json_t *object = json_loads(answer->body, 0, NULL);
+        if (cli_has(run, CLI_JSON) || !object)
+            puts(answer->body);
+        else
+            print_members(object);
+        json_decref(object);
+    }
+    api_answer_free(answer);
+    return code;
+}
+
+/* ---- verbs
+ * ---------------------------------------------------------------------------------------- */
+
+/* Fetches all pages into one array. NULL after a printed error (ret_code). */
+static json_t *fetch_all(struct cli_run *run, int *ret_code) {
+    char collection[PATH_SIZE], path[PATH_SIZE * 2], cursor[512] = "";
+    make_path(run, false, collection);
+    json_t *all = json_array();
+    do {
+        struct api_answer answer;
+        snprintf(path, sizeof(path), "%s?limit=500%s%s", collection, cursor[0] ? "&cursor=" : "",
+                 cursor);
+        api_call(run, "GET", path, NULL, &answer);
+        json_t *page = answer.status == 200 ? json_loads(answer.body, 0, NULL) : NULL;
+        if (!page)
+            *ret_code = api_fail(run, &answer);
+        api_answer_free(&answer);
+        if (!page) {
+            json_decref(all);
+            return NULL;
+        }
+        json_array_extend(all, json_object_get(page, "items"));
+        const char *next = json_string_value(json_object_get(page, "next_cursor"));
+        snprintf(cursor, sizeof(cursor), "%s", next ? next : "");
+        json_decref(page);
+    } while (cursor[0]);
+    return all;
+}
+
+int resource_list_run(struct cli_run *run) {
+    int code = DG_EXIT_OK;
+    json_t *all = fetch_all(run, &code);
+    if (!all)
+        return code;
+    if (cli_has(run, CLI_JSON)) {
+        json_dumpf(all, stdout, JSON_INDENT(2));
+        putchar('\n');
+    } else {
+        print_table(find_resource(run), all);
+    }
+    json_decref(all);
+    return DG_EXIT_OK;
+}
+
+static int call_member(struct cli_run *run, const char *method, const char *body) {
+    char path[PATH_SIZE];
+    struct api_answer answer;
+    make_path(run, true, path);
+    api_call(run, method, path, body, &answer);
+    return print_answer(run, &answer);
+}
+
+int resource_show_run(struct cli_run *run) {
+    return call_member(run, "GET", NULL);
+}
+
+int resource_create_run(struct cli_run *run) {
+    return call_member(run, "PUT", cli_has(run, CLI_DATA) ? run->option[CLI_DATA] : "{}");
+}
+
+int resource_update_run(struct cli_run *run) {
+    if (!cli_has(run, CLI_DATA))
+        return cli_fail(run, DG_EXIT_USAGE,
+                        "give the members to change: --data '{\"tags\":{...}}'");
+    return call_member(run, "PATCH", run->option[CLI_DATA]);
+}
+
+int resource_delete_run(struct cli_run *run) {
+    return call_member(run, "DELETE", NULL);
+}
+
+int resource_enable_run(struct cli_run *run) {
+    bool enable = strcmp(run->command->name, "enable") == 0;
+    return call_member(run, "PATCH", enable ? "{\"enabled\":true}" : "{\"enabled\":false}");
+}
+
+/* ---- credentials
+ * ---------------------------------------------------------------------------------- */
+
+/* The content of a file as a JSON string, without its last newline; NULL with a message. */
+static json_t *file_as_json(struct cli_run *run, const char *path) {
+    json_t *text = NULL;
+    char content[16384];
+    FILE *file = fopen(path, "re");
+    size_t size = file ? fread(content, 1, sizeof(content), file) : 0;
+    if (file && size > 0 && size < sizeof(content)) {
+        size -= content[size - 1] == '\n';
+        text = json_stringn(content, size);
+    }
+    if (file)
+        fclose(file);
+    explicit_bzero(content, sizeof(content));
+    if (!text)
+        cli_fail(run, 0, "cannot use %s: it must be readable text of less than 16 KiB", path);
+    return text;
+}
+
+int credential_create_run(struct cli_run *run) {
+    static const struct {
+        enum cli_option option;
+        const char *member;
+    } files[] = {{CLI_PASSWORD, "password"}, {CLI_CERTIFICATE, "certificate"}};
+    json_t *body = json_object();
+    json_object_set_new(body, "kind",
+                        json_string(cli_has(run, CLI_KIND) ? run->option[CLI_KIND] : "key"));
+    if (cli_has(run, CLI_NAME))
+        json_object_set_new(body, "name", json_string(run->option[CLI_NAME]));
+    if (cli_has(run, CLI_NOT_AFTER))
+        json_object_set_new(body, "not_after", json_string(run->option[CLI_NOT_AFTER]));
+    for (unsigned i = 0; i < 2; i++) {
+        json_t *content = NULL;
+        if (cli_has(run, files[i].option) &&
+            !(content = file_as_json(run, run->option[files[i].option]))) {
+            json_decref(body);
+            return DG_EXIT_USAGE;
+        }
+        if (content)
+            json_object_set_new(body, files[i].member, content);
+    }
+    char *text = json_dumps(body, JSON_COMPACT), path[PATH_SIZE];
+    json_decref(body);
+    struct api_answer answer;
+    make_path(run, false, path);
+    api_call(run, "POST", path, text, &answer);
+    explicit_bzero(text, strlen(text));
+    free(text);
+    return print_answer(run, &answer);
+}
+
+int healthcheck_run(struct cli_run *run) {
+    struct api_answer answer;
+    api_call(run, "GET", "/readyz", NULL, &answer);
+    int code = answer.status == 200 ? DG_EXIT_OK : DG_EXIT_FAILURE;
+    if (answer.status == 0)
+        cli_fail(run, code, "%s", answer.error);
+    else
+        fprintf(code ? stderr : stdout, "%s\n", answer.body ? answer.body : "");
+    api_answer_free(&answer);
+    return code;
+}
