@@ -42,7 +42,8 @@ struct mqtt_properties {
     uint32_t present; /* 1 << enum mqtt_property */
     uint32_t user_count;
     struct slice raw; /* the whole property section, checked; walk with mqtt_user_property_next */
-    /* valid where present; numbers of 1, 2, 4 bytes and variable integers; text or binary */
+    /* 0 or empty unless present (which is not always the default of the specification: see
+     * mqtt_has); numbers of 1, 2, 4 bytes and variable integers; text or binary */
     uint32_t payload_format, message_expiry_s, subscription_id, session_expiry_s, request_problem,
         will_delay_s, request_response, receive_maximum, topic_alias_maximum, topic_alias,
         maximum_packet_size;
@@ -129,15 +130,24 @@ struct mqtt_fault {
  * Looks at the fixed header (MQTT5 2.1). Returns the size of the whole packet when all of it is
  * there, 0 when more bytes are needed, or DG_ERR_MALFORMED (5-byte remaining length),
  * DG_ERR_TOO_LARGE (over max_packet_bytes; known before the body arrives). ret_header_size: where
- * the body begins.
+ * the body begins. A remaining length padded with zero bytes is taken: MQTT 3.1.1 does not forbid
+ * it. MQTT 5 does (1.5.5-1): ask mqtt_header_is_minimal() once the version is known.
  */
 DG_NODISCARD int mqtt_packet_frame(const uint8_t *data, size_t size, uint32_t max_packet_bytes,
                                    size_t *ret_header_size);
+
+/* MQTT5 1.5.5-1: the remaining length was written in as few bytes as possible. */
+static inline bool mqtt_header_is_minimal(size_t packet_size, size_t header_size) {
+    size_t length = packet_size - header_size;
+    return header_size == (length < 128 ? 2u : length < 16384 ? 3u : length < 2097152 ? 4u : 5u);
+}
 
 /*
  * Decodes one whole packet a client may send. first_byte is the fixed header's; body what follows
  * the remaining length. version is ignored for CONNECT (it brings its own). A server-to-client type
  * is DG_ERR_PROTOCOL. fault is filled in on failure.
+ * Topics and filters are checked against the specification; the product's own limits (bytes, levels)
+ * are the dialect's, since the IoT Hub one allows longer topics.
  */
 DG_NODISCARD int mqtt_packet_decode(enum mqtt_version version, uint8_t first_byte,
                                     struct slice body, struct mqtt_packet *ret_packet,
@@ -180,10 +190,16 @@ void mqtt_write_disconnect(struct writer *w, uint8_t reason, struct slice reason
 void mqtt_write_publish(struct writer *w, enum mqtt_version version, bool dup, uint8_t qos,
                         bool retain, struct slice topic, uint16_t packet_id,
                         struct slice properties, struct slice payload);
-/* A client's CONNECT and SUBSCRIBE, for the load generator and tests. */
+/* A client's CONNECT and SUBSCRIBE, for the load generator and tests. A user name or password whose
+ * data is NULL is left out. */
 void mqtt_write_connect(struct writer *w, enum mqtt_version version, bool clean_start,
                         uint16_t keep_alive_s, struct slice client_id, struct slice user_name,
                         struct slice password);
+void mqtt_write_subscribe(struct writer *w, enum mqtt_version version, uint16_t packet_id,
+                          const struct mqtt_subscription *filters, unsigned filter_count);
+
+/* Levels of a topic: separators and one more. */
+unsigned mqtt_topic_level_count(struct slice topic);
 
 /* Topic Name rules: not empty, no wildcard, no NUL, UTF-8, at most LIMIT_MQTT_TOPIC_LEVELS levels
  * and the size limit (MQTT5 4.7). Filter rules likewise with wildcards in their places. */
