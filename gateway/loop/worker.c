@@ -6,6 +6,7 @@
 
 #include "common/assert.h"
 #include "common/clock.h"
+#include "gateway/transport/connection.h"
 
 void worker_refresh_time(struct worker *worker) {
     worker->now_ns = clock_monotonic_ns();
@@ -77,6 +78,7 @@ void worker_free(struct worker *worker) {
     if (!worker)
         return;
     dg_assert(!worker->started);
+    connection_pool_free(worker);
     if (event_initialized(&worker->mailbox_event))
         event_del(&worker->mailbox_event);
     if (worker->mailbox.event_fd >= 0)
@@ -108,6 +110,8 @@ static void *run(void *context) {
     }
     /* What was posted behind the stop is delivered while everything it names still exists. */
     mailbox_drain(&worker->mailbox);
+    if (worker->connections)
+        connection_pool_close_all(worker, DG_ERR_SHUTTING_DOWN);
     end_turn(worker);
     return NULL;
 }

@@ -63,7 +63,7 @@ struct worker {
  * replaced through worker->config. */
 DG_NODISCARD int worker_create(unsigned index, const struct config *config,
                                struct worker **ret_worker);
-/* After worker_join() and after the modules' own per-worker state is gone; accepts NULL. */
+/* After worker_join(); frees the connection pool too. Accepts NULL. */
 void worker_free(struct worker *worker);
 
 /* Before worker_start(). connection_pool_create() comes last: its hook writes what the others
@@ -74,7 +74,8 @@ void worker_add_turn_hook(struct worker *worker, void (*run)(void *context), voi
 DG_NODISCARD int worker_start(struct worker *worker);
 
 /* Any thread, any number of times: the loop ends after its turn. worker_join() waits for it (at
- * once when it was never started). Mail that is there by then is still delivered. */
+ * once when it was never started). Mail that is there by then is still delivered, then every
+ * connection is closed with DG_ERR_SHUTTING_DOWN, on the worker's own thread. */
 void worker_stop(struct worker *worker);
 void worker_join(struct worker *worker);
 

@@ -94,6 +94,7 @@ struct connection *connection_find(struct worker *worker, uint64_t id);
 DG_NODISCARD int connection_pool_create(struct worker *worker);
 /* Worker's thread: closes all with err, sends what is pending if the peer takes it at once. */
 void connection_pool_close_all(struct worker *worker, int err);
+/* After the thread ended; worker_free() calls it. Harmless without a pool. */
 void connection_pool_free(struct worker *worker);
 
 /* Any thread: gives an accepted socket to a worker. Takes ownership of fd. */

@@ -211,6 +211,17 @@ int listener_set_bind(struct listener_set *set, const char *addresses,
     return listening == 0 && skipped > 0 ? DG_ERR_IO : 0;
 }
 
+uint16_t listener_set_port(const struct listener_set *set, const struct connection_listener *kind) {
+    const struct listener *listener = set->listeners;
+    while (listener && listener->kind != kind)
+        listener = listener->next;
+    struct sockaddr_in6 address; /* the port stands at the same place in both families */
+    socklen_t size = sizeof(address);
+    if (!listener || getsockname(listener->fd, (struct sockaddr *)&address, &size) < 0)
+        return 0;
+    return ntohs(address.sin6_port);
+}
+
 /* ---- life ---- */
 
 int listener_set_create(struct event_base *base, struct worker **workers, unsigned worker_count,

@@ -21,6 +21,9 @@ DG_NODISCARD int listener_set_create(struct event_base *base, struct worker **wo
 DG_NODISCARD int listener_set_bind(struct listener_set *set, const char *addresses,
                                    const struct connection_listener *kind, char *ret_error);
 
+/* The port of one socket of this kind (for port 0), or 0 when none is bound. */
+uint16_t listener_set_port(const struct listener_set *set, const struct connection_listener *kind);
+
 /* Stops accepting; closes the sockets. */
 void listener_set_close(struct listener_set *set);
 void listener_set_free(struct listener_set *set);
