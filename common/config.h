@@ -2,6 +2,7 @@
  * Configuration: one table (config_table.h), one struct. Parsed whole and checked before any of it
  * is used; on an error nothing changes and the message names file, line, key and what to do.
  * Precedence: flag over environment over file over default. The struct is immutable once loaded.
+ * A SECRET key may be given as <key>_file instead, in any of the three: the file is read at load.
  */
 #pragma once
 

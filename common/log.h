@@ -5,6 +5,7 @@
  *     LOG_WARN("mqtt.refused", log_slice("device", id), log_text("why", "bad packet"),
  *              log_int("bytes", n));
  *
+ * A value is cut after 512 bytes ("..."), a line after 4096 (whole fields; then cut=true).
  * Values are escaped, so bytes from outside cannot forge a line. Never pass a secret. Any thread.
  */
 #pragma once
