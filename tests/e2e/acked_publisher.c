@@ -59,7 +59,8 @@ static void device_publish(struct device *device) {
     pthread_mutex_lock(&device->lock);
     while (device->in_flight < WINDOW) {
         char payload[64];
-        int mid, size = snprintf(payload, sizeof(payload), "%llu", (unsigned long long)device->next);
+        int mid,
+            size = snprintf(payload, sizeof(payload), "%llu", (unsigned long long)device->next);
         if (mosquitto_publish(device->client, &mid, "load", size, payload, 1, false) != 0)
             break;
         device->number_of_mid[mid] = device->next++;

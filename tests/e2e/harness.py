@@ -19,7 +19,7 @@ class Gateway:
     """deploy/up ... deploy/down. settings: configuration keys as the environment names them."""
 
     def __init__(self, build="asan", settings=None):
-        self.build = os.path.join(BUILDS, build)
+        self.build = os.path.join(BUILDS, build)  # an absolute build stays as it is
         self.directory = tempfile.mkdtemp(prefix="duragate-e2e-")
         os.chmod(self.directory, 0o755)
         self.var = os.path.join(self.directory, "var")
