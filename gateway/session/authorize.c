@@ -25,6 +25,9 @@ int session_may(const struct session *session, enum session_action action, struc
         return DG_ERR_NOT_AUTHORIZED;
     if (action == SESSION_SUBSCRIBE)
         return native_check_filter(name);
+    if (name.size > LIMIT_MQTT_TOPIC_BYTES ||
+        mqtt_topic_level_count(name) > LIMIT_MQTT_TOPIC_LEVELS)
+        return DG_ERR_TOPIC_NAME;
     enum native_topic_kind kind;
     struct slice subject;
     int err = native_classify_topic(name, &kind, &subject);

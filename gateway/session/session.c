@@ -148,10 +148,21 @@ static void handle_packet(struct session *session, uint8_t first_byte, struct sl
         session_fault(session, err, fault.clause, fault.text);
 }
 
+static bool is_mqtt5_packet(const struct session *session, struct slice body) {
+    if (session->state == SESSION_WAIT_CONNECT)
+        return session_connect_level(body) == MQTT_VERSION_5;
+    return session_is_mqtt5(session);
+}
+
 /* True when the packet was dealt with, false when it is to be offered again. */
 static bool handle_bytes(struct session *session, const uint8_t *data, size_t size,
                          size_t header_size) {
     struct slice body = slice_make(data + header_size, size - header_size);
+    if (__builtin_expect(!mqtt_header_is_minimal(size, header_size), 0) &&
+        is_mqtt5_packet(session, body)) {
+        session_fault(session, DG_ERR_MALFORMED, "MQTT5 1.5.5-1", "remaining length too long");
+        return true;
+    }
     if (session->state == SESSION_CONNECTED && data[0] >> 4 == MQTT_PUBLISH)
         return session_publish(session, data[0], body);
     handle_packet(session, data[0], body);

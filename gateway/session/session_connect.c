@@ -14,8 +14,6 @@
 static int take_client_id(struct session *session, const struct mqtt_connect *connect) {
     char assigned[64];
     struct slice id = connect->client_id;
-    if (id.size > LIMIT_CLIENT_ID_BYTES)
-        return DG_ERR_CLIENT_ID;
     if (id.size == 0 && !session_is_mqtt5(session) && !connect->clean_start)
         return DG_ERR_CLIENT_ID;
     if (id.size == 0 && session_is_mqtt5(session)) {
@@ -101,8 +99,7 @@ static void refuse(struct session *session, int err, const char *text) {
     session_end(session, &(struct session_end){.err = err, .text = text});
 }
 
-/* Protocol level of a CONNECT that could not be decoded, 0 when not even that is there. */
-static uint8_t connect_level(struct slice body) {
+uint8_t session_connect_level(struct slice body) {
     if (body.size < 3)
         return 0;
     size_t name_size = (size_t)body.data[0] << 8 | body.data[1];
@@ -111,7 +108,7 @@ static uint8_t connect_level(struct slice body) {
 
 void session_connect_undecodable(struct session *session, struct slice body, int err,
                                  const struct mqtt_fault *fault) {
-    uint8_t level = connect_level(body);
+    uint8_t level = session_connect_level(body);
     if (level == MQTT_VERSION_5 || (err == DG_ERR_UNSUPPORTED_VERSION && level > MQTT_VERSION_5))
         session->version = MQTT_VERSION_5;
     else if (level == MQTT_VERSION_3_1_1 || err == DG_ERR_UNSUPPORTED_VERSION)

@@ -62,6 +62,8 @@ void session_will_drop(struct session *session);
 /* Next deadline of a connected session. */
 uint64_t session_next_deadline(const struct session *session);
 
+/* Protocol level in a CONNECT's body that may not be valid; 0 when it is not even there. */
+uint8_t session_connect_level(struct slice body);
 /* A CONNECT that could not be decoded: answered as far as its version is known. */
 void session_connect_undecodable(struct session *session, struct slice body, int err,
                                  const struct mqtt_fault *fault);

@@ -33,20 +33,13 @@ static bool fault(struct session *session, int err, const char *clause, const ch
     return false;
 }
 
-/* What is wrong with the packet as such. */
+/* What CONNACK did not offer. */
 static bool is_acceptable(struct session *session, const struct mqtt_publish *publish) {
     if (__builtin_expect(publish->qos > 1, 0))
         return fault(session, DG_ERR_QOS_NOT_SUPPORTED, "MQTT5 3.2.2-11",
                      "QoS 2 was not announced");
-    const uint32_t refused = 1u << MQTT_PROPERTY_TOPIC_ALIAS | 1u << MQTT_PROPERTY_SUBSCRIPTION_ID;
-    if (__builtin_expect((publish->properties.present & refused) != 0, 0)) {
-        if (mqtt_has(&publish->properties, MQTT_PROPERTY_TOPIC_ALIAS))
-            return fault(session, DG_ERR_TOPIC_ALIAS, "MQTT5 3.3.2-9",
-                         "topic alias over maximum 0");
-        return fault(session, DG_ERR_PROTOCOL, "MQTT5 3.3.4-6", "subscription identifier");
-    }
-    if (__builtin_expect(publish->topic.size == 0, 0))
-        return fault(session, DG_ERR_PROTOCOL, "MQTT5 3.3.2-8", "no topic and no alias");
+    if (__builtin_expect(mqtt_has(&publish->properties, MQTT_PROPERTY_TOPIC_ALIAS), 0))
+        return fault(session, DG_ERR_TOPIC_ALIAS, "MQTT5 3.3.2-9", "topic alias over maximum 0");
     return true;
 }
 

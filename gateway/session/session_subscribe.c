@@ -4,7 +4,7 @@
 
 #include "gateway/session/session_internal.h"
 
-enum { SUBSCRIPTION_NO_LOCAL = 1 << 2, UNSUBACK_NOTHING = 0x11 };
+enum { UNSUBACK_NOTHING = 0x11 }; /* MQTT5 3.11.3 */
 
 static struct session_subscription **find(struct session *session, struct slice filter) {
     struct session_subscription **at = &session->subscriptions;
@@ -74,15 +74,9 @@ void session_on_subscribe(struct session *session, const struct mqtt_packet *pac
                       "subscription identifiers were announced unavailable");
         return;
     }
-    for (unsigned i = 0; i < request->filter_count; i++) {
-        const struct mqtt_subscription *wanted = &request->filters[i];
-        if (session_is_mqtt5(session) && slice_starts_with(wanted->filter, "$share/") &&
-            wanted->options & SUBSCRIPTION_NO_LOCAL) {
-            session_fault(session, DG_ERR_PROTOCOL, "MQTT5 3.8.3-4", "no local on a shared one");
-            return;
-        }
-        reasons[i] = suback_code(session, subscribe(session, wanted));
-    }
+    for (unsigned i = 0; i < request->filter_count; i++)
+        reasons[i] = suback_code(session, subscribe(session, &request->filters[i]));
+
     answer(session, MQTT_SUBACK, request->packet_id, reasons, request->filter_count);
 }
 

@@ -1,0 +1,245 @@
+/* A session with a recorder behind it instead of a connection, registry and stream. */
+#pragma once
+
+#include <criterion/criterion.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/metrics.h"
+#include "gateway/session/session.h"
+#include "leaks.h"
+
+enum { RECORDER_EVENTS = 2048, RECORDER_BYTES = 65536 };
+
+struct recorded_event {
+    enum event_type type;
+    uint64_t tag;
+    uint8_t qos;
+    char subject[128];
+    char payload[512];
+};
+
+struct recorder {
+    struct session session;
+    struct session_shared shared;
+    struct config *config;
+    uint8_t sent[RECORDER_BYTES];
+    size_t sent_size;
+    struct recorded_event events[RECORDER_EVENTS];
+    unsigned event_count;
+    int append_err; /* what append() answers */
+    int login_err;
+    struct session_login login;
+    char login_device[160], login_tenant[80], login_secret[80];
+    unsigned login_count, claim_count, release_count, close_count, finished_count;
+    unsigned pause_count, resume_count;
+    struct session_end end;
+    uint64_t deadline_ms;
+};
+
+static inline struct recorder *recorder_of(struct session *session) {
+    return session->shared->context;
+}
+
+static void record_send(struct session *session, const void *data, size_t size) {
+    struct recorder *r = recorder_of(session);
+    cr_assert(r->sent_size + size <= RECORDER_BYTES);
+    memcpy(r->sent + r->sent_size, data, size);
+    r->sent_size += size;
+}
+
+static void copy_text(char *to, size_t room, struct slice from) {
+    size_t size = from.size < room - 1 ? from.size : room - 1;
+    if (size > 0)
+        memcpy(to, from.data, size);
+    to[size] = '\0';
+}
+
+static int record_login(struct session *session, const struct session_login *login) {
+    struct recorder *r = recorder_of(session);
+    r->login = *login;
+    copy_text(r->login_device, sizeof(r->login_device), login->device);
+    copy_text(r->login_tenant, sizeof(r->login_tenant), login->tenant);
+    copy_text(r->login_secret, sizeof(r->login_secret), login->secret);
+    r->login_count++;
+    return r->login_err;
+}
+
+static int record_claim(struct session *session) {
+    recorder_of(session)->claim_count++;
+    return 0;
+}
+
+static void record_release(struct session *session) {
+    recorder_of(session)->release_count++;
+}
+
+static int record_append(struct session *session, const struct device_event *event, uint64_t tag) {
+    struct recorder *r = recorder_of(session);
+    if (r->append_err < 0)
+        return r->append_err;
+    cr_assert_lt(r->event_count, RECORDER_EVENTS);
+    struct recorded_event *to = &r->events[r->event_count++];
+    to->type = event->type;
+    to->tag = tag;
+    to->qos = event->qos;
+    copy_text(to->subject, sizeof(to->subject), event->subject);
+    copy_text(to->payload, sizeof(to->payload), event->payload);
+    return 0;
+}
+
+static void record_pause(struct session *session) {
+    recorder_of(session)->pause_count++;
+}
+
+static void record_resume(struct session *session) {
+    recorder_of(session)->resume_count++;
+}
+
+static void record_set_deadline(struct session *session, uint64_t at_ms) {
+    recorder_of(session)->deadline_ms = at_ms;
+}
+
+static void record_format_peer(struct session *session, char *ret_text) {
+    strcpy(ret_text, "192.0.2.7:5123");
+}
+
+static void record_raise_input_limit(struct session *session, uint32_t max_packet_bytes) {
+}
+
+static void record_connected(struct session *session) {
+}
+
+static void record_close(struct session *session, const struct session_end *end) {
+    struct recorder *r = recorder_of(session);
+    r->end = *end;
+    r->close_count++;
+}
+
+static void record_finished(struct session *session) {
+    recorder_of(session)->finished_count++;
+}
+
+static const struct session_effects recorder_effects = {
+    .send = record_send,
+    .login = record_login,
+    .claim = record_claim,
+    .release = record_release,
+    .append = record_append,
+    .pause = record_pause,
+    .resume = record_resume,
+    .set_deadline = record_set_deadline,
+    .format_peer = record_format_peer,
+    .raise_input_limit = record_raise_input_limit,
+    .connected = record_connected,
+    .close = record_close,
+    .finished = record_finished,
+};
+
+enum { START_MS = 1000000 };
+
+static struct recorder *recorder_create(void) {
+    struct recorder *r = calloc(1, sizeof(*r));
+    char error[CONFIG_ERROR_SIZE];
+    cr_assert_eq(config_load(NULL, NULL, NULL, &r->config, error), 0, "%s", error);
+    r->config->mqtt_receive_maximum = 8;
+    session_shared_init(&r->shared, &recorder_effects, r->config, "gw1-1-0-");
+    r->shared.context = r;
+    r->shared.now_ns = START_MS * 1000000ull;
+    r->shared.wall_ms = 1700000000000;
+    session_init(&r->session, &r->shared, 1, true);
+    return r;
+}
+
+static void advance(struct recorder *r, uint64_t ms) {
+    r->shared.now_ns += ms * 1000000;
+    r->shared.wall_ms += (int64_t)ms;
+}
+
+/* Everything appended so far and not completed becomes durable. */
+static void complete_all(struct recorder *r, unsigned from) {
+    for (unsigned i = from; i < r->event_count; i++)
+        session_append_done(&r->session, r->events[i].tag, 0);
+}
+
+/* Ends whatever is left and checks that nothing leaks or stays unfinished. */
+static void recorder_free(struct recorder *r) {
+    r->append_err = 0;
+    if (r->session.flags & SESSION_PAUSED_STREAM)
+        session_ready(&r->session);
+    session_unlinked(&r->session, DG_ERR_CLOSED);
+    if (r->session.flags & SESSION_CLAIM_ASKED)
+        session_claim_done(&r->session, DG_ERR_BUSY);
+    while (r->session.outstanding > 0)
+        session_append_done(&r->session, 3ull << 32, 0);
+    cr_assert_eq(r->finished_count, 1);
+    session_free(&r->session);
+    session_shared_free(&r->shared);
+    config_free(r->config);
+    free(r);
+}
+
+static void feed(struct recorder *r, const void *data, size_t size) {
+    session_receive(&r->session, data, size);
+}
+
+static void forget_sent(struct recorder *r) {
+    r->sent_size = 0;
+}
+
+static bool has_sent(const struct recorder *r, const void *bytes, size_t size) {
+    return r->sent_size == size && memcmp(r->sent, bytes, size) == 0;
+}
+
+#define cr_assert_sent(r, ...)                                                                \
+    do {                                                                                      \
+        const uint8_t expected_[] = {__VA_ARGS__};                                            \
+        cr_assert(has_sent(r, expected_, sizeof(expected_)), "sent %zu bytes: %02x %02x ...", \
+                  (r)->sent_size, (r)->sent[0], (r)->sent[1]);                                \
+    } while (0)
+
+static void feed_connect(struct recorder *r, enum mqtt_version version) {
+    uint8_t bytes[256];
+    struct writer w = writer_make(bytes, sizeof(bytes));
+    mqtt_write_connect(&w, version, true, 60, slice_from_string("client-1"),
+                       slice_from_string("dev1@acme"), slice_from_string("secret"));
+    cr_assert(!w.failed);
+    feed(r, bytes, writer_size(&w));
+}
+
+static struct registry_identity identity_of(const char *device) {
+    struct registry_identity identity = {.tenant_key = 7,
+                                         .tenant_stream_id = 3,
+                                         .partition_count = 16,
+                                         .device_key = 42,
+                                         .partition = 5,
+                                         .credential_key = 99};
+    strcpy(identity.tenant, "acme");
+    strcpy(identity.device, device);
+    return identity;
+}
+
+static void log_in(struct recorder *r) {
+    struct registry_identity identity = identity_of("dev1");
+    session_login_done(&r->session, 0, &identity);
+}
+
+static struct recorder *connected(enum mqtt_version version) {
+    struct recorder *r = recorder_create();
+    feed_connect(r, version);
+    log_in(r);
+    session_claim_done(&r->session, 0);
+    cr_assert_eq(r->session.state, SESSION_CONNECTED);
+    forget_sent(r);
+    return r;
+}
+
+static void feed_publish(struct recorder *r, uint8_t qos, bool dup, uint16_t id, const char *topic,
+                         const char *payload) {
+    uint8_t bytes[2048];
+    struct writer w = writer_make(bytes, sizeof(bytes));
+    mqtt_write_publish(&w, r->session.version, dup, qos, false, slice_from_string(topic), id,
+                       slice_make(NULL, 0), slice_from_string(payload));
+    cr_assert(!w.failed);
+    feed(r, bytes, writer_size(&w));
+}
