@@ -15,8 +15,9 @@ enum native_topic_kind {
     NATIVE_VIA,            /* $dg/via/<device>/<topic> */
 };
 
-/* 0, or DG_ERR_NOT_AUTHORIZED for any other $ topic (DESIGN.md: refused). ret_subject is what
- * becomes ce_subject: the topic as published, or what follows $dg/events/. */
+/* 0, DG_ERR_NOT_AUTHORIZED for any other $ topic (DESIGN.md: refused), DG_ERR_TOPIC_NAME for an
+ * empty one. ret_subject is what becomes ce_subject: the topic as published, or what follows
+ * $dg/events/. */
 DG_NODISCARD int native_classify_topic(struct slice topic, enum native_topic_kind *ret_kind,
                                        struct slice *ret_subject);
 
@@ -24,6 +25,7 @@ DG_NODISCARD int native_classify_topic(struct slice topic, enum native_topic_kin
  * $dg/via/<device>/); DG_ERR_WILDCARD, DG_ERR_SHARED_SUBSCRIPTION or DG_ERR_NOT_AUTHORIZED. */
 DG_NODISCARD int native_check_filter(struct slice filter);
 
-/* Splits an MQTT user name: device@tenant at the last '@'; without one, tenant "default". */
+/* Splits an MQTT user name: device@tenant at the last '@'; without one, tenant "default" (static
+ * text). DG_ERR_BAD_CREDENTIALS when either is empty. */
 DG_NODISCARD int native_split_user_name(struct slice user_name, struct slice *ret_device,
                                         struct slice *ret_tenant);

@@ -1,7 +1,7 @@
 /*
- * Normalising: whatever a device did becomes one CloudEvents 1.0 event in Kafka's binary mode, ready
- * for the stream. Pure: time and identity are arguments. The header names and values are those of
- * the table at the top of event.c; schemas/ describes them.
+ * Normalising: whatever a device did becomes one CloudEvents 1.0 event in Kafka's binary mode,
+ * ready for the stream. Pure: time and identity are arguments. The header names and values are
+ * those of the table at the top of event.c; schemas/ describes them.
  */
 #pragma once
 
@@ -14,12 +14,12 @@
 #include "common/writer.h"
 #include "storage/stream.h"
 
-enum event_type { /* a row each in event.c: ce_type text */
-    EVENT_TELEMETRY,           /* duragate.telemetry.v1 */
-    EVENT_EVENT,               /* duragate.event.v1: alarms, notifications */
-    EVENT_DEVICE_CONNECTED,    /* duragate.device.connected.v1 */
-    EVENT_DEVICE_DISCONNECTED, /* duragate.device.disconnected.v1 */
-    EVENT_TYPE_COUNT
+enum event_type {                            /* a row each in event.c: ce_type text */
+                  EVENT_TELEMETRY,           /* duragate.telemetry.v1 */
+                  EVENT_EVENT,               /* duragate.event.v1: alarms, notifications */
+                  EVENT_DEVICE_CONNECTED,    /* duragate.device.connected.v1 */
+                  EVENT_DEVICE_DISCONNECTED, /* duragate.device.disconnected.v1 */
+                  EVENT_TYPE_COUNT
 };
 
 /* Who speaks, from the verified credential. Slices outlive the call only. */
@@ -43,8 +43,8 @@ struct device_event {
     const char *protocol; /* "mqtt3.1.1", "mqtt5" ... : ce_protocol */
     uint8_t qos;
     bool retain;
-    struct slice subject;      /* topic as published; empty: none */
-    struct slice content_type; /* empty: application/octet-stream */
+    struct slice subject;         /* topic as published; empty: none */
+    struct slice content_type;    /* empty: application/octet-stream */
     struct slice user_properties; /* MQTT 5 property section as received, or empty */
     uint32_t user_property_count;
     struct slice payload;
@@ -55,16 +55,22 @@ struct device_event {
     uint32_t message_expiry_s; /* 0: none */
 };
 
-/* Room for the generated parts of one record's headers; reused from event to event. */
+enum { EVENT_TIME_SIZE = 24 }; /* CLOCK_RFC3339_SIZE */
+
+/* Room for the headers of one record; reused from event to event. All zero before the first. */
 struct event_scratch {
     uint8_t bytes[LIMIT_EVENT_HEADERS_BYTES];
-    struct iovec parts[8];
+    struct iovec parts[1];
+    /* The receive time as text: events come many to the millisecond. */
+    int64_t time_ms;
+    char time[EVENT_TIME_SIZE];
 };
 
 /*
- * Builds the stream record of an event. Parts point into scratch, source and event. DG_ERR_TOO_LARGE
- * when payload or headers are over their limit; DG_ERR_PROTOCOL when the device's own CloudEvents
- * attributes are not valid (empty id, source of another device ...).
+ * Builds the stream record of an event. Parts point into scratch, source and event.
+ * DG_ERR_TOO_LARGE when payload or headers are over their limit; DG_ERR_PROTOCOL when the device's
+ * own CloudEvents attributes are not valid (empty id, a reserved type ...). event->user_properties
+ * is a section that the packet codec has checked.
  */
 DG_NODISCARD int event_build(const struct device_event *event, const struct event_source *source,
                              struct event_counter *counter, struct event_scratch *scratch,
