@@ -149,6 +149,7 @@ int mqtt_worker_start(struct worker *worker, struct stream *stream, struct regis
 /* The worker's thread has ended; its mail is ours to deliver. */
 static void await_tickets(struct mqtt_worker *mqtt) {
     struct mailbox *mailbox = &mqtt->worker->mailbox;
+    mailbox_drain(mailbox); /* results that came after the last turn */
     for (unsigned i = 0; i < FREE_WAITS_MAX && stream_appender_pending(mqtt->appender) > 0; i++) {
         struct pollfd wait = {.fd = mailbox_fd(mailbox), .events = POLLIN};
         stream_appender_turn(mqtt->appender);

@@ -19,8 +19,8 @@ extern const struct connection_protocol mqtt_protocol;
 DG_NODISCARD int mqtt_worker_start(struct worker *worker, struct stream *stream,
                                    struct registry *registry);
 
-/* After worker_join() and before connection_pool_free() and stream_close(): takes back what the
- * committer still holds, then frees all. Nothing when it was never started. */
+/* After all workers were joined and before the first worker_free() and stream_close(): takes back
+ * what the committer still holds, then frees all. Harmless when it was never started. */
 void mqtt_worker_free(struct worker *worker);
 
 /* Ends the sessions that a change of the registry concerns. */

@@ -12,6 +12,27 @@ static struct mqtt_worker *worker_of(const struct session *session) {
     return session->shared->context;
 }
 
+/* ---- addresses
+ * ------------------------------------------------------------------------------------ */
+
+static void format_address(const struct in6_addr *address, uint16_t port, char *ret_text) {
+    char host[INET6_ADDRSTRLEN] = "";
+    if (IN6_IS_ADDR_V4MAPPED(address)) {
+        inet_ntop(AF_INET, &address->s6_addr[12], host, sizeof(host));
+        snprintf(ret_text, SESSION_PEER_TEXT_SIZE, "%s:%u", host, port);
+        return;
+    }
+    inet_ntop(AF_INET6, address, host, sizeof(host));
+    snprintf(ret_text, SESSION_PEER_TEXT_SIZE, "[%s]:%u", host, port);
+}
+
+static void effect_format_peer(struct session *session, char *ret_text) {
+    const struct connection *c = session->link;
+    ret_text[0] = '\0';
+    if (c)
+        format_address(&c->peer_address, c->peer_port, ret_text);
+}
+
 /* ---- output
  * --------------------------------------------------------------------------------------- */
 
@@ -41,12 +62,23 @@ static void effect_send(struct session *session, const void *data, size_t size) 
 /* ---- logging in
  * ----------------------------------------------------------------------------------- */
 
+/* Names the device that was claimed, which the session never learns. */
+static void log_refused_login(struct session *session, const struct registry_login *login) {
+    char peer[SESSION_PEER_TEXT_SIZE];
+    effect_format_peer(session, peer);
+    LOG_INFO("mqtt.login_refused", log_text("tenant", login->tenant),
+             log_text("device", login->name), log_text("peer", peer),
+             log_text("why", dg_err_text(login->err)));
+}
+
 static void on_login(struct mail *mail, void *receiver) {
     struct worker *worker = receiver;
     struct registry_login *login = (struct registry_login *)(void *)mail;
     struct mqtt_worker *mqtt = mqtt_of(worker);
     struct session *session = mqtt_find(mqtt, login->owner);
     mqtt_set_time(mqtt);
+    if (session && login->err < 0)
+        log_refused_login(session, login);
     if (session)
         session_login_done(session, login->err, &login->identity);
     registry_login_free(login);
@@ -107,24 +139,6 @@ void mqtt_on_claim_settled(void *context, uint64_t owner, struct claim *claim, i
     mqtt_set_time(mqtt);
     session->claim = claim;
     session_claim_done(session, err);
-}
-
-static void format_address(const struct in6_addr *address, uint16_t port, char *ret_text) {
-    char host[INET6_ADDRSTRLEN] = "";
-    if (IN6_IS_ADDR_V4MAPPED(address)) {
-        inet_ntop(AF_INET, &address->s6_addr[12], host, sizeof(host));
-        snprintf(ret_text, SESSION_PEER_TEXT_SIZE, "%s:%u", host, port);
-        return;
-    }
-    inet_ntop(AF_INET6, address, host, sizeof(host));
-    snprintf(ret_text, SESSION_PEER_TEXT_SIZE, "[%s]:%u", host, port);
-}
-
-static void effect_format_peer(struct session *session, char *ret_text) {
-    const struct connection *c = session->link;
-    ret_text[0] = '\0';
-    if (c)
-        format_address(&c->peer_address, c->peer_port, ret_text);
 }
 
 void mqtt_on_evict(void *context, uint64_t owner, const struct in6_addr *peer_address,
@@ -196,6 +210,14 @@ static void effect_connected(struct session *session) {
               log_slice("client_id", session_client_id(session)));
 }
 
+/* Ordinary goodbyes are presence events; a take-over and a refused login have lines of their own.
+ */
+static bool is_told_elsewhere(const struct session *session, const struct session_end *end) {
+    bool refused_login = session->device_size == 0 && !end->text;
+    return end->err == 0 || end->err == DG_ERR_CLOSED || end->err == DG_ERR_TAKEN_OVER ||
+           refused_login;
+}
+
 /* One line for whatever is not an ordinary goodbye. */
 static void log_end(const struct session *session, const struct session_end *end,
                     const char *peer) {
@@ -205,7 +227,7 @@ static void log_end(const struct session *session, const struct session_end *end
     if (end->clause)
         LOG_WARN("mqtt.protocol_error", log_slice("tenant", tenant), log_slice("device", device),
                  log_text("peer", peer), log_text("clause", end->clause), log_text("text", text));
-    else if (end->err == 0 || end->err == DG_ERR_CLOSED)
+    else if (is_told_elsewhere(session, end))
         LOG_DEBUG("mqtt.disconnected", log_slice("tenant", tenant), log_slice("device", device),
                   log_text("peer", peer), log_text("why", text));
     else

@@ -54,6 +54,11 @@ static void claim_send(struct claims *claims, struct claim *claim, unsigned work
         claim_arrive(claims, claim);
         return;
     }
+    /* Set before the workers started; gone only when they have all ended. */
+    if (!claims->workers[worker]->slots[WORKER_SLOT_CLAIMS]) {
+        free(claim);
+        return;
+    }
     claim->mail.deliver = claim_deliver;
     mailbox_post(&claims->workers[worker]->mailbox, &claim->mail);
 }

@@ -53,7 +53,7 @@ DG_NODISCARD int claims_worker_start(struct worker *worker, struct worker **work
                                      unsigned count);
 DG_NODISCARD int claims_set_receiver(struct worker *worker, const struct claims_receiver *receiver);
 
-/* After all workers have ended. NULL slot allowed. */
+/* After all workers have ended and before the first of them is freed. Harmless without a part. */
 void claims_worker_free(struct worker *worker);
 
 /* Asks for a device. 0: settled() follows or has been called; DG_ERR_NO_MEMORY. */
