@@ -17,24 +17,54 @@
 enum mqtt_version { MQTT_VERSION_3_1_1 = 4, MQTT_VERSION_5 = 5 };
 
 enum mqtt_type { /* MQTT5 2.1.2 */
-    MQTT_CONNECT = 1, MQTT_CONNACK, MQTT_PUBLISH, MQTT_PUBACK, MQTT_PUBREC, MQTT_PUBREL,
-    MQTT_PUBCOMP, MQTT_SUBSCRIBE, MQTT_SUBACK, MQTT_UNSUBSCRIBE, MQTT_UNSUBACK, MQTT_PINGREQ,
-    MQTT_PINGRESP, MQTT_DISCONNECT, MQTT_AUTH,
+                 MQTT_CONNECT = 1,
+                 MQTT_CONNACK,
+                 MQTT_PUBLISH,
+                 MQTT_PUBACK,
+                 MQTT_PUBREC,
+                 MQTT_PUBREL,
+                 MQTT_PUBCOMP,
+                 MQTT_SUBSCRIBE,
+                 MQTT_SUBACK,
+                 MQTT_UNSUBSCRIBE,
+                 MQTT_UNSUBACK,
+                 MQTT_PINGREQ,
+                 MQTT_PINGRESP,
+                 MQTT_DISCONNECT,
+                 MQTT_AUTH,
 };
 
 /* One row per property of MQTT5 2.2.2.2: PROPERTY(name, identifier, type, packets that may carry
  * it, may repeat). Packets are a mask of 1 << enum mqtt_type; bit 0 is the will. */
 enum mqtt_property {
-    MQTT_PROPERTY_PAYLOAD_FORMAT, MQTT_PROPERTY_MESSAGE_EXPIRY, MQTT_PROPERTY_CONTENT_TYPE,
-    MQTT_PROPERTY_RESPONSE_TOPIC, MQTT_PROPERTY_CORRELATION_DATA, MQTT_PROPERTY_SUBSCRIPTION_ID,
-    MQTT_PROPERTY_SESSION_EXPIRY, MQTT_PROPERTY_ASSIGNED_CLIENT_ID, MQTT_PROPERTY_SERVER_KEEP_ALIVE,
-    MQTT_PROPERTY_AUTH_METHOD, MQTT_PROPERTY_AUTH_DATA, MQTT_PROPERTY_REQUEST_PROBLEM,
-    MQTT_PROPERTY_WILL_DELAY, MQTT_PROPERTY_REQUEST_RESPONSE, MQTT_PROPERTY_RESPONSE_INFORMATION,
-    MQTT_PROPERTY_SERVER_REFERENCE, MQTT_PROPERTY_REASON_STRING, MQTT_PROPERTY_RECEIVE_MAXIMUM,
-    MQTT_PROPERTY_TOPIC_ALIAS_MAXIMUM, MQTT_PROPERTY_TOPIC_ALIAS, MQTT_PROPERTY_MAXIMUM_QOS,
-    MQTT_PROPERTY_RETAIN_AVAILABLE, MQTT_PROPERTY_USER, MQTT_PROPERTY_MAXIMUM_PACKET_SIZE,
-    MQTT_PROPERTY_WILDCARD_AVAILABLE, MQTT_PROPERTY_SUBSCRIPTION_ID_AVAILABLE,
-    MQTT_PROPERTY_SHARED_AVAILABLE, MQTT_PROPERTY_COUNT
+    MQTT_PROPERTY_PAYLOAD_FORMAT,
+    MQTT_PROPERTY_MESSAGE_EXPIRY,
+    MQTT_PROPERTY_CONTENT_TYPE,
+    MQTT_PROPERTY_RESPONSE_TOPIC,
+    MQTT_PROPERTY_CORRELATION_DATA,
+    MQTT_PROPERTY_SUBSCRIPTION_ID,
+    MQTT_PROPERTY_SESSION_EXPIRY,
+    MQTT_PROPERTY_ASSIGNED_CLIENT_ID,
+    MQTT_PROPERTY_SERVER_KEEP_ALIVE,
+    MQTT_PROPERTY_AUTH_METHOD,
+    MQTT_PROPERTY_AUTH_DATA,
+    MQTT_PROPERTY_REQUEST_PROBLEM,
+    MQTT_PROPERTY_WILL_DELAY,
+    MQTT_PROPERTY_REQUEST_RESPONSE,
+    MQTT_PROPERTY_RESPONSE_INFORMATION,
+    MQTT_PROPERTY_SERVER_REFERENCE,
+    MQTT_PROPERTY_REASON_STRING,
+    MQTT_PROPERTY_RECEIVE_MAXIMUM,
+    MQTT_PROPERTY_TOPIC_ALIAS_MAXIMUM,
+    MQTT_PROPERTY_TOPIC_ALIAS,
+    MQTT_PROPERTY_MAXIMUM_QOS,
+    MQTT_PROPERTY_RETAIN_AVAILABLE,
+    MQTT_PROPERTY_USER,
+    MQTT_PROPERTY_MAXIMUM_PACKET_SIZE,
+    MQTT_PROPERTY_WILDCARD_AVAILABLE,
+    MQTT_PROPERTY_SUBSCRIPTION_ID_AVAILABLE,
+    MQTT_PROPERTY_SHARED_AVAILABLE,
+    MQTT_PROPERTY_COUNT
 };
 
 /* Decoded properties: which are present, numbers and strings by enum, user properties in place. */
@@ -146,8 +176,8 @@ static inline bool mqtt_header_is_minimal(size_t packet_size, size_t header_size
  * Decodes one whole packet a client may send. first_byte is the fixed header's; body what follows
  * the remaining length. version is ignored for CONNECT (it brings its own). A server-to-client type
  * is DG_ERR_PROTOCOL. fault is filled in on failure.
- * Topics and filters are checked against the specification; the product's own limits (bytes, levels)
- * are the dialect's, since the IoT Hub one allows longer topics.
+ * Topics and filters are checked against the specification; the product's own limits (bytes,
+ * levels) are the dialect's, since the IoT Hub one allows longer topics.
  */
 DG_NODISCARD int mqtt_packet_decode(enum mqtt_version version, uint8_t first_byte,
                                     struct slice body, struct mqtt_packet *ret_packet,

@@ -14,40 +14,48 @@
     (PACKET(CONNACK) | ACKS | PACKET(SUBACK) | PACKET(UNSUBACK) | PACKET(DISCONNECT) | PACKET(AUTH))
 #define EVERYWHERE \
     (WILL | PACKET(CONNECT) | PACKET(PUBLISH) | PACKET(SUBSCRIBE) | PACKET(UNSUBSCRIBE) | REASONS)
+#define MESSAGE (PACKET(PUBLISH) | WILL)
+#define GREETING (PACKET(CONNECT) | PACKET(CONNACK))
 #define AT(field) offsetof(struct mqtt_properties, field)
 /* Properties that only a server sends are known, so that they are refused as not of the packet. */
 #define NOWHERE 0
 
 /* clang-format off */
+/* X(name, identifier, type, rule, field, clause, packets, packets in which it may repeat) */
 #define PROPERTIES(X) \
-    /* name                      id    type    rule      field                    clause         packets                                                    may repeat in */ \
-    X(PAYLOAD_FORMAT,            0x01, BYTE,   BOOLEAN,  AT(payload_format),      "3.3.2.3.2",   PACKET(PUBLISH) | WILL,                                    0) \
-    X(MESSAGE_EXPIRY,            0x02, U32,    ANY,      AT(message_expiry_s),    "3.3.2.3.3",   PACKET(PUBLISH) | WILL,                                    0) \
-    X(CONTENT_TYPE,              0x03, TEXT,   ANY,      AT(content_type),        "3.3.2.3.9",   PACKET(PUBLISH) | WILL,                                    0) \
-    X(RESPONSE_TOPIC,            0x08, TEXT,   TOPIC,    AT(response_topic),      "3.3.2.3.5",   PACKET(PUBLISH) | WILL,                                    0) \
-    X(CORRELATION_DATA,          0x09, BINARY, ANY,      AT(correlation_data),    "3.3.2.3.6",   PACKET(PUBLISH) | WILL,                                    0) \
-    X(SUBSCRIPTION_ID,           0x0B, VARINT, NOT_ZERO, AT(subscription_id),     "3.8.2.1.2",   PACKET(PUBLISH) | PACKET(SUBSCRIBE),                       PACKET(PUBLISH)) \
-    X(SESSION_EXPIRY,            0x11, U32,    ANY,      AT(session_expiry_s),    "3.1.2.11.2",  PACKET(CONNECT) | PACKET(CONNACK) | PACKET(DISCONNECT),    0) \
-    X(ASSIGNED_CLIENT_ID,        0x12, TEXT,   ANY,      NOWHERE,                 "3.2.2.3.7",   PACKET(CONNACK),                                           0) \
-    X(SERVER_KEEP_ALIVE,         0x13, U16,    ANY,      NOWHERE,                 "3.2.2.3.14",  PACKET(CONNACK),                                           0) \
-    X(AUTH_METHOD,               0x15, TEXT,   ANY,      AT(auth_method),         "3.1.2.11.9",  PACKET(CONNECT) | PACKET(CONNACK) | PACKET(AUTH),          0) \
-    X(AUTH_DATA,                 0x16, BINARY, ANY,      AT(auth_data),           "3.1.2.11.10", PACKET(CONNECT) | PACKET(CONNACK) | PACKET(AUTH),          0) \
-    X(REQUEST_PROBLEM,           0x17, BYTE,   BOOLEAN,  AT(request_problem),     "3.1.2.11.7",  PACKET(CONNECT),                                           0) \
-    X(WILL_DELAY,                0x18, U32,    ANY,      AT(will_delay_s),        "3.1.3.2.2",   WILL,                                                      0) \
-    X(REQUEST_RESPONSE,          0x19, BYTE,   BOOLEAN,  AT(request_response),    "3.1.2.11.6",  PACKET(CONNECT),                                           0) \
-    X(RESPONSE_INFORMATION,      0x1A, TEXT,   ANY,      NOWHERE,                 "3.2.2.3.15",  PACKET(CONNACK),                                           0) \
-    X(SERVER_REFERENCE,          0x1C, TEXT,   ANY,      AT(server_reference),    "3.14.2.2.5",  PACKET(CONNACK) | PACKET(DISCONNECT),                      0) \
-    X(REASON_STRING,             0x1F, TEXT,   ANY,      AT(reason_string),       "3.4.2.2.2",   REASONS,                                                   0) \
-    X(RECEIVE_MAXIMUM,           0x21, U16,    NOT_ZERO, AT(receive_maximum),     "3.1.2.11.3",  PACKET(CONNECT) | PACKET(CONNACK),                         0) \
-    X(TOPIC_ALIAS_MAXIMUM,       0x22, U16,    ANY,      AT(topic_alias_maximum), "3.1.2.11.5",  PACKET(CONNECT) | PACKET(CONNACK),                         0) \
-    X(TOPIC_ALIAS,               0x23, U16,    ALIAS,    AT(topic_alias),         "3.3.2.3.4",   PACKET(PUBLISH),                                           0) \
-    X(MAXIMUM_QOS,               0x24, BYTE,   BOOLEAN,  NOWHERE,                 "3.2.2.3.4",   PACKET(CONNACK),                                           0) \
-    X(RETAIN_AVAILABLE,          0x25, BYTE,   BOOLEAN,  NOWHERE,                 "3.2.2.3.5",   PACKET(CONNACK),                                           0) \
-    X(USER,                      0x26, PAIR,   ANY,      NOWHERE,                 "3.1.2.11.8",  EVERYWHERE,                                                EVERYWHERE) \
-    X(MAXIMUM_PACKET_SIZE,       0x27, U32,    NOT_ZERO, AT(maximum_packet_size), "3.1.2.11.4",  PACKET(CONNECT) | PACKET(CONNACK),                         0) \
-    X(WILDCARD_AVAILABLE,        0x28, BYTE,   BOOLEAN,  NOWHERE,                 "3.2.2.3.11",  PACKET(CONNACK),                                           0) \
-    X(SUBSCRIPTION_ID_AVAILABLE, 0x29, BYTE,   BOOLEAN,  NOWHERE,                 "3.2.2.3.12",  PACKET(CONNACK),                                           0) \
-    X(SHARED_AVAILABLE,          0x2A, BYTE,   BOOLEAN,  NOWHERE,                 "3.2.2.3.13",  PACKET(CONNACK),                                           0)
+    X(PAYLOAD_FORMAT, 0x01, BYTE, BOOLEAN, AT(payload_format), "3.3.2.3.2", MESSAGE, 0) \
+    X(MESSAGE_EXPIRY, 0x02, U32, ANY, AT(message_expiry_s), "3.3.2.3.3", MESSAGE, 0) \
+    X(CONTENT_TYPE, 0x03, TEXT, ANY, AT(content_type), "3.3.2.3.9", MESSAGE, 0) \
+    X(RESPONSE_TOPIC, 0x08, TEXT, TOPIC, AT(response_topic), "3.3.2.3.5", MESSAGE, 0) \
+    X(CORRELATION_DATA, 0x09, BINARY, ANY, AT(correlation_data), "3.3.2.3.6", MESSAGE, 0) \
+    X(SUBSCRIPTION_ID, 0x0B, VARINT, NOT_ZERO, AT(subscription_id), "3.8.2.1.2", \
+      PACKET(PUBLISH) | PACKET(SUBSCRIBE), PACKET(PUBLISH)) \
+    X(SESSION_EXPIRY, 0x11, U32, ANY, AT(session_expiry_s), "3.1.2.11.2", \
+      GREETING | PACKET(DISCONNECT), 0) \
+    X(ASSIGNED_CLIENT_ID, 0x12, TEXT, ANY, NOWHERE, "3.2.2.3.7", PACKET(CONNACK), 0) \
+    X(SERVER_KEEP_ALIVE, 0x13, U16, ANY, NOWHERE, "3.2.2.3.14", PACKET(CONNACK), 0) \
+    X(AUTH_METHOD, 0x15, TEXT, ANY, AT(auth_method), "3.1.2.11.9", GREETING | PACKET(AUTH), 0) \
+    X(AUTH_DATA, 0x16, BINARY, ANY, AT(auth_data), "3.1.2.11.10", GREETING | PACKET(AUTH), 0) \
+    X(REQUEST_PROBLEM, 0x17, BYTE, BOOLEAN, AT(request_problem), "3.1.2.11.7", \
+      PACKET(CONNECT), 0) \
+    X(WILL_DELAY, 0x18, U32, ANY, AT(will_delay_s), "3.1.3.2.2", WILL, 0) \
+    X(REQUEST_RESPONSE, 0x19, BYTE, BOOLEAN, AT(request_response), "3.1.2.11.6", \
+      PACKET(CONNECT), 0) \
+    X(RESPONSE_INFORMATION, 0x1A, TEXT, ANY, NOWHERE, "3.2.2.3.15", PACKET(CONNACK), 0) \
+    X(SERVER_REFERENCE, 0x1C, TEXT, ANY, AT(server_reference), "3.14.2.2.5", \
+      PACKET(CONNACK) | PACKET(DISCONNECT), 0) \
+    X(REASON_STRING, 0x1F, TEXT, ANY, AT(reason_string), "3.4.2.2.2", REASONS, 0) \
+    X(RECEIVE_MAXIMUM, 0x21, U16, NOT_ZERO, AT(receive_maximum), "3.1.2.11.3", GREETING, 0) \
+    X(TOPIC_ALIAS_MAXIMUM, 0x22, U16, ANY, AT(topic_alias_maximum), "3.1.2.11.5", GREETING, 0) \
+    X(TOPIC_ALIAS, 0x23, U16, ALIAS, AT(topic_alias), "3.3.2.3.4", PACKET(PUBLISH), 0) \
+    X(MAXIMUM_QOS, 0x24, BYTE, BOOLEAN, NOWHERE, "3.2.2.3.4", PACKET(CONNACK), 0) \
+    X(RETAIN_AVAILABLE, 0x25, BYTE, BOOLEAN, NOWHERE, "3.2.2.3.5", PACKET(CONNACK), 0) \
+    X(USER, 0x26, PAIR, ANY, NOWHERE, "3.1.2.11.8", EVERYWHERE, EVERYWHERE) \
+    X(MAXIMUM_PACKET_SIZE, 0x27, U32, NOT_ZERO, AT(maximum_packet_size), "3.1.2.11.4", \
+      GREETING, 0) \
+    X(WILDCARD_AVAILABLE, 0x28, BYTE, BOOLEAN, NOWHERE, "3.2.2.3.11", PACKET(CONNACK), 0) \
+    X(SUBSCRIPTION_ID_AVAILABLE, 0x29, BYTE, BOOLEAN, NOWHERE, "3.2.2.3.12", PACKET(CONNACK), 0) \
+    X(SHARED_AVAILABLE, 0x2A, BYTE, BOOLEAN, NOWHERE, "3.2.2.3.13", PACKET(CONNACK), 0)
 
 #define ROW(name_, id_, type_, rule_, field_, clause_, packets_, repeats_)                         \
     [MQTT_PROPERTY_##name_] = {.name = #name_, .id = id_, .type = PROPERTY_##type_,                \

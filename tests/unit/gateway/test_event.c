@@ -148,107 +148,105 @@ static uint32_t properties_of(const char *text, uint8_t *bytes, size_t size, str
 #define CE_TYPE "ce_specversion=1.0\nce_type=com.example.t\n"
 #define TRACE "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
+static const struct {
+    const char *properties, *content_type;
+    int err;
+    const char *headers;
+} property_rows[] = {
+    /* plain headers, and none that imitates */
+    {"a=1;a=2", "", 0, HEAD SOURCE ID TIME SUBJECT BYTES TAIL "a=1\na=2\n"},
+    {"ce_source=x;CE_ID=y;ce-type=z;CloudEvents_id=q;Content-Type=t;=e;ce=1;content-types=2", "", 0,
+     HEAD SOURCE ID TIME SUBJECT BYTES TAIL
+     "user_ce_source=x\nuser_CE_ID=y\nuser_ce-type=z\nuser_CloudEvents_id=q\n"
+     "user_Content-Type=t\nuser_=e\nce=1\ncontent-types=2\n"},
+    {"user_ce_id=1", "", 0, HEAD SOURCE ID TIME SUBJECT BYTES TAIL "user_ce_id=1\n"},
+    /* three of four required attributes: no CloudEvent */
+    {"specversion=1.0;id=i1;source=/s;time=x", "", 0,
+     HEAD SOURCE ID TIME SUBJECT BYTES TAIL "specversion=1.0\nid=i1\nsource=/s\ntime=x\n"},
+    /* trace context */
+    {"traceparent=" TRACE ";traceparent=2", "", 0,
+     HEAD SOURCE ID TIME SUBJECT BYTES TAIL "ce_traceparent=" TRACE "\ntraceparent=2\n"},
+    {"traceparent=00-XYZ", "", 0, HEAD SOURCE ID TIME SUBJECT BYTES TAIL "traceparent=00-XYZ\n"},
+    /* a CloudEvent of the device */
+    {CE, "", 0, CE_TYPE SOURCE "ce_id=i1\n" TIME SUBJECT BYTES TAIL},
+    {CE ";subject=s;traceparent=" TRACE
+        ";dataschema=u:x;partitionkey=k;Foo=1;tolongbyfarforanextension=2",
+     "application/json", 0,
+     CE_TYPE SOURCE "ce_id=i1\n" TIME "ce_subject=s\ncontent-type=application/json\n" TAIL
+                    "ce_devicetopic=plant/7/temp\nce_traceparent=" TRACE "\n"
+                    "ce_dataschema=u:x\nce_partitionkey=k\nFoo=1\n"
+                    "tolongbyfarforanextension=2\n"},
+    {CE ";qos=9;recordedtime=x;protocol=p;data=d", "", 0,
+     CE_TYPE SOURCE "ce_id=i1\n" TIME SUBJECT BYTES TAIL
+                    "qos=9\nrecordedtime=x\nprotocol=p\ndata=d\n"},
+    {CE ";datacontenttype=text/csv", "", 0,
+     CE_TYPE SOURCE "ce_id=i1\n" TIME SUBJECT "content-type=text/csv\n" TAIL},
+    {CE ";datacontenttype=text/csv", "text/xml", 0,
+     CE_TYPE SOURCE "ce_id=i1\n" TIME SUBJECT "content-type=text/xml\n" TAIL
+                    "datacontenttype=text/csv\n"},
+    {"specversion=1.0;id=i1;source=/tenants/acme/devices/other;type=t", "", 0,
+     "ce_specversion=1.0\nce_type=t\n" SOURCE "ce_id=i1\n" TIME SUBJECT BYTES TAIL
+     "ce_devicesource=/tenants/acme/devices/other\n"},
+    /* time: in the window, at its edge, outside */
+    {CE ";time=2026-11-24T13:00:00Z", "", 0,
+     CE_TYPE SOURCE "ce_id=i1\nce_time=2026-11-24T13:00:00Z\n" SUBJECT BYTES TAIL
+                    "ce_recordedtime=" RECEIVED "\n"},
+    {CE ";time=2026-11-24T14:02:03.456Z", "", 0,
+     CE_TYPE SOURCE "ce_id=i1\nce_time=2026-11-24T14:02:03.456Z\n" SUBJECT BYTES TAIL
+                    "ce_recordedtime=" RECEIVED "\n"},
+    {CE ";time=2026-11-24T14:02:03.457Z", "", 0,
+     CE_TYPE SOURCE "ce_id=i1\n" TIME SUBJECT BYTES TAIL
+                    "ce_devicetime=2026-11-24T14:02:03.457Z\n"},
+    {CE ";time=1970-01-01T00:00:00Z", "", 0,
+     CE_TYPE SOURCE "ce_id=i1\n" TIME SUBJECT BYTES TAIL "ce_devicetime=1970-01-01T00:00:00Z\n"},
+    /* reserved types */
+    {"specversion=1.0;id=i1;source=/s;type=duragate.telemetry.v1", "", 0,
+     HEAD SOURCE "ce_id=i1\n" TIME SUBJECT BYTES TAIL "ce_devicesource=/s\n"},
+    {"specversion=1.0;id=i;source=/s;type=duragate.device.connected.v1", "", DG_ERR_PROTOCOL, ""},
+    {"specversion=1.0;id=i;source=/s;type=duragate.", "", DG_ERR_PROTOCOL, ""},
+    /* not valid */
+    {"specversion=0.3;id=i;source=/s;type=t", "", DG_ERR_PROTOCOL, ""},
+    {"specversion=1.0;id=;source=/s;type=t", "", DG_ERR_PROTOCOL, ""},
+    {"specversion=1.0;id=i;source=;type=t", "", DG_ERR_PROTOCOL, ""},
+    {"specversion=1.0;id=i;source=/s;type=", "", DG_ERR_PROTOCOL, ""},
+    {CE ";subject=", "", DG_ERR_PROTOCOL, ""},
+    {CE ";datacontenttype=", "", DG_ERR_PROTOCOL, ""},
+    {CE ";time=yesterday", "", DG_ERR_PROTOCOL, ""},
+    {CE ";id=i2", "", DG_ERR_PROTOCOL, ""},
+    {CE ";ext=1;ext=2", "", DG_ERR_PROTOCOL, ""},
+    /* structured mode may not speak through the content type */
+    {"a=1", "application/cloudevents+json; charset=utf-8", 0,
+     HEAD SOURCE ID TIME SUBJECT
+     "content-type=application/json\n" TAIL
+     "ce_devicecontenttype=application/cloudevents+json; charset=utf-8\na=1\n"},
+    {"a=1", " Application/CloudEvents+avro", 0,
+     HEAD SOURCE ID TIME SUBJECT BYTES TAIL
+     "ce_devicecontenttype= Application/CloudEvents+avro\na=1\n"},
+    {CE ";datacontenttype=application/cloudevents+json", "", 0,
+     CE_TYPE SOURCE "ce_id=i1\n" TIME SUBJECT "content-type=application/json\n" TAIL
+                    "ce_devicecontenttype=application/cloudevents+json\n"},
+};
+
 Test(event, user_properties) {
-    const struct {
-        const char *properties, *content_type;
-        int err;
-        const char *headers;
-    } rows[] = {
-        /* plain headers, and none that imitates */
-        {"a=1;a=2", "", 0, HEAD SOURCE ID TIME SUBJECT BYTES TAIL "a=1\na=2\n"},
-        {"ce_source=x;CE_ID=y;ce-type=z;CloudEvents_id=q;Content-Type=t;=e;ce=1;content-types=2",
-         "", 0,
-         HEAD SOURCE ID TIME SUBJECT BYTES TAIL
-         "user_ce_source=x\nuser_CE_ID=y\nuser_ce-type=z\nuser_CloudEvents_id=q\n"
-         "user_Content-Type=t\nuser_=e\nce=1\ncontent-types=2\n"},
-        {"user_ce_id=1", "", 0, HEAD SOURCE ID TIME SUBJECT BYTES TAIL "user_ce_id=1\n"},
-        /* three of four required attributes: no CloudEvent */
-        {"specversion=1.0;id=i1;source=/s;time=x", "", 0,
-         HEAD SOURCE ID TIME SUBJECT BYTES TAIL "specversion=1.0\nid=i1\nsource=/s\ntime=x\n"},
-        /* trace context */
-        {"traceparent=" TRACE ";traceparent=2", "", 0,
-         HEAD SOURCE ID TIME SUBJECT BYTES TAIL "ce_traceparent=" TRACE "\ntraceparent=2\n"},
-        {"traceparent=00-XYZ", "", 0,
-         HEAD SOURCE ID TIME SUBJECT BYTES TAIL "traceparent=00-XYZ\n"},
-        /* a CloudEvent of the device */
-        {CE, "", 0, CE_TYPE SOURCE "ce_id=i1\n" TIME SUBJECT BYTES TAIL},
-        {CE ";subject=s;traceparent=" TRACE
-            ";dataschema=u:x;partitionkey=k;Foo=1;tolongbyfarforanextension=2",
-         "application/json", 0,
-         CE_TYPE SOURCE "ce_id=i1\n" TIME "ce_subject=s\ncontent-type=application/json\n" TAIL
-                        "ce_devicetopic=plant/7/temp\nce_traceparent=" TRACE "\n"
-                        "ce_dataschema=u:x\nce_partitionkey=k\nFoo=1\n"
-                        "tolongbyfarforanextension=2\n"},
-        {CE ";qos=9;recordedtime=x;protocol=p;data=d", "", 0,
-         CE_TYPE SOURCE "ce_id=i1\n" TIME SUBJECT BYTES TAIL
-                        "qos=9\nrecordedtime=x\nprotocol=p\ndata=d\n"},
-        {CE ";datacontenttype=text/csv", "", 0,
-         CE_TYPE SOURCE "ce_id=i1\n" TIME SUBJECT "content-type=text/csv\n" TAIL},
-        {CE ";datacontenttype=text/csv", "text/xml", 0,
-         CE_TYPE SOURCE "ce_id=i1\n" TIME SUBJECT "content-type=text/xml\n" TAIL
-                        "datacontenttype=text/csv\n"},
-        {"specversion=1.0;id=i1;source=/tenants/acme/devices/other;type=t", "", 0,
-         "ce_specversion=1.0\nce_type=t\n" SOURCE "ce_id=i1\n" TIME SUBJECT BYTES TAIL
-         "ce_devicesource=/tenants/acme/devices/other\n"},
-        /* time: in the window, at its edge, outside */
-        {CE ";time=2026-11-24T13:00:00Z", "", 0,
-         CE_TYPE SOURCE "ce_id=i1\nce_time=2026-11-24T13:00:00Z\n" SUBJECT BYTES TAIL
-                        "ce_recordedtime=" RECEIVED "\n"},
-        {CE ";time=2026-11-24T14:02:03.456Z", "", 0,
-         CE_TYPE SOURCE "ce_id=i1\nce_time=2026-11-24T14:02:03.456Z\n" SUBJECT BYTES TAIL
-                        "ce_recordedtime=" RECEIVED "\n"},
-        {CE ";time=2026-11-24T14:02:03.457Z", "", 0,
-         CE_TYPE SOURCE "ce_id=i1\n" TIME SUBJECT BYTES TAIL
-                        "ce_devicetime=2026-11-24T14:02:03.457Z\n"},
-        {CE ";time=1970-01-01T00:00:00Z", "", 0,
-         CE_TYPE SOURCE "ce_id=i1\n" TIME SUBJECT BYTES TAIL
-                        "ce_devicetime=1970-01-01T00:00:00Z\n"},
-        /* reserved types */
-        {"specversion=1.0;id=i1;source=/s;type=duragate.telemetry.v1", "", 0,
-         HEAD SOURCE "ce_id=i1\n" TIME SUBJECT BYTES TAIL "ce_devicesource=/s\n"},
-        {"specversion=1.0;id=i;source=/s;type=duragate.device.connected.v1", "", DG_ERR_PROTOCOL,
-         ""},
-        {"specversion=1.0;id=i;source=/s;type=duragate.", "", DG_ERR_PROTOCOL, ""},
-        /* not valid */
-        {"specversion=0.3;id=i;source=/s;type=t", "", DG_ERR_PROTOCOL, ""},
-        {"specversion=1.0;id=;source=/s;type=t", "", DG_ERR_PROTOCOL, ""},
-        {"specversion=1.0;id=i;source=;type=t", "", DG_ERR_PROTOCOL, ""},
-        {"specversion=1.0;id=i;source=/s;type=", "", DG_ERR_PROTOCOL, ""},
-        {CE ";subject=", "", DG_ERR_PROTOCOL, ""},
-        {CE ";datacontenttype=", "", DG_ERR_PROTOCOL, ""},
-        {CE ";time=yesterday", "", DG_ERR_PROTOCOL, ""},
-        {CE ";id=i2", "", DG_ERR_PROTOCOL, ""},
-        {CE ";ext=1;ext=2", "", DG_ERR_PROTOCOL, ""},
-        /* structured mode may not speak through the content type */
-        {"a=1", "application/cloudevents+json; charset=utf-8", 0,
-         HEAD SOURCE ID TIME SUBJECT
-         "content-type=application/json\n" TAIL
-         "ce_devicecontenttype=application/cloudevents+json; charset=utf-8\na=1\n"},
-        {"a=1", " Application/CloudEvents+avro", 0,
-         HEAD SOURCE ID TIME SUBJECT BYTES TAIL
-         "ce_devicecontenttype= Application/CloudEvents+avro\na=1\n"},
-        {CE ";datacontenttype=application/cloudevents+json", "", 0,
-         CE_TYPE SOURCE "ce_id=i1\n" TIME SUBJECT "content-type=application/json\n" TAIL
-                        "ce_devicecontenttype=application/cloudevents+json\n"},
-    };
     struct event_source source = plain_source();
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+    for (size_t i = 0; i < sizeof property_rows / sizeof property_rows[0]; i++) {
         uint8_t bytes[2048];
         char text[4096];
         struct device_event event = plain_event();
         struct event_counter counter = plain_counter();
         struct stream_record record = {0};
         event.user_property_count =
-            properties_of(rows[i].properties, bytes, sizeof bytes, &event.user_properties);
-        event.content_type = slice_from_string(rows[i].content_type);
+            properties_of(property_rows[i].properties, bytes, sizeof bytes, &event.user_properties);
+        event.content_type = slice_from_string(property_rows[i].content_type);
         int err = event_build(&event, &source, &counter, &scratch, &record);
-        cr_expect_eq(err, rows[i].err, "%s: %d", rows[i].properties, err);
+        cr_expect_eq(err, property_rows[i].err, "%s: %d", property_rows[i].properties, err);
         if (err < 0) {
-            cr_expect_null(record.headers, "%s: output", rows[i].properties);
+            cr_expect_null(record.headers, "%s: output", property_rows[i].properties);
             continue;
         }
         headers_text(&record, text, sizeof text);
-        cr_expect_str_eq(text, rows[i].headers, "%s:\n%s", rows[i].properties, text);
+        cr_expect_str_eq(text, property_rows[i].headers, "%s:\n%s", property_rows[i].properties,
+                         text);
     }
 }
 
