@@ -290,6 +290,22 @@ Test(endpoint, take_over_keeps_the_order) {
     stop();
 }
 
+static bool connect_and_publish(unsigned worker, const char *user) {
+    struct loopback view = {.workers = {server.workers[worker]}, .worker_count = 1};
+    struct client client;
+    uint8_t answers[8];
+    client_connect(&client, &view, &listener);
+    send_connect(&client, MQTT_VERSION_3_1_1, user, "secret");
+    bool accepted = client_read(&client, answers, 4) == 4 && answers[3] == 0;
+    if (accepted) {
+        static const uint8_t packet[] = {0x32, 6, 0, 1, 't', 0, 1, 'x'};
+        accepted = client_send(&client, packet, sizeof(packet)) &&
+                   client_read(&client, answers, 4) == 4 && answers[0] == 0x40;
+    }
+    client_close(&client);
+    return accepted;
+}
+
 Test(endpoint, a_storm_of_connections_of_one_device) {
     start();
     enum { CONNECTIONS = 60 };
@@ -301,11 +317,11 @@ Test(endpoint, a_storm_of_connections_of_one_device) {
     }
     for (unsigned i = 0; i < CONNECTIONS; i++)
         client_close(&clients[i]);
-    struct client last;
-    connect_to(&last, 1, "dev9@acme");
-    publish(&last, 1, "x");
-    expect_puback(&last, 1);
-    client_close(&last);
+    /* Those still on their way may take over: a device would try again. */
+    bool stored = false;
+    for (unsigned i = 0; i < 50 && !stored; i++)
+        stored = connect_and_publish(i % 2, "dev9@acme");
+    cr_assert(stored);
     stop();
     int connected = 0;
     for (unsigned i = 0; i < store.count; i++) {
