@@ -1,6 +1,6 @@
 /*
- * HTTP/1.1 on the shared transport: parsing, limits, routing, responses. Wire only: what a route does
- * belongs to whoever registers it (gateway/main.c brings provisioning's routes here).
+ * HTTP/1.1 on the shared transport: parsing, limits, routing, responses. Wire only: what a route
+ * does belongs to whoever registers it (gateway/main.c brings provisioning's routes here).
  *
  * One exchange is in progress per connection; pipelined requests wait. A handler answers at once or
  * later, always on the worker that owns the connection, and exactly once.
@@ -11,8 +11,16 @@
 #include "common/slice.h"
 #include "gateway/transport/connection.h"
 
-enum http_method { HTTP_METHOD_GET, HTTP_METHOD_PUT, HTTP_METHOD_POST, HTTP_METHOD_PATCH,
-                   HTTP_METHOD_DELETE, HTTP_METHOD_HEAD, HTTP_METHOD_OPTIONS, HTTP_METHOD_COUNT };
+enum http_method {
+    HTTP_METHOD_GET,
+    HTTP_METHOD_PUT,
+    HTTP_METHOD_POST,
+    HTTP_METHOD_PATCH,
+    HTTP_METHOD_DELETE,
+    HTTP_METHOD_HEAD,
+    HTTP_METHOD_OPTIONS,
+    HTTP_METHOD_COUNT
+};
 
 enum { HTTP_PATH_PARAMETERS_MAX = 6 };
 
@@ -35,7 +43,7 @@ struct http_routes {
         const char *path;
         const char *subprotocol; /* "mqtt"; required of the client */
         const struct connection_protocol *protocol;
-    } *websockets;
+    } * websockets;
 };
 
 extern const struct connection_protocol http_protocol;

@@ -129,8 +129,9 @@ void websocket_close(struct connection *c, int err) {
     wslay_event_context_ptr context = c->websocket->context;
     if (wslay_event_get_close_sent(context))
         return;
-    if (wslay_event_queue_close(context, close_code(err), NULL, 0) == 0)
-        (void)wslay_event_send(context);
+    /* Fails when wslay has queued one of its own already, with a better code. */
+    (void)wslay_event_queue_close(context, close_code(err), NULL, 0);
+    (void)wslay_event_send(context);
 }
 
 void websocket_free(struct connection *c) {

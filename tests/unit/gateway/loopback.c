@@ -20,10 +20,10 @@
     } while (0)
 
 void loopback_start(struct loopback *loopback, unsigned worker_count,
-                    int (*before_start)(struct worker *worker)) {
+                    int (*before_start)(struct worker *worker), const char *const *overrides) {
     *loopback = (struct loopback){.worker_count = worker_count};
     char error[CONFIG_ERROR_SIZE];
-    CHECK(config_load(NULL, NULL, NULL, &loopback->config, error) == 0);
+    CHECK(config_load(NULL, NULL, overrides, &loopback->config, error) == 0);
     for (unsigned i = 0; i < worker_count; i++) {
         CHECK(worker_create(i, loopback->config, &loopback->workers[i]) == 0);
         CHECK(!before_start || before_start(loopback->workers[i]) == 0);

@@ -18,9 +18,10 @@ struct loopback {
     unsigned worker_count;
 };
 
-/* Workers with a pool; before_start may add state to each of them. Aborts on failure. */
+/* Workers with a pool; before_start may add state to each of them, overrides ("section.key=value",
+ * NULL-terminated) change the configuration; both may be NULL. Aborts on failure. */
 void loopback_start(struct loopback *loopback, unsigned worker_count,
-                    int (*before_start)(struct worker *worker));
+                    int (*before_start)(struct worker *worker), const char *const *overrides);
 void loopback_stop(struct loopback *loopback);
 /* At the end of a suite under AddressSanitizer: aborts when memory leaked. */
 void loopback_check_leaks(void);

@@ -166,7 +166,7 @@ static void set_up(void) {
     for (size_t i = 0; i < FILE_BYTES; i++)
         extent_bytes[i] = (uint8_t)(i * 7 >> 3);
     cr_assert_eq(write(extent_fd, extent_bytes, FILE_BYTES), FILE_BYTES);
-    loopback_start(&loopback, 1, NULL);
+    loopback_start(&loopback, 1, NULL, NULL);
 }
 
 static void install_certificate(const char *name) {
