@@ -228,6 +228,8 @@ static void skip_value(struct reader *in, enum mqtt_property_type type) {
 }
 
 bool mqtt_user_property_next(struct slice *cursor, struct slice *ret_key, struct slice *ret_value) {
+    if (cursor->size == 0) /* no section at all: no bytes to point at */
+        return false;
     struct reader in = reader_make(cursor->data, cursor->size);
     while (reader_left(&in) > 0) {
         uint8_t id = reader_u8(&in);
