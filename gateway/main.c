@@ -496,6 +496,8 @@ static void server_end(struct server *server) {
         worker_join(server->workers[i]);
     if (server->registry)
         registry_close(server->registry);
+    for (unsigned i = 0; i < server->worker_count && server->workers[i]; i++)
+        mqtt_worker_free(server->workers[i]); /* and the appender: before the stream closes */
     if (server->stream)
         stream_close(server->stream);
     for (unsigned i = 0; i < server->worker_count && server->workers[i]; i++)
