@@ -11,7 +11,14 @@
 /* Appends one record header (key length, key, value length, value; varint lengths). */
 void record_write_header(struct writer *w, struct slice key, struct slice value);
 
-enum { RECORD_BATCH_HEADER_SIZE = 61 };
+enum {
+    RECORD_BATCH_HEADER_SIZE = 61,
+    RECORD_MAGIC = 2,
+    RECORD_CRC_AT = 17,
+    RECORD_ATTRIBUTES_AT = 21, /* the CRC covers the batch from here */
+    RECORD_CODEC_MASK = 7,
+    RECORD_LOG_APPEND_TIME = 8, /* attribute: every record has the batch's max timestamp */
+};
 
 struct record_batch {
     int64_t base_offset;
@@ -27,7 +34,8 @@ struct record_batch {
 
 /* Parses the batch at the reader's position and steps over it; checks magic, lengths, counts and,
  * when asked, the CRC. DG_ERR_MALFORMED; the reader is then failed. */
-DG_NODISCARD int record_batch_read(struct reader *r, bool check_crc, struct record_batch *ret_batch);
+DG_NODISCARD int record_batch_read(struct reader *r, bool check_crc,
+                                   struct record_batch *ret_batch);
 
 struct record {
     int64_t offset;

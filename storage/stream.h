@@ -45,7 +45,8 @@ void stream_reconfigure(struct stream *stream, const struct stream_options *opti
 /* Writes a last checkpoint and stops the threads. Appenders and watchers are freed before. */
 void stream_close(struct stream *stream);
 
-/* ---- appending: one appender per worker ------------------------------------------------------- */
+/* ---- appending: one appender per worker -------------------------------------------------------
+ */
 
 /* Who wants to know that a record is durable. Opaque to storage; 0,0 = nobody. */
 struct stream_ticket {
@@ -93,7 +94,8 @@ void stream_appender_turn(struct stream_appender *appender);
 /* Records appended whose tickets have not come back (tickets of nobody included). */
 uint64_t stream_appender_pending(const struct stream_appender *appender);
 
-/* ---- reading ---------------------------------------------------------------------------------- */
+/* ---- reading ----------------------------------------------------------------------------------
+ */
 
 struct stream_offsets {
     int64_t log_start;
@@ -151,7 +153,8 @@ void stream_watcher_free(struct stream_watcher *watcher);
  * arming: what became durable before is not reported. */
 void stream_watch(struct stream_watcher *watcher, uint64_t stream_id, uint32_t partition);
 
-/* ---- condition -------------------------------------------------------------------------------- */
+/* ---- condition --------------------------------------------------------------------------------
+ */
 
 struct stream_health {
     bool storage_full;             /* events are being refused */

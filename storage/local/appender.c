@@ -1,0 +1,343 @@
+/*
+ * Appenders: one per worker. Open batches per (stream, partition), handed over as units when the
+ * committer is free, or when enough has gathered for a group of good size (protocol clause 3).
+ * Everything but the mail is the worker's alone. Formats: batch.c, journal.c.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/assert.h"
+#include "storage/local/appender.h"
+#include "storage/local/engine.h"
+#include "storage/record.h"
+
+enum {
+    SUBMIT_BYTES = 1024 * 1024, /* hand over even if the committer is busy: a good group */
+    FREE_UNITS_MAX = 256,
+};
+
+/* What the worker appends to now, or did before. */
+struct open_partition {
+    UT_hash_handle hh;
+    struct partition_key key;
+    struct partition *partition;
+    struct unit *unit;  /* NULL: nothing open */
+    uint32_t size_hint; /* of its last batch */
+    bool is_listed;
+    struct open_partition *next; /* with something open, in order of first append */
+};
+
+struct stream_appender {
+    struct committer_waiter waiter;
+    struct stream *stream;
+    struct mailbox *mailbox;
+    stream_done_fn *done;
+    stream_ready_fn *ready;
+    void *context;
+    struct open_partition *partitions;
+    struct open_partition *open_first, *open_last;
+    struct unit *full_first, *full_last; /* sealed, not handed over yet */
+    struct unit *free_units;
+    unsigned free_count;
+    uint64_t open_bytes;    /* not handed over */
+    uint64_t charged_bytes; /* not handed over or in flight */
+    uint64_t pending_count;
+    bool is_waiting; /* for the committer's mail */
+    bool wants_ready;
+    bool is_dead;
+};
+
+/* ---- units --------------------------------------------------------------------------------------
+ */
+
+static void unit_free(struct unit *unit) {
+    chunk_release(unit->batch.chunk);
+    free(unit->tickets);
+    free(unit->mutations);
+    free(unit);
+}
+
+static void unit_put_back(struct stream_appender *appender, struct unit *unit) {
+    chunk_release(unit->batch.chunk);
+    unit->batch = (struct batch){0};
+    if (appender->free_count == FREE_UNITS_MAX) {
+        unit_free(unit);
+        return;
+    }
+    unit->next = appender->free_units;
+    appender->free_units = unit;
+    appender->free_count++;
+}
+
+/* On the worker's thread: the unit is durable or refused. */
+static void deliver_unit(struct mail *mail, void *receiver) {
+    struct unit *unit = (struct unit *)(void *)((char *)mail - offsetof(struct unit, mail));
+    struct stream_appender *appender = unit->appender;
+    uint32_t count = unit->ticket_count;
+    appender->charged_bytes -= unit->charged_bytes;
+    appender->pending_count -= count;
+    for (uint32_t i = 0; i < count; i++)
+        appender->done(appender->context, &unit->tickets[i], unit->err,
+                       unit->err == 0 ? unit->base_offset + i : -1);
+    unit_put_back(appender, unit);
+    if (appender->wants_ready && appender->charged_bytes <= LIMIT_APPENDER_BYTES / 2) {
+        appender->wants_ready = false;
+        appender->ready(appender->context);
+    }
+}
+
+/* On the committer's thread. */
+static void complete_unit(struct unit *unit) {
+    mailbox_post(unit->appender->mailbox, &unit->mail);
+}
+
+static struct unit *unit_take(struct stream_appender *appender, struct partition *partition) {
+    struct unit *unit = appender->free_units;
+    if (unit) {
+        appender->free_units = unit->next;
+        appender->free_count--;
+    } else if (!(unit = calloc(1, sizeof(*unit)))) {
+        return NULL;
+    }
+    unit->next = NULL;
+    unit->mail.deliver = deliver_unit;
+    unit->appender = appender;
+    unit->complete = complete_unit;
+    unit->stream_id = partition->key.stream_id;
+    unit->partition_number = partition->key.number;
+    unit->partition = partition;
+    unit->ticket_count = 0;
+    unit->mutation_count = unit->mutation_bytes = 0;
+    unit->charged_bytes = 0;
+    return unit;
+}
+
+static int reserve_ticket(struct unit *unit) {
+    if (unit->ticket_count < unit->ticket_capacity)
+        return 0;
+    uint32_t capacity = unit->ticket_capacity ? unit->ticket_capacity * 2 : 32;
+    struct stream_ticket *tickets = realloc(unit->tickets, capacity * sizeof(*tickets));
+    if (!tickets)
+        return DG_ERR_NO_MEMORY;
+    unit->tickets = tickets;
+    unit->ticket_capacity = capacity;
+    return 0;
+}
+
+/* ---- open batches -------------------------------------------------------------------------------
+ */
+
+static struct open_partition *partition_entry(struct stream_appender *appender, uint64_t stream_id,
+                                              uint32_t number) {
+    struct partition_key key = {.stream_id = stream_id, .number = number};
+    struct open_partition *entry;
+    HASH_FIND(hh, appender->partitions, &key, sizeof(key), entry);
+    if (entry)
+        return entry;
+    struct partition *partition =
+        partition_obtain(&appender->stream->partitions, stream_id, number);
+    if (!partition || !(entry = calloc(1, sizeof(*entry))))
+        return NULL;
+    entry->key = key;
+    entry->partition = partition;
+    HASH_ADD(hh, appender->partitions, key, sizeof(key), entry);
+    return entry;
+}
+
+/* Opens a unit for the partition if none is open. */
+static int open_unit(struct stream_appender *appender, struct open_partition *entry) {
+    if (entry->unit)
+        return 0;
+    entry->unit = unit_take(appender, entry->partition);
+    if (!entry->unit)
+        return DG_ERR_NO_MEMORY;
+    if (entry->is_listed)
+        return 0;
+    entry->is_listed = true;
+    entry->next = NULL;
+    *(appender->open_last ? &appender->open_last->next : &appender->open_first) = entry;
+    appender->open_last = entry;
+    return 0;
+}
+
+/* Moves the open unit to the chain that waits to be handed over. */
+static void close_unit(struct stream_appender *appender, struct open_partition *entry) {
+    struct unit *unit = entry->unit;
+    entry->unit = NULL;
+    if (unit->ticket_count == 0 && unit->mutation_count == 0) { /* its first append failed */
+        unit_put_back(appender, unit);
+        return;
+    }
+    if (unit->batch.record_count > 0) {
+        entry->size_hint = unit->batch.size_bytes;
+        batch_seal(&unit->batch);
+    }
+    unit->next = NULL;
+    *(appender->full_last ? &appender->full_last->next : &appender->full_first) = unit;
+    appender->full_last = unit;
+}
+
+static void close_all(struct stream_appender *appender) {
+    struct open_partition *entry = appender->open_first;
+    appender->open_first = appender->open_last = NULL;
+    for (; entry; entry = entry->next) {
+        entry->is_listed = false;
+        if (entry->unit)
+            close_unit(appender, entry);
+    }
+}
+
+static void submit_all(struct stream_appender *appender) {
+    close_all(appender);
+    appender->open_bytes = 0;
+    if (!appender->full_first)
+        return;
+    bool taken =
+        committer_submit(&appender->stream->committer, appender->full_first, appender->full_last);
+    dg_assert(taken); /* appenders are freed before the stream is closed */
+    appender->full_first = appender->full_last = NULL;
+}
+
+void stream_appender_turn(struct stream_appender *appender) {
+    if (!appender->open_first && !appender->full_first)
+        return;
+    if (appender->open_bytes < SUBMIT_BYTES) {
+        if (appender->is_waiting)
+            return;
+        if (!committer_is_free_or_wait(&appender->stream->committer, &appender->waiter)) {
+            appender->is_waiting = true;
+            return;
+        }
+    }
+    submit_all(appender);
+}
+
+/* A full unit makes way for the next one; the list of open partitions keeps the entry. */
+static int make_room(struct stream_appender *appender, struct open_partition *entry,
+                     uint64_t bound) {
+    if (entry->unit && entry->unit->batch.size_bytes + bound > UNIT_BATCH_MAX)
+        close_unit(appender, entry);
+    return open_unit(appender, entry);
+}
+
+static void charge(struct stream_appender *appender, struct unit *unit, uint32_t bytes) {
+    unit->charged_bytes += bytes;
+    appender->charged_bytes += bytes;
+    appender->open_bytes += bytes;
+}
+
+int stream_append(struct stream_appender *appender, uint64_t stream_id, uint32_t partition,
+                  const struct stream_record *record, struct stream_ticket ticket) {
+    uint64_t bound = batch_record_bound(record);
+    if (bound > UNIT_BATCH_MAX - RECORD_BATCH_HEADER_SIZE)
+        return DG_ERR_TOO_LARGE;
+    if (partition >= LIMIT_PARTITIONS_PER_STREAM)
+        return DG_ERR_INVALID;
+    if (appender->charged_bytes + bound > LIMIT_APPENDER_BYTES) {
+        appender->wants_ready = true;
+        return DG_ERR_PRESSURE;
+    }
+    struct open_partition *entry = partition_entry(appender, stream_id, partition);
+    int err = entry ? make_room(appender, entry, bound) : DG_ERR_NO_MEMORY;
+    if (err == 0)
+        err = reserve_ticket(entry->unit);
+    if (err < 0)
+        return err;
+    struct unit *unit = entry->unit;
+    uint32_t before = unit->batch.size_bytes;
+    err = batch_append(&unit->batch, &appender->stream->chunks, entry->size_hint, record);
+    if (err < 0)
+        return err;
+    unit->tickets[unit->ticket_count++] = ticket;
+    appender->pending_count++;
+    charge(appender, unit, unit->batch.size_bytes - before);
+    if (appender->open_bytes >= SUBMIT_BYTES)
+        submit_all(appender);
+    return 0;
+}
+
+int stream_mutate(struct stream_appender *appender, uint64_t stream_id, uint32_t partition,
+                  const struct stream_mutation *mutation) {
+    uint32_t size = mutation_size(mutation);
+    if (mutation->key.size > LIMIT_MUTATION_KEY_BYTES || size > UNIT_MUTATION_ROOM)
+        return DG_ERR_TOO_LARGE;
+    struct open_partition *entry = partition_entry(appender, stream_id, partition);
+    int err = entry ? open_unit(appender, entry) : DG_ERR_NO_MEMORY;
+    if (err < 0)
+        return err;
+    struct unit *unit = entry->unit;
+    if (unit->mutation_bytes + size > UNIT_MUTATION_ROOM)
+        return DG_ERR_PRESSURE;
+    if (unit->mutation_bytes + size > unit->mutation_capacity) {
+        uint8_t *bytes = realloc(unit->mutations, unit->mutation_bytes + size);
+        if (!bytes)
+            return DG_ERR_NO_MEMORY;
+        unit->mutations = bytes;
+        unit->mutation_capacity = unit->mutation_bytes + size;
+    }
+    struct writer w = writer_make(unit->mutations + unit->mutation_bytes, size);
+    mutation_write(&w, mutation);
+    unit->mutation_bytes += size;
+    unit->mutation_count++;
+    charge(appender, unit, size);
+    return 0;
+}
+
+/* ---- life ---------------------------------------------------------------------------------------
+ */
+
+/* The committer is free: what is open may go. */
+static void deliver_free(struct mail *mail, void *receiver) {
+    struct stream_appender *appender =
+        (struct stream_appender *)(void *)((char *)mail -
+                                           offsetof(struct stream_appender, waiter.mail));
+    if (appender->is_dead) {
+        free(appender);
+        return;
+    }
+    appender->is_waiting = false;
+    stream_appender_turn(appender);
+}
+
+int stream_appender_create(struct stream *stream, struct mailbox *mailbox, stream_done_fn *done,
+                           stream_ready_fn *ready, void *context,
+                           struct stream_appender **ret_appender) {
+    struct stream_appender *appender = calloc(1, sizeof(*appender));
+    if (!appender)
+        return DG_ERR_NO_MEMORY;
+    appender->waiter.mailbox = mailbox;
+    appender->waiter.mail.deliver = deliver_free;
+    appender->stream = stream;
+    appender->mailbox = mailbox;
+    appender->done = done;
+    appender->ready = ready;
+    appender->context = context;
+    *ret_appender = appender;
+    return 0;
+}
+
+void stream_appender_free(struct stream_appender *appender) {
+    if (!appender)
+        return;
+    dg_assert(appender->pending_count == 0);
+    struct open_partition *entry, *next;
+    HASH_ITER(hh, appender->partitions, entry, next) {
+        HASH_DEL(appender->partitions, entry);
+        if (entry->unit)
+            unit_free(entry->unit);
+        free(entry);
+    }
+    while (appender->free_units) {
+        struct unit *unit = appender->free_units;
+        appender->free_units = unit->next;
+        unit_free(unit);
+    }
+    if (appender->is_waiting && !committer_forget(&appender->stream->committer, &appender->waiter))
+        appender->is_dead = true; /* its mail is on the way and frees it */
+    else
+        free(appender);
+}
+
+uint64_t stream_appender_pending(const struct stream_appender *appender) {
+    return appender->pending_count;
+}

@@ -1,0 +1,182 @@
+/*
+ * The checkpoint: what recovery starts from.
+ *
+ *     struct format_checkpoint | struct format_partition ... | state entries | CRC-32C of all
+ * before
+ *
+ * Valid: magic, version, store secret, total length and CRC agree. Written as a temporary file,
+ * synced, renamed, directory synced; so there is always one whole checkpoint. Order of work: the
+ * snapshot as of LSN C is taken first, everything below C is placed and synced, then the file is
+ * written, and only then the journal below C is free.
+ */
+#include "storage/local/checkpoint.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/assert.h"
+#include "common/clock.h"
+#include "common/crc32c.h"
+#include "common/metrics.h"
+#include "storage/local/engine.h"
+
+static const char CHECKPOINT_MAGIC[8] = {'D', 'G', 'C', 'H', 'E', 'C', 'K', '1'};
+
+/* ---- writing ------------------------------------------------------------------------------------
+ */
+
+static void write_partition(struct writer *w, struct partition *partition) {
+    const struct partition_applied *applied = &partition->applied;
+    struct format_partition row = {
+        .stream_id = partition->key.stream_id,
+        .partition = partition->key.number,
+        .segment_position = applied->segment_bytes,
+        .log_start = atomic_load(&partition->log_start),
+        .next_offset = applied->next_offset,
+        .last_ms = applied->last_ms,
+        .segment_base = applied->segment_base,
+        .segment_created_ms = applied->segment_created_ms,
+    };
+    partition->log_start_checkpointed = row.log_start;
+    writer_bytes(w, &row, sizeof(row));
+}
+
+static uint32_t write_partitions(struct stream *stream, struct writer *w) {
+    struct partition *partition, *next;
+    uint32_t count = 0;
+    HASH_ITER(hh, stream->partitions.partitions, partition, next) {
+        if (partition->applied.segment_base < 0)
+            continue; /* no record yet */
+        write_partition(w, partition);
+        count++;
+    }
+    return count;
+}
+
+/* The snapshot as of the last applied group; partitions, state and apply locks are held. */
+static uint8_t *encode_locked(struct stream *stream, size_t *ret_size, uint64_t *ret_lsn) {
+    size_t room =
+        sizeof(struct format_checkpoint) + 4 + stream->state.bytes +
+        (size_t)HASH_COUNT(stream->partitions.partitions) * sizeof(struct format_partition);
+    uint8_t *data = malloc(room);
+    if (!data)
+        return NULL;
+    struct writer w = writer_make(data, room);
+    writer_reserve(&w, sizeof(struct format_checkpoint));
+    struct format_checkpoint header = {
+        .version = FORMAT_VERSION,
+        .previous_crc = stream->committer.applied_crc,
+        .lsn = stream->committer.applied_lsn,
+        .partition_count = write_partitions(stream, &w),
+        .state_count = stream->state.count,
+        .wall_ms = (uint64_t)clock_wall_ms(),
+    };
+    state_write(&stream->state, &w);
+    memcpy(header.magic, CHECKPOINT_MAGIC, sizeof(header.magic));
+    memcpy(header.secret, stream->secret, sizeof(header.secret));
+    header.total_bytes = writer_size(&w) + 4;
+    memcpy(data, &header, sizeof(header));
+    uint32_t crc = crc32c_update(0, data, writer_size(&w));
+    writer_bytes(&w, &crc, sizeof(crc));
+    dg_assert(!w.failed);
+    *ret_size = writer_size(&w);
+    *ret_lsn = header.lsn;
+    return data;
+}
+
+static uint8_t *encode(struct stream *stream, size_t *ret_size, uint64_t *ret_lsn) {
+    pthread_rwlock_rdlock(&stream->partitions.lock);
+    pthread_mutex_lock(&stream->committer.apply_mutex);
+    pthread_mutex_lock(&stream->state.mutex);
+    uint8_t *data = encode_locked(stream, ret_size, ret_lsn);
+    pthread_mutex_unlock(&stream->state.mutex);
+    pthread_mutex_unlock(&stream->committer.apply_mutex);
+    pthread_rwlock_unlock(&stream->partitions.lock);
+    return data;
+}
+
+int checkpoint_take(struct stream *stream) {
+    size_t size;
+    uint64_t lsn;
+    uint8_t *data = encode(stream, &size, &lsn);
+    if (!data)
+        return DG_ERR_NO_MEMORY;
+    placer_flush(&stream->placer);
+    segment_files_sync(&stream->files);
+    int error = file_replace(stream->directory, "checkpoint", data, size);
+    free(data);
+    if (errno_is_no_room(error))
+        return DG_ERR_STORAGE_FULL;
+    if (error)
+        storage_die("write", "checkpoint", error);
+    atomic_store_explicit(&stream->journal.tail_lsn, lsn, memory_order_release);
+    metric_add(METRIC_CHECKPOINTS, 1);
+    return 0;
+}
+
+/* ---- reading ------------------------------------------------------------------------------------
+ */
+
+static bool is_valid(const struct checkpoint *checkpoint, const uint8_t *secret) {
+    const struct format_checkpoint *header = &checkpoint->header;
+    size_t size = checkpoint->size_bytes;
+    uint32_t crc;
+    if (size < sizeof(*header) + 4)
+        return false;
+    memcpy(&crc, checkpoint->data + size - 4, sizeof(crc));
+    return memcmp(header->magic, CHECKPOINT_MAGIC, sizeof(header->magic)) == 0 &&
+           header->version == FORMAT_VERSION && header->total_bytes == size &&
+           memcmp(header->secret, secret, FORMAT_SECRET_SIZE) == 0 &&
+           crc32c_update(0, checkpoint->data, size - 4) == crc &&
+           header->partition_count <= (size - sizeof(*header)) / sizeof(struct format_partition);
+}
+
+int checkpoint_load(const char *directory, const uint8_t *secret,
+                    struct checkpoint *ret_checkpoint) {
+    char path[STORE_PATH_SIZE];
+    snprintf(path, sizeof(path), "%s/checkpoint", directory);
+    struct checkpoint checkpoint = {0};
+    int err = file_load(path, LIMIT_CHECKPOINT_BYTES, &checkpoint.data, &checkpoint.size_bytes);
+    if (err < 0)
+        return err;
+    if (checkpoint.size_bytes >= sizeof(checkpoint.header))
+        memcpy(&checkpoint.header, checkpoint.data, sizeof(checkpoint.header));
+    if (!is_valid(&checkpoint, secret)) {
+        checkpoint_free(&checkpoint);
+        return DG_ERR_CORRUPT;
+    }
+    size_t rows = checkpoint.header.partition_count * sizeof(struct format_partition);
+    uint8_t *at = checkpoint.data + sizeof(checkpoint.header);
+    checkpoint.partitions = reader_make(at, rows);
+    checkpoint.state =
+        reader_make(at + rows, checkpoint.size_bytes - sizeof(checkpoint.header) - rows - 4);
+    *ret_checkpoint = checkpoint;
+    return 0;
+}
+
+void checkpoint_free(struct checkpoint *checkpoint) {
+    free(checkpoint->data);
+    checkpoint->data = NULL;
+}
+
+int checkpoint_next_partition(struct checkpoint *checkpoint,
+                              struct format_partition *ret_partition) {
+    const uint8_t *at = reader_take(&checkpoint->partitions, sizeof(*ret_partition));
+    if (!at)
+        return DG_ERR_NOT_FOUND;
+    memcpy(ret_partition, at, sizeof(*ret_partition));
+    return 0;
+}
+
+int checkpoint_next_state(struct checkpoint *checkpoint, uint64_t *ret_lsn,
+                          struct stream_mutation *ret_mutation) {
+    if (reader_left(&checkpoint->state) == 0)
+        return DG_ERR_NOT_FOUND;
+    const uint8_t *at = reader_take(&checkpoint->state, sizeof(*ret_lsn));
+    if (!at)
+        return DG_ERR_MALFORMED;
+    memcpy(ret_lsn, at, sizeof(*ret_lsn));
+    return mutation_read(&checkpoint->state, ret_mutation);
+}

@@ -1,0 +1,129 @@
+/* The checkpointer's thread: when to take a checkpoint (the file's format: checkpoint.c). */
+#include "storage/local/checkpointer.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <time.h>
+
+#include "common/clock.h"
+#include "common/sys.h"
+#include "storage/local/engine.h"
+
+enum {
+    CHECKPOINTER_TICK_MS = 500,
+    CHECKPOINT_AGE_MS = 60 * 1000, /* an idle store's journal does not stay long */
+};
+
+void checkpointer_init(struct checkpointer *checkpointer) {
+    *checkpointer = (struct checkpointer){0};
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_mutex_init(&checkpointer->mutex, NULL);
+    pthread_cond_init(&checkpointer->work, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+}
+
+void checkpointer_free(struct checkpointer *checkpointer) {
+    pthread_mutex_destroy(&checkpointer->mutex);
+    pthread_cond_destroy(&checkpointer->work);
+}
+
+void checkpointer_request(struct checkpointer *checkpointer) {
+    pthread_mutex_lock(&checkpointer->mutex);
+    bool wake = !checkpointer->wanted;
+    checkpointer->wanted = true;
+    pthread_mutex_unlock(&checkpointer->mutex);
+    if (wake)
+        pthread_cond_signal(&checkpointer->work);
+}
+
+/* Sleeps until wanted or the next tick. False: stopping. */
+static bool wait_for_work(struct checkpointer *checkpointer, bool *ret_wanted) {
+    struct timespec deadline;
+    clock_gettime(CLOCK_MONOTONIC, &deadline);
+    deadline.tv_nsec += CHECKPOINTER_TICK_MS * 1000000L;
+    if (deadline.tv_nsec >= 1000000000L) {
+        deadline.tv_sec++;
+        deadline.tv_nsec -= 1000000000L;
+    }
+    pthread_mutex_lock(&checkpointer->mutex);
+    int waited = 0;
+    while (!checkpointer->wanted && !checkpointer->is_stopping && waited != ETIMEDOUT)
+        waited = pthread_cond_timedwait(&checkpointer->work, &checkpointer->mutex, &deadline);
+    *ret_wanted = checkpointer->wanted;
+    checkpointer->wanted = false;
+    bool goes_on = !checkpointer->is_stopping;
+    pthread_mutex_unlock(&checkpointer->mutex);
+    return goes_on;
+}
+
+/* Units are refused while the disk is full; this notices that space has come back even if nobody
+ * sends any. */
+static void probe_space(struct stream *stream) {
+    struct statvfs status;
+    if (!atomic_load(&stream->is_full))
+        return;
+    int fd = file_open(stream->directory, O_RDONLY | O_DIRECTORY);
+    if (fd < 0)
+        return;
+    uint64_t reserve = atomic_load(&stream->files.reserve_bytes);
+    if (sys.fstatvfs(fd, &status) == 0 &&
+        (uint64_t)status.f_bavail * status.f_frsize >= reserve + LIMIT_GROUP_BYTES)
+        stream_set_full(stream, false);
+    file_close(fd);
+}
+
+static bool has_applied_since(struct stream *stream) {
+    pthread_mutex_lock(&stream->committer.apply_mutex);
+    uint64_t applied = stream->committer.applied_lsn;
+    pthread_mutex_unlock(&stream->committer.apply_mutex);
+    return applied != atomic_load(&stream->journal.tail_lsn);
+}
+
+static int take_and_tell(struct stream *stream) {
+    int err = checkpoint_take(stream);
+    atomic_store(&stream->checkpointer.has_failed, err < 0);
+    if (err < 0)
+        stream_set_full(stream, true); /* the journal fills up; it is tried again at every tick */
+    committer_wake(&stream->committer);
+    return err;
+}
+
+static void *run_checkpointer(void *context) {
+    struct stream *stream = context;
+    uint64_t last_ms = clock_monotonic_ms();
+    bool wanted;
+    while (wait_for_work(&stream->checkpointer, &wanted)) {
+        retention_request(stream, (uint64_t)clock_wall_ms());
+        bool is_old = clock_monotonic_ms() - last_ms >= CHECKPOINT_AGE_MS;
+        bool retry = atomic_load(&stream->checkpointer.has_failed);
+        if ((wanted || retry || (is_old && has_applied_since(stream))) &&
+            take_and_tell(stream) == 0) {
+            last_ms = clock_monotonic_ms();
+            retention_remove(stream);
+        }
+        probe_space(stream);
+    }
+    return NULL;
+}
+
+int checkpointer_start(struct stream *stream) {
+    struct checkpointer *checkpointer = &stream->checkpointer;
+    if (pthread_create(&checkpointer->thread, NULL, run_checkpointer, stream) != 0)
+        return DG_ERR_NO_MEMORY;
+    checkpointer->is_running = true;
+    return 0;
+}
+
+void checkpointer_stop(struct stream *stream) {
+    struct checkpointer *checkpointer = &stream->checkpointer;
+    if (!checkpointer->is_running)
+        return;
+    pthread_mutex_lock(&checkpointer->mutex);
+    checkpointer->is_stopping = true;
+    pthread_cond_signal(&checkpointer->work);
+    pthread_mutex_unlock(&checkpointer->mutex);
+    pthread_join(checkpointer->thread, NULL);
+    checkpointer->is_running = false;
+}

@@ -1,0 +1,40 @@
+/*
+ * The checkpointer: one thread that frees the journal. It also lets go of old segments and notices
+ * that space has come back.
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct stream;
+
+struct checkpointer {
+    pthread_t thread;
+    bool is_running;
+    pthread_mutex_t mutex;
+    pthread_cond_t work;
+    bool wanted;
+    bool is_stopping;
+    atomic_bool has_failed; /* the last try found no room */
+};
+
+void checkpointer_init(struct checkpointer *checkpointer);
+void checkpointer_free(struct checkpointer *checkpointer);
+int checkpointer_start(struct stream *stream);
+void checkpointer_stop(struct stream *stream);
+
+/* Any thread. */
+void checkpointer_request(struct checkpointer *checkpointer);
+
+/* Places and syncs everything durable now, writes a checkpoint and frees the journal before it.
+ * DG_ERR_STORAGE_FULL when there is no room for it: the old one stays. Checkpointer's thread, or
+ * the opening and closing one. */
+int checkpoint_take(struct stream *stream);
+
+/* Retention (retention.c), checkpointer's thread: asks for new log starts; removes segments below
+ * the log start that a checkpoint has made durable. */
+void retention_request(struct stream *stream, uint64_t now_ms);
+void retention_remove(struct stream *stream);

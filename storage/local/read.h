@@ -1,0 +1,25 @@
+/* Reading segments: shared by stream_read(), the warm pool and time look-ups. */
+#pragma once
+
+#include "storage/local/partition.h"
+#include "storage/stream.h"
+
+/* Where a read begins and ends in a segment file. */
+struct file_range {
+    struct segment *segment; /* pinned by the caller of read_locate() */
+    int fd;
+    uint32_t position;
+    uint32_t size_bytes;
+    int64_t next_offset;
+};
+
+/* Makes the segment's index complete up to where it was recovered. May read the disk. 0, or
+ * DG_ERR_CORRUPT, DG_ERR_IO; the segment is pinned. */
+DG_NODISCARD int read_build_index(struct partition *partition, struct segment *segment);
+
+/*
+ * Finds the batch with offset in the files and how far a read of max_bytes goes; pins the segment.
+ * With may_wait false DG_ERR_COLD where it would have to wait for the disk.
+ */
+DG_NODISCARD int read_locate(struct partition *partition, int64_t offset, uint32_t max_bytes,
+                             bool may_wait, struct file_range *ret_range);

@@ -1,0 +1,394 @@
+/*
+ * Recovery (protocol clause 11), in two passes so that a damaged store is refused untouched:
+ *
+ *   1. read: the checkpoint; every valid group from its LSN on, checked but not applied; no valid
+ *      later group behind the first invalid one; every partition's newest segment at least as long
+ *      as the checkpoint says;
+ *   2. change: cut the newest segments to the checkpoint's length, remove later ones, write the
+ *      journal's batches to their recorded positions, apply its mutations, sync.
+ *
+ * Both are repeatable: a crash during recovery leaves checkpoint and journal as they were.
+ */
+#include "storage/local/recovery.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/assert.h"
+#include "common/metrics.h"
+#include "common/sys.h"
+#include "storage/local/checkpoint.h"
+#include "storage/local/engine.h"
+#include "storage/record.h"
+
+struct recovery {
+    struct stream *stream;
+    struct checkpoint checkpoint;
+    uint64_t end_lsn;
+    uint32_t end_crc;
+    char *error; /* STREAM_ERROR_SIZE */
+};
+
+#define FAIL(recovery, err, ...) \
+    (snprintf((recovery)->error, STREAM_ERROR_SIZE, __VA_ARGS__), (err))
+
+/* ---- first pass: read ---------------------------------------------------------------------------
+ */
+
+static int check_journal(struct recovery *recovery) {
+    struct journal *journal = &recovery->stream->journal;
+    uint64_t lsn = recovery->checkpoint.header.lsn;
+    uint32_t crc = recovery->checkpoint.header.previous_crc;
+    struct journal_group group;
+    int err;
+    while ((err = journal_read(journal, lsn, crc, &group)) == 0) {
+        lsn = group.next_lsn;
+        crc = group.crc;
+    }
+    if (err != DG_ERR_NOT_FOUND)
+        return FAIL(recovery, err, "cannot read the journal: %s", strerror(errno));
+    recovery->end_lsn = lsn;
+    recovery->end_crc = crc;
+    uint64_t later;
+    err = journal_find_later(journal, lsn, &later);
+    if (err == DG_ERR_NOT_FOUND)
+        return 0;
+    if (err < 0)
+        return FAIL(recovery, err, "cannot read the journal: %s", strerror(errno));
+    return FAIL(recovery, DG_ERR_CORRUPT,
+                "the journal is damaged at position %" PRIu64 " (LSN %" PRIu64
+                "): a valid group follows at LSN %" PRIu64 "; nothing was changed",
+                lsn % journal->size_bytes, lsn, later);
+}
+
+static int64_t parse_name(const char *name) {
+    char *end;
+    if (strlen(name) != 24 || strcmp(name + 20, ".log") != 0)
+        return -1;
+    errno = 0;
+    long long base = strtoll(name, &end, 10);
+    return errno == 0 && end == name + 20 && base >= 0 ? base : -1;
+}
+
+/* Base offsets of a partition's segment files, ascending; the caller frees. */
+static int list_files(struct recovery *recovery, const struct format_partition *row,
+                      int64_t **ret_bases, uint32_t *ret_count) {
+    char path[STORE_PATH_SIZE];
+    snprintf(path, sizeof(path), "%s/%" PRIu64 "/%" PRIu32, recovery->stream->directory,
+             row->stream_id, row->partition);
+    struct dirent **entries = NULL;
+    int count = scandir(path, &entries, NULL, alphasort);
+    if (count < 0)
+        return FAIL(recovery, DG_ERR_CORRUPT, "%.300s: %s", path, strerror(errno));
+    int64_t *bases = calloc((size_t)count + 1, sizeof(*bases));
+    uint32_t found = 0;
+    for (int i = 0; i < count; i++) {
+        int64_t base = parse_name(entries[i]->d_name);
+        if (bases && base >= 0)
+            bases[found++] = base;
+        free(entries[i]);
+    }
+    free(entries);
+    if (!bases)
+        return DG_ERR_NO_MEMORY;
+    *ret_bases = bases;
+    *ret_count = found;
+    return 0;
+}
+
+/* A segment that the checkpoint knows: its length and when it was last written. */
+static int load_segment(struct recovery *recovery, struct partition *partition,
+                        const struct format_partition *row, int64_t base) {
+    struct segment *segment =
+        segment_create(&recovery->stream->files, row->stream_id, row->partition, base, 0);
+    if (!segment || !partition_list_segment(partition, segment)) {
+        segment_free(segment);
+        return DG_ERR_NO_MEMORY;
+    }
+    char path[STORE_PATH_SIZE];
+    segment_path(segment, path, sizeof(path));
+    struct stat status;
+    int fd = segment_pin(segment);
+    if (fd < 0 || sys.fstat(fd, &status) != 0)
+        return FAIL(recovery, DG_ERR_IO, "%.300s: %s", path, strerror(errno));
+    segment_unpin(segment);
+    bool newest = base == row->segment_base;
+    if ((newest && status.st_size < row->segment_position) || status.st_size > UINT32_MAX)
+        return FAIL(recovery, DG_ERR_CORRUPT,
+                    "%.300s has %lld bytes, the checkpoint says %" PRIu32 "; nothing was changed",
+                    path, (long long)status.st_size, row->segment_position);
+    segment->end_bytes = newest ? row->segment_position : (uint32_t)status.st_size;
+    segment->placed_bytes = segment->end_bytes;
+    segment->index.from = segment->end_bytes;
+    segment->sealed = !newest;
+    segment->sealed_ms =
+        (uint64_t)status.st_mtim.tv_sec * 1000 + (uint64_t)status.st_mtim.tv_nsec / 1000000;
+    segment->created_ms = newest ? row->segment_created_ms : segment->sealed_ms;
+    atomic_fetch_add(&partition->size_bytes, segment->end_bytes);
+    if (newest) {
+        partition->write_segment = segment;
+        partition->write_position = segment->end_bytes;
+    }
+    return 0;
+}
+
+static int load_segments(struct recovery *recovery, struct partition *partition,
+                         const struct format_partition *row) {
+    int64_t *bases;
+    uint32_t count;
+    int err = list_files(recovery, row, &bases, &count);
+    if (err < 0)
+        return err;
+    for (uint32_t i = 0; i < count && err == 0; i++)
+        if (bases[i] <= row->segment_base)
+            err = load_segment(recovery, partition, row, bases[i]);
+    free(bases);
+    if (err == 0 && !partition->write_segment)
+        err = FAIL(recovery, DG_ERR_CORRUPT,
+                   "stream %" PRIu64 " partition %" PRIu32 ": segment %" PRId64
+                   " is missing; nothing was changed",
+                   row->stream_id, row->partition, row->segment_base);
+    return err;
+}
+
+static int load_partition(struct recovery *recovery, const struct format_partition *row) {
+    struct partition *partition =
+        partition_obtain(&recovery->stream->partitions, row->stream_id, row->partition);
+    if (!partition)
+        return DG_ERR_NO_MEMORY;
+    partition->next_offset = row->next_offset;
+    partition->last_ms = row->last_ms;
+    atomic_store(&partition->log_start, row->log_start);
+    atomic_store(&partition->exists, true);
+    return load_segments(recovery, partition, row);
+}
+
+static int load_checkpoint(struct recovery *recovery) {
+    struct stream *stream = recovery->stream;
+    int err = checkpoint_load(stream->directory, stream->secret, &recovery->checkpoint);
+    if (err < 0)
+        return FAIL(recovery, err == DG_ERR_NOT_FOUND ? DG_ERR_CORRUPT : err,
+                    "%.300s/checkpoint: %s", stream->directory, dg_err_text(err));
+    struct format_partition row;
+    while (err == 0 && checkpoint_next_partition(&recovery->checkpoint, &row) == 0)
+        err = load_partition(recovery, &row);
+    struct stream_mutation mutation;
+    uint64_t lsn;
+    int read = 0;
+    while (err == 0 && (read = checkpoint_next_state(&recovery->checkpoint, &lsn, &mutation)) == 0)
+        err = state_apply(&stream->state, lsn, &mutation);
+    return err < 0 ? err : read == DG_ERR_MALFORMED ? DG_ERR_CORRUPT : 0;
+}
+
+/* ---- second pass: change ------------------------------------------------------------------------
+ */
+
+/* Cuts the newest segments to the checkpoint's length and removes files that came after it. */
+static int cut_segments(struct recovery *recovery, struct partition *partition) {
+    struct segment *newest = partition->write_segment;
+    struct format_partition row = {.stream_id = partition->key.stream_id,
+                                   .partition = partition->key.number};
+    int64_t *bases;
+    uint32_t count;
+    int err = list_files(recovery, &row, &bases, &count);
+    if (err < 0)
+        return err;
+    segment_trim(newest, newest->end_bytes);
+    segment_mark_dirty(newest);
+    for (uint32_t i = 0; i < count && err == 0; i++) {
+        if (bases[i] <= newest->base_offset)
+            continue;
+        struct segment *later =
+            segment_create(&recovery->stream->files, row.stream_id, row.partition, bases[i], 0);
+        if (later)
+            segment_remove(later);
+        else
+            err = DG_ERR_NO_MEMORY;
+    }
+    free(bases);
+    return err;
+}
+
+static int replay_roll(struct recovery *recovery, struct partition *partition,
+                       const struct format_unit *unit, uint64_t wall_ms) {
+    struct segment *segment =
+        segment_create(&recovery->stream->files, unit->stream_id, unit->partition,
+                       unit->segment_base, unit->segment_created_ms);
+    if (!segment)
+        return DG_ERR_NO_MEMORY;
+    if (partition->write_segment) {
+        partition->write_segment->sealed = true;
+        partition->write_segment->sealed_ms = wall_ms;
+    }
+    int err = segment_create_file(segment);
+    if (err == 0 && !partition_list_segment(partition, segment))
+        err = DG_ERR_NO_MEMORY;
+    if (err < 0) {
+        segment_free(segment);
+        return err == DG_ERR_STORAGE_FULL
+                   ? FAIL(recovery, err, "no room to write the journal's records to their segments")
+                   : err;
+    }
+    segment_trim(segment, 0); /* what an unsynced write may have left */
+    partition->write_segment = segment;
+    partition->write_position = 0;
+    return 0;
+}
+
+static int replay_write(struct recovery *recovery, struct partition *partition,
+                        struct slice bytes) {
+    struct segment *segment = partition->write_segment;
+    int fd = segment_pin(segment);
+    int error =
+        fd < 0 ? errno : file_write(fd, bytes.data, bytes.size, (off_t)partition->write_position);
+    if (fd >= 0) {
+        segment_mark_dirty(segment);
+        segment_unpin(segment);
+    }
+    if (error)
+        return FAIL(recovery, errno_is_no_room(error) ? DG_ERR_STORAGE_FULL : DG_ERR_IO,
+                    "cannot write a segment of stream %" PRIu64 ": %s", partition->key.stream_id,
+                    strerror(error));
+    partition->write_position += (uint32_t)bytes.size;
+    segment->end_bytes = segment->placed_bytes = partition->write_position;
+    segment->index.from = segment->end_bytes;
+    atomic_fetch_add(&partition->size_bytes, (int64_t)bytes.size);
+    return 0;
+}
+
+static int replay_batch(struct recovery *recovery, const struct format_unit *unit,
+                        struct slice bytes, uint64_t wall_ms) {
+    struct partition *partition =
+        partition_obtain(&recovery->stream->partitions, unit->stream_id, unit->partition);
+    if (!partition)
+        return DG_ERR_NO_MEMORY;
+    struct reader r = reader_make(bytes.data, bytes.size);
+    struct record_batch batch;
+    if (record_batch_read(&r, true, &batch) < 0 || reader_left(&r) != 0 ||
+        batch.base_offset != partition->next_offset || batch.record_count != unit->record_count)
+        return FAIL(recovery, DG_ERR_CORRUPT,
+                    "the journal's batch for stream %" PRIu64 " partition %" PRIu32
+                    " does not follow offset %" PRId64,
+                    unit->stream_id, unit->partition, partition->next_offset);
+    bool rolls =
+        !partition->write_segment || partition->write_segment->base_offset != unit->segment_base;
+    int err = rolls ? replay_roll(recovery, partition, unit, wall_ms) : 0;
+    if (err < 0)
+        return err;
+    if (partition->write_position != unit->segment_position)
+        return FAIL(recovery, DG_ERR_CORRUPT,
+                    "the journal places stream %" PRIu64 " partition %" PRIu32 " offset %" PRId64
+                    " at %" PRIu32 ", not at the segment's end",
+                    unit->stream_id, unit->partition, batch.base_offset, unit->segment_position);
+    err = replay_write(recovery, partition, bytes);
+    if (err < 0)
+        return err;
+    partition->next_offset += batch.record_count;
+    partition->last_ms = batch.max_timestamp_ms;
+    atomic_store(&partition->exists, true);
+    return 0;
+}
+
+static int replay_mutation(struct stream *stream, uint64_t lsn,
+                           const struct stream_mutation *mutation) {
+    if (mutation->name_space != STATE_LOG_START)
+        return state_apply(&stream->state, lsn, mutation);
+    struct log_start_key key = {0};
+    int64_t start;
+    if (mutation->key.size != LOG_START_KEY_SIZE || mutation->value.size != sizeof(start))
+        return DG_ERR_CORRUPT;
+    memcpy(&key, mutation->key.data, LOG_START_KEY_SIZE);
+    memcpy(&start, mutation->value.data, sizeof(start));
+    struct partition *partition = partition_find(&stream->partitions, key.stream_id, key.partition);
+    if (partition && start > atomic_load(&partition->log_start))
+        atomic_store(&partition->log_start, start);
+    return 0;
+}
+
+static int replay_unit(struct recovery *recovery, struct reader *r, uint64_t lsn,
+                       uint64_t wall_ms) {
+    struct format_unit unit = {0};
+    const uint8_t *at = reader_take(r, sizeof(unit));
+    if (at)
+        memcpy(&unit, at, sizeof(unit));
+    struct slice batch = reader_slice(r, unit.batch_bytes);
+    struct slice mutations = reader_slice(r, unit.mutation_bytes);
+    if (r->failed)
+        return FAIL(recovery, DG_ERR_CORRUPT, "the group at LSN %" PRIu64 " is malformed", lsn);
+    int err = batch.size > 0 ? replay_batch(recovery, &unit, batch, wall_ms) : 0;
+    struct reader m = reader_make(mutations.data, mutations.size);
+    for (uint32_t i = 0; i < unit.mutation_count && err == 0; i++) {
+        struct stream_mutation mutation;
+        err = mutation_read(&m, &mutation);
+        if (err == 0)
+            err = replay_mutation(recovery->stream, lsn, &mutation);
+    }
+    return err;
+}
+
+static int replay_journal(struct recovery *recovery) {
+    struct journal *journal = &recovery->stream->journal;
+    uint64_t lsn = recovery->checkpoint.header.lsn;
+    uint32_t crc = recovery->checkpoint.header.previous_crc;
+    struct journal_group group;
+    int err = 0;
+    while (err == 0 && lsn < recovery->end_lsn) {
+        err = journal_read(journal, lsn, crc, &group);
+        struct reader r = reader_make(group.payload.data, err == 0 ? group.payload.size : 0);
+        for (uint32_t i = 0; err == 0 && i < group.unit_count; i++)
+            err = replay_unit(recovery, &r, group.lsn, group.wall_ms);
+        if (err == 0) {
+            lsn = group.next_lsn;
+            crc = group.crc;
+        }
+    }
+    return err;
+}
+
+/* What readers and the next checkpoint see. */
+static void publish(struct stream *stream, struct partition *partition) {
+    const struct segment *segment = partition->write_segment;
+    partition->applied = (struct partition_applied){
+        .next_offset = partition->next_offset,
+        .last_ms = partition->last_ms,
+        .segment_base = segment ? segment->base_offset : -1,
+        .segment_bytes = partition->write_position,
+        .segment_created_ms = segment ? segment->created_ms : 0,
+    };
+    partition->last_durable_ms = partition->last_ms;
+    partition->log_start_requested = atomic_load(&partition->log_start);
+    atomic_store(&partition->durable_end, partition->next_offset);
+    metric_add(METRIC_STORED_BYTES, atomic_load(&partition->size_bytes));
+}
+
+int recovery_run(struct stream *stream, char *ret_error) {
+    struct recovery recovery = {.stream = stream, .error = ret_error};
+    struct partition *partition, *next;
+    int err = load_checkpoint(&recovery);
+    if (err == 0)
+        err = check_journal(&recovery);
+    HASH_ITER(hh, stream->partitions.partitions, partition, next) {
+        if (err == 0)
+            err = cut_segments(&recovery, partition);
+    }
+    if (err == 0)
+        err = replay_journal(&recovery);
+    if (err == 0) {
+        segment_files_sync(&stream->files);
+        HASH_ITER(hh, stream->partitions.partitions, partition, next) {
+            publish(stream, partition);
+        }
+        stream->journal.head_lsn = recovery.end_lsn;
+        stream->journal.previous_crc = recovery.end_crc;
+        atomic_store(&stream->journal.tail_lsn, recovery.checkpoint.header.lsn);
+        stream->committer.applied_lsn = recovery.end_lsn;
+        stream->committer.applied_crc = recovery.end_crc;
+    }
+    checkpoint_free(&recovery.checkpoint);
+    return err;
+}

@@ -1,0 +1,120 @@
+/*
+ * Retention (protocol clause 12), by whole sealed segments. The new log start is a mutation in the
+ * journal; when it has been applied a checkpoint is taken, and only after that the files go. A
+ * reader of a removed segment keeps its descriptor until it lets go of the extent. A crash in
+ * between leaves files below the log start, which the next checkpoint's pass removes.
+ */
+#include "storage/local/checkpointer.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/metrics.h"
+#include "storage/local/engine.h"
+
+static bool has_expired(const struct stream *stream, const struct segment *segment,
+                        uint64_t bytes_with_it, uint64_t now_ms) {
+    uint64_t bytes_max = atomic_load(&stream->retention_bytes);
+    uint64_t age_max_ms = atomic_load(&stream->retention_ms);
+    bool too_much = bytes_max > 0 && bytes_with_it - segment->end_bytes >= bytes_max;
+    bool too_old =
+        age_max_ms > 0 && now_ms > segment->sealed_ms && now_ms - segment->sealed_ms > age_max_ms;
+    return too_much || too_old;
+}
+
+/* The log start the partition should have. */
+static int64_t wanted_start(struct stream *stream, struct partition *partition, uint64_t now_ms) {
+    pthread_mutex_lock(&partition->mutex);
+    int64_t start = atomic_load(&partition->log_start);
+    uint64_t bytes = (uint64_t)atomic_load(&partition->size_bytes);
+    for (uint32_t i = 0; i + 1 < partition->segment_count; i++) {
+        const struct segment *segment = partition->segments[i];
+        const struct segment *next = partition->segments[i + 1];
+        if (!segment->sealed || !has_expired(stream, segment, bytes, now_ms))
+            break;
+        bytes -= segment->end_bytes;
+        if (next->base_offset > start)
+            start = next->base_offset;
+    }
+    pthread_mutex_unlock(&partition->mutex);
+    return start;
+}
+
+/* Committer's thread: applied; a checkpoint makes the removal possible. */
+static void complete_request(struct unit *unit) {
+    struct stream *stream = unit->context;
+    free(unit->mutations);
+    free(unit);
+    checkpointer_request(&stream->checkpointer);
+}
+
+static void request_start(struct stream *stream, struct partition *partition, int64_t start) {
+    struct log_start_key key = {.stream_id = partition->key.stream_id,
+                                .partition = partition->key.number};
+    struct stream_mutation mutation = {
+        .name_space = STATE_LOG_START,
+        .key = slice_make(&key, LOG_START_KEY_SIZE),
+        .value = slice_make(&start, sizeof(start)),
+    };
+    uint32_t size = mutation_size(&mutation);
+    struct unit *unit = calloc(1, sizeof(*unit));
+    uint8_t *bytes = malloc(size);
+    if (!unit || !bytes) {
+        free(unit);
+        free(bytes);
+        return; /* the next tick tries again */
+    }
+    struct writer w = writer_make(bytes, size);
+    mutation_write(&w, &mutation);
+    unit->context = stream;
+    unit->complete = complete_request;
+    unit->mutations = bytes;
+    unit->mutation_bytes = size;
+    unit->mutation_count = 1;
+    partition->log_start_requested = start;
+    if (!committer_submit(&stream->committer, unit, unit)) {
+        free(bytes);
+        free(unit);
+    }
+}
+
+void retention_request(struct stream *stream, uint64_t now_ms) {
+    struct partition *partition, *next;
+    pthread_rwlock_rdlock(&stream->partitions.lock);
+    HASH_ITER(hh, stream->partitions.partitions, partition, next) {
+        int64_t start = wanted_start(stream, partition, now_ms);
+        if (start > atomic_load(&partition->log_start) && start > partition->log_start_requested)
+            request_start(stream, partition, start);
+    }
+    pthread_rwlock_unlock(&stream->partitions.lock);
+}
+
+/* Takes the oldest segment out of the partition if it lies below the log start on disk and its
+ * successor has been written (so the placer is done with it). */
+static struct segment *take_expired(struct partition *partition) {
+    struct segment *expired = NULL;
+    pthread_mutex_lock(&partition->mutex);
+    if (partition->segment_count > 1 && partition->segments[1]->placed_bytes > 0 &&
+        partition->segments[1]->base_offset <= partition->log_start_checkpointed) {
+        expired = partition->segments[0];
+        partition->segment_count--;
+        memmove(partition->segments, partition->segments + 1,
+                partition->segment_count * sizeof(struct segment *));
+        atomic_fetch_sub(&partition->size_bytes, (int64_t)expired->end_bytes);
+    }
+    pthread_mutex_unlock(&partition->mutex);
+    return expired;
+}
+
+void retention_remove(struct stream *stream) {
+    struct partition *partition, *next;
+    struct segment *segment;
+    pthread_rwlock_rdlock(&stream->partitions.lock);
+    HASH_ITER(hh, stream->partitions.partitions, partition, next) {
+        while ((segment = take_expired(partition))) {
+            metric_add(METRIC_STORED_BYTES, -(int64_t)segment->end_bytes);
+            segment_remove(segment);
+        }
+    }
+    pthread_rwlock_unlock(&stream->partitions.lock);
+}

@@ -1,0 +1,362 @@
+/*
+ * A segment file holds the record batches of one partition, byte for byte as Kafka sends them, from
+ * the base offset in its name on, without gaps:
+ *
+ *     <directory>/<stream id>/<partition>/<20-digit base offset>.log
+ *
+ * Space is reserved beyond the end of the file in extents before a group that needs it is
+ * committed; the file's size is what has been placed. Valid: a run of valid batches with
+ * consecutive offsets. Recovery: the newest segment is cut to the length in the checkpoint, later
+ * ones are removed, and the journal's batches are written again. Nothing before the checkpoint's
+ * length is ever rewritten.
+ */
+#include "storage/local/segment.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/falloc.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/statvfs.h>
+
+#include "common/assert.h"
+#include "common/limits.h"
+#include "common/metrics.h"
+#include "common/sys.h"
+
+enum { EXTENT_MIN_BYTES = 64 * 1024, EXTENT_MAX_BYTES = 8 * 1024 * 1024 };
+
+void segment_files_init(struct segment_files *files, const char *directory) {
+    *files = (struct segment_files){.directory = directory, .open_max = LIMIT_OPEN_SEGMENTS};
+    pthread_mutex_init(&files->mutex, NULL);
+}
+
+void segment_files_free(struct segment_files *files) {
+    pthread_mutex_destroy(&files->mutex);
+}
+
+static void release_hold(struct hold *hold) {
+    segment_unpin((struct segment *)(void *)hold);
+}
+
+struct segment *segment_create(struct segment_files *files, uint64_t stream_id, uint32_t partition,
+                               int64_t base_offset, uint64_t created_ms) {
+    struct segment *segment = calloc(1, sizeof(*segment));
+    if (!segment)
+        return NULL;
+    segment->hold.release = release_hold;
+    segment->files = files;
+    segment->stream_id = stream_id;
+    segment->partition = partition;
+    segment->base_offset = base_offset;
+    segment->created_ms = created_ms;
+    segment->fd = -1;
+    return segment;
+}
+
+/* Depth 0: the store; 1: the stream's directory; 2: the partition's; 3: the file. */
+static void path_at(const struct segment *segment, int depth, char *ret_path, size_t size) {
+    const char *root = segment->files->directory;
+    int length;
+    if (depth == 0)
+        length = snprintf(ret_path, size, "%s", root);
+    else if (depth == 1)
+        length = snprintf(ret_path, size, "%s/%" PRIu64, root, segment->stream_id);
+    else if (depth == 2)
+        length = snprintf(ret_path, size, "%s/%" PRIu64 "/%" PRIu32, root, segment->stream_id,
+                          segment->partition);
+    else
+        length = snprintf(ret_path, size, "%s/%" PRIu64 "/%" PRIu32 "/%020" PRId64 ".log", root,
+                          segment->stream_id, segment->partition, segment->base_offset);
+    dg_assert(length > 0 && (size_t)length < size);
+}
+
+void segment_path(const struct segment *segment, char *ret_path, size_t size) {
+    path_at(segment, 3, ret_path, size);
+}
+
+/* ---- the table of open files: mutex held --------------------------------------------------------
+ */
+
+static void unlink_use(struct segment_files *files, struct segment *segment) {
+    *(segment->newer ? &segment->newer->older : &files->newest) = segment->older;
+    *(segment->older ? &segment->older->newer : &files->oldest) = segment->newer;
+    segment->newer = segment->older = NULL;
+}
+
+static void link_newest(struct segment_files *files, struct segment *segment) {
+    segment->older = files->newest;
+    segment->newer = NULL;
+    *(files->newest ? &files->newest->newer : &files->oldest) = segment;
+    files->newest = segment;
+}
+
+static void close_locked(struct segment_files *files, struct segment *segment) {
+    if (segment->fd < 0)
+        return;
+    unlink_use(files, segment);
+    file_close(segment->fd);
+    segment->fd = -1;
+    files->open_count--;
+}
+
+static void close_unused(struct segment_files *files) {
+    struct segment *segment = files->oldest;
+    while (segment && files->open_count > files->open_max) {
+        struct segment *newer = segment->newer;
+        if (segment->pins == 0)
+            close_locked(files, segment);
+        segment = newer;
+    }
+}
+
+static int open_locked(struct segment_files *files, struct segment *segment, int flags) {
+    if (segment->fd >= 0) {
+        unlink_use(files, segment);
+        link_newest(files, segment);
+        return 0;
+    }
+    char path[STORE_PATH_SIZE];
+    segment_path(segment, path, sizeof(path));
+    int fd = file_open(path, O_RDWR | flags);
+    if (fd < 0)
+        return errno;
+    segment->fd = fd;
+    files->open_count++;
+    link_newest(files, segment);
+    segment->pins++; /* not itself */
+    close_unused(files);
+    segment->pins--;
+    return 0;
+}
+
+static void unpin_locked(struct segment *segment) {
+    dg_assert(segment->pins > 0);
+    segment->pins--;
+    if (segment->pins == 0 && segment->removed)
+        close_locked(segment->files, segment);
+}
+
+/* Frees a removed segment after its last pin; the mutex is not held any more. */
+static void free_if_gone(struct segment *segment, bool gone) {
+    if (!gone)
+        return;
+    index_free(&segment->index);
+    free(segment);
+}
+
+/* ---- files --------------------------------------------------------------------------------------
+ */
+
+void segment_free(struct segment *segment) {
+    if (!segment)
+        return;
+    pthread_mutex_lock(&segment->files->mutex);
+    close_locked(segment->files, segment);
+    pthread_mutex_unlock(&segment->files->mutex);
+    index_free(&segment->index);
+    free(segment);
+}
+
+static int make_directories(const struct segment *segment, char *path, size_t size) {
+    int error = 0;
+    for (int depth = 1; depth <= 2 && error == 0; depth++) {
+        bool created;
+        path_at(segment, depth, path, size);
+        error = file_make_directory(path, &created);
+    }
+    return error;
+}
+
+int segment_create_file(struct segment *segment) {
+    char path[STORE_PATH_SIZE];
+    int error = make_directories(segment, path, sizeof(path));
+    pthread_mutex_lock(&segment->files->mutex);
+    if (error == 0) {
+        segment_path(segment, path, sizeof(path));
+        error = open_locked(segment->files, segment, O_CREAT);
+    }
+    segment->is_new = true;
+    pthread_mutex_unlock(&segment->files->mutex);
+    if (errno_is_no_room(error) || error == EMFILE || error == ENFILE)
+        return DG_ERR_STORAGE_FULL;
+    if (error != 0)
+        storage_die("create", path, error);
+    return 0;
+}
+
+static bool has_room(int fd, uint64_t wanted, uint64_t reserve) {
+    struct statvfs status;
+    if (sys.fstatvfs(fd, &status) != 0)
+        return true; /* fallocate() will tell */
+    uint64_t available = (uint64_t)status.f_bavail * status.f_frsize;
+    return available >= wanted && available - wanted >= reserve;
+}
+
+/* Reserves [from, to) beyond the end of the file. 0 or an errno. */
+static int allocate(int fd, uint64_t from, uint64_t to) {
+    int result;
+    do
+        result = sys.fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)from, (off_t)(to - from));
+    while (result != 0 && errno == EINTR);
+    if (result == 0 || errno == EOPNOTSUPP)
+        return 0; /* without support the check of free space is all there is */
+    return errno;
+}
+
+int segment_reserve(struct segment *segment, uint64_t end_bytes, uint64_t size_max) {
+    if (end_bytes <= segment->allocated_bytes)
+        return 0;
+    uint64_t extent = segment->allocated_bytes; /* double it */
+    if (extent < EXTENT_MIN_BYTES)
+        extent = EXTENT_MIN_BYTES;
+    if (extent > EXTENT_MAX_BYTES)
+        extent = EXTENT_MAX_BYTES;
+    uint64_t to = segment->allocated_bytes + extent;
+    if (to > size_max)
+        to = size_max;
+    if (to < end_bytes)
+        to = end_bytes;
+    int fd = segment_pin(segment);
+    int error = fd < 0 ? errno : 0;
+    if (error == 0 &&
+        !has_room(fd, to - segment->allocated_bytes,
+                  atomic_load_explicit(&segment->files->reserve_bytes, memory_order_relaxed)))
+        error = ENOSPC;
+    if (error == 0)
+        error = allocate(fd, segment->allocated_bytes, to);
+    if (fd >= 0)
+        segment_unpin(segment);
+    if (error == 0) {
+        segment->allocated_bytes = to;
+        return 0;
+    }
+    if (errno_is_no_room(error) || error == EMFILE || error == ENFILE)
+        return DG_ERR_STORAGE_FULL;
+    char path[STORE_PATH_SIZE];
+    segment_path(segment, path, sizeof(path));
+    storage_die("fallocate", path, error);
+}
+
+int segment_pin(struct segment *segment) {
+    pthread_mutex_lock(&segment->files->mutex);
+    int error = open_locked(segment->files, segment, 0);
+    int fd = segment->fd;
+    if (error == 0)
+        segment->pins++;
+    pthread_mutex_unlock(&segment->files->mutex);
+    errno = error;
+    return error == 0 ? fd : -1;
+}
+
+void segment_unpin(struct segment *segment) {
+    struct segment_files *files = segment->files;
+    pthread_mutex_lock(&files->mutex);
+    unpin_locked(segment);
+    close_unused(files);
+    bool gone = segment->removed && segment->pins == 0;
+    pthread_mutex_unlock(&files->mutex);
+    free_if_gone(segment, gone);
+}
+
+void segment_mark_dirty(struct segment *segment) {
+    struct segment_files *files = segment->files;
+    pthread_mutex_lock(&files->mutex);
+    if (!segment->dirty) {
+        segment->dirty = true;
+        segment->pins++;
+        segment->dirty_next = files->dirty;
+        files->dirty = segment;
+    }
+    pthread_mutex_unlock(&files->mutex);
+}
+
+static void sync_new_directories(const struct segment *segment) {
+    char path[STORE_PATH_SIZE];
+    for (int depth = 2; depth >= 0; depth--) {
+        path_at(segment, depth, path, sizeof(path));
+        int error = file_sync_directory(path);
+        if (error)
+            storage_die("fsync", path, error);
+    }
+}
+
+/* The segment was dirty, is out of the list and still pinned by its dirt. */
+static void sync_taken(struct segment *segment, bool is_new) {
+    int error = file_sync_data(segment->fd);
+    if (error) {
+        char path[STORE_PATH_SIZE];
+        segment_path(segment, path, sizeof(path));
+        storage_die("fdatasync", path, error);
+    }
+    if (is_new)
+        sync_new_directories(segment);
+    segment_unpin(segment);
+}
+
+/* Takes a segment out of the dirty list (NULL: the first). */
+static struct segment *take_dirty(struct segment_files *files, struct segment *wanted,
+                                  bool *ret_is_new) {
+    pthread_mutex_lock(&files->mutex);
+    struct segment **link = &files->dirty;
+    while (*link && wanted && *link != wanted)
+        link = &(*link)->dirty_next;
+    struct segment *segment = *link;
+    if (segment) {
+        *link = segment->dirty_next;
+        segment->dirty = false; /* a later write makes it dirty again */
+        *ret_is_new = segment->is_new;
+        segment->is_new = false;
+    }
+    pthread_mutex_unlock(&files->mutex);
+    return segment;
+}
+
+void segment_sync(struct segment *segment) {
+    bool is_new;
+    if (take_dirty(segment->files, segment, &is_new))
+        sync_taken(segment, is_new);
+}
+
+void segment_files_sync(struct segment_files *files) {
+    struct segment *segment;
+    bool is_new;
+    while ((segment = take_dirty(files, NULL, &is_new)))
+        sync_taken(segment, is_new);
+}
+
+bool segment_files_crowded(struct segment_files *files) {
+    pthread_mutex_lock(&files->mutex);
+    bool crowded = files->open_count > files->open_max;
+    pthread_mutex_unlock(&files->mutex);
+    return crowded;
+}
+
+void segment_trim(struct segment *segment, uint32_t size) {
+    int fd = segment_pin(segment);
+    int error = fd < 0 ? errno : 0;
+    if (error == 0 && sys.ftruncate(fd, size) != 0)
+        error = errno;
+    if (error) {
+        char path[STORE_PATH_SIZE];
+        segment_path(segment, path, sizeof(path));
+        storage_die("ftruncate", path, error);
+    }
+    segment_unpin(segment);
+}
+
+void segment_remove(struct segment *segment) {
+    char path[STORE_PATH_SIZE];
+    segment_path(segment, path, sizeof(path));
+    if (sys.unlink(path) != 0 && errno != ENOENT)
+        storage_die("unlink", path, errno);
+    struct segment_files *files = segment->files;
+    pthread_mutex_lock(&files->mutex);
+    segment->removed = true;
+    if (segment->pins == 0)
+        close_locked(files, segment);
+    bool gone = segment->pins == 0;
+    pthread_mutex_unlock(&files->mutex);
+    free_if_gone(segment, gone);
+}

@@ -1,0 +1,87 @@
+/*
+ * Segment files and their descriptors. A segment belongs to its partition; its descriptor to the
+ * table of open files, which closes the least recently used one that nobody has pinned.
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "storage/local/chunk.h"
+#include "storage/local/file.h"
+#include "storage/local/index.h"
+
+struct segment_files;
+
+struct segment {
+    struct hold hold; /* of an extent in the file: a pin */
+    struct segment_files *files;
+    uint64_t stream_id;
+    uint32_t partition;
+    int64_t base_offset;
+    uint64_t created_ms; /* wall clock */
+    /* Committer only. */
+    uint64_t allocated_bytes;
+    /* Partition's mutex. */
+    bool listed; /* in the partition's table: has a durable batch */
+    bool sealed;
+    uint32_t end_bytes;    /* durable */
+    uint32_t placed_bytes; /* in the file */
+    uint64_t sealed_ms;
+    struct index index;
+    /* Mutex of the files. */
+    int fd; /* -1: closed */
+    unsigned pins;
+    bool dirty;  /* written since the last sync; counts as a pin */
+    bool is_new; /* its directory entry is not synced */
+    bool removed;
+    struct segment *newer, *older; /* open files by use */
+    struct segment *dirty_next;
+};
+
+struct segment_files {
+    pthread_mutex_t mutex;
+    const char *directory;
+    struct segment *newest, *oldest;
+    struct segment *dirty;
+    unsigned open_count;
+    unsigned open_max;
+    atomic_ullong reserve_bytes; /* free space of the file system that is not touched */
+};
+
+void segment_files_init(struct segment_files *files, const char *directory);
+void segment_files_free(struct segment_files *files);
+
+/* A segment object, not yet a file. NULL: out of memory. */
+struct segment *segment_create(struct segment_files *files, uint64_t stream_id, uint32_t partition,
+                               int64_t base_offset, uint64_t created_ms);
+/* At the end of the process' use of the store: closes and frees, pinned or not. */
+void segment_free(struct segment *segment);
+
+void segment_path(const struct segment *segment, char *ret_path, size_t size);
+
+/* Creates file and directories. 0, DG_ERR_STORAGE_FULL; other failures end the process. */
+DG_NODISCARD int segment_create_file(struct segment *segment);
+
+/* Makes sure that the file can be written up to end without asking for space. Committer.
+ * DG_ERR_STORAGE_FULL when the file system has no room above the reserve. */
+DG_NODISCARD int segment_reserve(struct segment *segment, uint64_t end_bytes, uint64_t size_max);
+
+/* A descriptor that stays open until segment_unpin(); -1 and errno. */
+int segment_pin(struct segment *segment);
+void segment_unpin(struct segment *segment);
+
+/* Placer: after a write. */
+void segment_mark_dirty(struct segment *segment);
+
+/* Syncs what is dirty, new directories included; ends the process on an error. */
+void segment_sync(struct segment *segment);
+void segment_files_sync(struct segment_files *files);
+bool segment_files_crowded(struct segment_files *files);
+
+/* Placer, after the last batch: gives back what was reserved and not used. */
+void segment_trim(struct segment *segment, uint32_t size);
+
+/* Unlinks the file; the object is freed with its last pin. Already out of the partition. */
+void segment_remove(struct segment *segment);

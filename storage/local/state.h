@@ -1,0 +1,63 @@
+/*
+ * State beside the records: absolute values under (namespace, key), changed by mutations in journal
+ * units and kept in the checkpoint. The newer LSN wins, so replay is idempotent. The map is written
+ * by the committer (recovery before it starts) and read from any thread.
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/err.h"
+#include "common/reader.h"
+#include "common/writer.h"
+
+enum state_namespace {
+    STATE_LOG_START = 1, /* stream id u64, partition u32 -> offset i64; lives in the partition */
+    STATE_QOS2 = 2,      /* identities of MQTT QoS 2 */
+    STATE_CONSUMER = 3,  /* consumer offsets */
+    STATE_SESSION = 4,
+};
+
+/* Key of STATE_LOG_START, without the padding. */
+struct log_start_key {
+    uint64_t stream_id;
+    uint32_t partition;
+};
+enum { LOG_START_KEY_SIZE = 12 };
+
+struct stream_mutation {
+    enum state_namespace name_space;
+    bool is_delete;
+    struct slice key;
+    struct slice value;
+};
+
+struct state_entry;
+
+struct state_map {
+    pthread_mutex_t mutex;
+    struct state_entry *entries;
+    uint64_t bytes; /* of a snapshot */
+    uint32_t count;
+};
+
+void state_map_init(struct state_map *map);
+void state_map_free(struct state_map *map);
+
+/* DG_ERR_NO_MEMORY. */
+DG_NODISCARD int state_apply(struct state_map *map, uint64_t lsn,
+                             const struct stream_mutation *mutation);
+
+/* Copies the value (at most size bytes); *ret_size is its full size. DG_ERR_NOT_FOUND. */
+DG_NODISCARD int state_get(struct state_map *map, enum state_namespace name_space, struct slice key,
+                           uint8_t *ret_value, size_t size, size_t *ret_size);
+
+/* Writes every entry as struct format_state + key + value; the writer has room for map->bytes. */
+void state_write(struct state_map *map, struct writer *w);
+
+/* One struct format_mutation + key + value. The reader fails, DG_ERR_MALFORMED, on bad input. */
+DG_NODISCARD int mutation_read(struct reader *r, struct stream_mutation *ret_mutation);
+uint32_t mutation_size(const struct stream_mutation *mutation);
+void mutation_write(struct writer *w, const struct stream_mutation *mutation);

@@ -1,0 +1,13 @@
+/* The store's directory: lock, format file, creation. Opening thread. */
+#pragma once
+
+#include "storage/local/format.h"
+#include "storage/stream.h"
+
+/* Takes the lock (DG_ERR_BUSY: another process has it), refuses network file systems, creates what
+ * a new store needs, reads the format file. ret_error gets a message for people. */
+DG_NODISCARD int store_open(const struct stream_options *options, int *ret_lock_fd,
+                            struct format_store *ret_store, char *ret_error);
+
+/* Reads and checks the format file only (also for verification). */
+DG_NODISCARD int store_read_format(const char *directory, struct format_store *ret_store);

@@ -1,0 +1,51 @@
+/*
+ * A unit: what a worker hands to the committer, committed as a whole or not at all. Built by its
+ * appender, owned by the committer from submission to completion, then by the appender again. The
+ * batch's chunk passes to the partition's tail when the unit is applied.
+ */
+#pragma once
+
+#include "storage/local/batch.h"
+#include "storage/local/format.h"
+
+struct partition;
+struct segment;
+struct stream_appender;
+
+struct unit {
+    struct unit *next;
+    struct mail mail;
+    struct stream_appender *appender;
+    void *context; /* of complete */
+    void (*complete)(
+        struct unit *unit); /* committer's thread, when err and base_offset are final */
+    uint64_t stream_id;
+    uint32_t partition_number;
+    struct partition *partition; /* NULL: mutations only */
+    struct batch batch;
+    struct stream_ticket *tickets; /* one per record */
+    uint32_t ticket_count;
+    uint32_t ticket_capacity;
+    uint8_t *mutations; /* struct format_mutation + key + value, each */
+    uint32_t mutation_count;
+    uint32_t mutation_bytes;
+    uint32_t mutation_capacity;
+    uint32_t charged_bytes; /* to the appender's budget */
+    /* The committer's decision. */
+    int err;
+    int64_t base_offset;
+    struct segment *segment;
+    uint32_t position;
+};
+
+/* Bytes in a group. */
+static inline uint32_t unit_bytes(const struct unit *unit) {
+    uint32_t batch_bytes = unit->batch.record_count > 0 ? unit->batch.size_bytes : 0;
+    return (uint32_t)sizeof(struct format_unit) + batch_bytes + unit->mutation_bytes;
+}
+
+/* What stays free of a unit for mutations when its batch is full. */
+enum { UNIT_MUTATION_ROOM = 64 * 1024 };
+enum {
+    UNIT_BATCH_MAX = LIMIT_UNIT_BYTES - UNIT_MUTATION_ROOM - (int)sizeof(struct format_unit),
+};

@@ -1,0 +1,131 @@
+/* Warming cold ranges: a few threads that wait for the disk in the workers' place. */
+#include "storage/local/warm.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+
+#include "common/sys.h"
+#include "storage/local/engine.h"
+#include "storage/local/read.h"
+#include "storage/local/watch.h"
+
+enum { WARM_READ_BYTES = 256 * 1024, WARM_MAX_BYTES = 1024 * 1024 };
+
+void warm_pool_init(struct warm_pool *pool) {
+    *pool = (struct warm_pool){0};
+    pthread_mutex_init(&pool->mutex, NULL);
+    pthread_cond_init(&pool->work, NULL);
+    pthread_cond_init(&pool->idle, NULL);
+}
+
+void warm_pool_free(struct warm_pool *pool) {
+    pthread_mutex_destroy(&pool->mutex);
+    pthread_cond_destroy(&pool->work);
+    pthread_cond_destroy(&pool->idle);
+}
+
+bool warm_request(struct warm_pool *pool, const struct warm_job *job) {
+    pthread_mutex_lock(&pool->mutex);
+    bool taken = pool->count < WARM_QUEUE_MAX && !pool->is_stopping;
+    if (taken)
+        pool->jobs[(pool->first + pool->count++) % WARM_QUEUE_MAX] = *job;
+    pthread_mutex_unlock(&pool->mutex);
+    if (taken)
+        pthread_cond_signal(&pool->work);
+    return taken;
+}
+
+static bool is_busy_for(const struct warm_pool *pool, const struct stream_watcher *watcher) {
+    for (unsigned i = 0; i < WARM_THREADS; i++)
+        if (pool->current[i] == watcher)
+            return true;
+    return false;
+}
+
+void warm_forget(struct warm_pool *pool, const struct stream_watcher *watcher) {
+    pthread_mutex_lock(&pool->mutex);
+    unsigned kept = 0;
+    for (unsigned i = 0; i < pool->count; i++) {
+        struct warm_job job = pool->jobs[(pool->first + i) % WARM_QUEUE_MAX];
+        if (job.watch->watcher != watcher)
+            pool->jobs[(pool->first + kept++) % WARM_QUEUE_MAX] = job;
+    }
+    pool->count = kept;
+    while (is_busy_for(pool, watcher))
+        pthread_cond_wait(&pool->idle, &pool->mutex);
+    pthread_mutex_unlock(&pool->mutex);
+}
+
+/* Whatever fails here is reported to the reader that asks again. */
+static void warm(const struct warm_job *job, uint8_t *buffer) {
+    struct file_range range;
+    if (read_locate(job->partition, job->offset, job->size_bytes, true, &range) < 0)
+        return;
+    uint32_t size = range.size_bytes < WARM_MAX_BYTES ? range.size_bytes : WARM_MAX_BYTES;
+    sys.fadvise(range.fd, range.position, size, POSIX_FADV_WILLNEED);
+    for (uint32_t done = 0; done < size; done += WARM_READ_BYTES) {
+        uint32_t step = size - done < WARM_READ_BYTES ? size - done : WARM_READ_BYTES;
+        if (file_read(range.fd, buffer, step, (off_t)range.position + done) < 0)
+            break;
+    }
+    segment_unpin(range.segment);
+}
+
+static unsigned own_slot(struct warm_pool *pool) {
+    pthread_mutex_lock(&pool->mutex);
+    unsigned slot = pool->slots_taken++;
+    pthread_mutex_unlock(&pool->mutex);
+    return slot;
+}
+
+static bool take_job(struct warm_pool *pool, unsigned slot, struct warm_job *ret_job) {
+    pthread_mutex_lock(&pool->mutex);
+    pool->current[slot] = NULL;
+    pthread_cond_broadcast(&pool->idle);
+    while (pool->count == 0 && !pool->is_stopping)
+        pthread_cond_wait(&pool->work, &pool->mutex);
+    bool found = pool->count > 0 && !pool->is_stopping;
+    if (found) {
+        *ret_job = pool->jobs[pool->first];
+        pool->first = (pool->first + 1) % WARM_QUEUE_MAX;
+        pool->count--;
+        pool->current[slot] = ret_job->watch->watcher;
+    }
+    pthread_mutex_unlock(&pool->mutex);
+    return found;
+}
+
+static void *run_warm(void *context) {
+    struct stream *stream = context;
+    struct warm_job job;
+    unsigned slot = own_slot(&stream->warm);
+    uint8_t *buffer = malloc(WARM_READ_BYTES);
+    while (take_job(&stream->warm, slot, &job)) {
+        if (buffer)
+            warm(&job, buffer);
+        watch_fire(job.watch);
+    }
+    free(buffer);
+    return NULL;
+}
+
+int warm_pool_start(struct stream *stream) {
+    struct warm_pool *pool = &stream->warm;
+    for (unsigned i = 0; i < WARM_THREADS; i++) {
+        if (pthread_create(&pool->threads[i], NULL, run_warm, stream) != 0)
+            return DG_ERR_NO_MEMORY;
+        pool->thread_count++;
+    }
+    return 0;
+}
+
+void warm_pool_stop(struct stream *stream) {
+    struct warm_pool *pool = &stream->warm;
+    pthread_mutex_lock(&pool->mutex);
+    pool->is_stopping = true;
+    pthread_cond_broadcast(&pool->work);
+    pthread_mutex_unlock(&pool->mutex);
+    for (unsigned i = 0; i < pool->thread_count; i++)
+        pthread_join(pool->threads[i], NULL);
+    pool->thread_count = 0;
+}
