@@ -131,7 +131,11 @@ void client_connect(struct client *client, struct loopback *loopback,
     setsockopt(pair[0], SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
     evutil_make_socket_nonblocking(pair[1]);
     *client = (struct client){.fd = pair[0]};
-    connection_hand_over(loopback->workers[0], pair[1], listener);
+    struct worker *worker = loopback->workers[0];
+    for (unsigned i = 1; i < loopback->worker_count; i++)
+        if (atomic_load(&loopback->workers[i]->load) < atomic_load(&worker->load))
+            worker = loopback->workers[i];
+    connection_hand_over(worker, pair[1], listener);
 }
 
 bool client_handshake(struct client *client, int version, const char *certificate_path,

@@ -40,7 +40,7 @@ struct client {
     SSL *ssl; /* NULL: plain text */
 };
 
-/* The other end of a socket pair given to workers[0]. */
+/* The other end of a socket pair given to the worker with the fewest connections. */
 void client_connect(struct client *client, struct loopback *loopback,
                     const struct connection_listener *listener);
 /* Handshake of the given TLS version; certificate_path NULL for none. False when it failed. */

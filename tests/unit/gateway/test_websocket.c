@@ -243,8 +243,8 @@ Test(websocket, broken_frames) {
          8, 1002, DG_ERR_PROTOCOL}, /* continues nothing */
         {"\x09\x82\0\0\0\0"
          "ab",
-         8, 1002, DG_ERR_PROTOCOL},                                         /* ping in fragments */
-        {"\x89\xfe\0\x7e\0\0\0\0", 8, 1002, DG_ERR_PROTOCOL},               /* ping of 126 bytes */
+         8, 0, DG_ERR_PROTOCOL}, /* fragmented ping: wslay names no code */
+        {"\x89\xfe\0\x7e\0\0\0\0", 8, 0, DG_ERR_PROTOCOL},                  /* ping of 126 bytes */
         {"\x82\xff\0\0\0\0\x10\0\0\0\0\0\0\0x", 15, 1009, DG_ERR_PROTOCOL}, /* 256 MB */
         {"\x88\x82\0\0\0\0\x03\xe8", 8, 1000, DG_ERR_CLOSED},               /* a polite end */
         {"\x88\x80\0\0\0\0", 6, 0, DG_ERR_CLOSED},                          /* without a code */
