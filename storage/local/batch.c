@@ -6,7 +6,6 @@
 #include "common/assert.h"
 #include "common/crc32c.h"
 #include "common/limits.h"
-#include "common/writer.h"
 #include "storage/record.h"
 
 enum { RECORD_OVERHEAD_MAX = 48 }; /* length, attributes, deltas, three lengths, header count */
@@ -112,25 +111,37 @@ static uint32_t combined_crc(const struct batch *batch) {
     return crc32c_combine(crc, batch->body_crc, batch->size_bytes - RECORD_BATCH_HEADER_SIZE);
 }
 
+static void put_u16(uint8_t *at, uint16_t value) {
+    value = __builtin_bswap16(value);
+    memcpy(at, &value, sizeof(value));
+}
+
+static void put_u32(uint8_t *at, uint32_t value) {
+    value = __builtin_bswap32(value);
+    memcpy(at, &value, sizeof(value));
+}
+
+static void put_u64(uint8_t *at, uint64_t value) {
+    value = __builtin_bswap64(value);
+    memcpy(at, &value, sizeof(value));
+}
+
+/* The table is at the top of record.c. */
 static void write_header(struct batch *batch, int64_t base_offset, uint16_t attributes) {
     uint8_t *header = batch->chunk->data;
-    struct writer w = writer_make(header, RECORD_BATCH_HEADER_SIZE);
-    writer_u64(&w, (uint64_t)base_offset);
-    writer_u32(&w, batch->size_bytes - 12);
-    writer_u32(&w, 0); /* leader epoch */
-    writer_u8(&w, RECORD_MAGIC);
-    writer_u32(&w, 0); /* CRC, below */
-    writer_u16(&w, attributes);
-    writer_u32(&w, batch->record_count - 1);
-    writer_u64(&w, (uint64_t)batch->base_ms);
-    writer_u64(&w, (uint64_t)batch->max_ms);
-    writer_u64(&w, UINT64_MAX); /* producer id, epoch, sequence: none */
-    writer_u16(&w, UINT16_MAX);
-    writer_u32(&w, UINT32_MAX);
-    writer_u32(&w, batch->record_count);
-    dg_assert(!w.failed && w.at == w.end);
-    struct writer crc = writer_make(header + RECORD_CRC_AT, 4);
-    writer_u32(&crc, combined_crc(batch));
+    put_u64(header, (uint64_t)base_offset);
+    put_u32(header + 8, batch->size_bytes - 12);
+    put_u32(header + 12, 0); /* leader epoch */
+    header[16] = RECORD_MAGIC;
+    put_u16(header + RECORD_ATTRIBUTES_AT, attributes);
+    put_u32(header + 23, batch->record_count - 1);
+    put_u64(header + 27, (uint64_t)batch->base_ms);
+    put_u64(header + 35, (uint64_t)batch->max_ms);
+    put_u64(header + 43, UINT64_MAX); /* producer id, epoch, sequence: none */
+    put_u16(header + 51, UINT16_MAX);
+    put_u32(header + 53, UINT32_MAX);
+    put_u32(header + 57, batch->record_count);
+    put_u32(header + RECORD_CRC_AT, combined_crc(batch));
 }
 
 void batch_seal(struct batch *batch) {
@@ -142,8 +153,7 @@ void batch_seal(struct batch *batch) {
 
 void batch_place(struct batch *batch, int64_t base_offset, int64_t last_ms) {
     if (batch->base_ms >= last_ms) {
-        struct writer w = writer_make(batch->chunk->data, 8);
-        writer_u64(&w, (uint64_t)base_offset); /* outside the CRC */
+        put_u64(batch->chunk->data, (uint64_t)base_offset); /* outside the CRC */
         return;
     }
     if (batch->max_ms < last_ms)

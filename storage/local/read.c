@@ -226,7 +226,7 @@ static void choose_end(struct partition *partition, const struct search *search,
 int read_locate(struct partition *partition, int64_t offset, uint32_t max_bytes, bool may_wait,
                 struct file_range *ret_range) {
     struct search search = {0};
-    struct batch_place first;
+    struct batch_place first = {0};
     int err = begin_search(partition, offset, &search);
     if (err == DG_ERR_COLD && may_wait) {
         err = read_build_index(partition, search.segment);
