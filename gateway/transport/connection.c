@@ -215,7 +215,11 @@ static void open_protocol(struct connection *c) {
     connection_count(c->protocol, 1);
 }
 
+/* In a storm of reconnecting devices the others still have their turns: what is over the budget
+ * stays readable and comes up again. */
 static void continue_handshake(struct connection *c) {
+    if (c->worker->connections->handshake_steps++ >= HANDSHAKE_STEPS_PER_TURN)
+        return;
     int result = tls_session_handshake(c);
     if (result == 0)
         return;
@@ -316,6 +320,7 @@ static void end_turn_of(struct connection *c) {
 static void end_turn(void *context) {
     struct connection_pool *pool = context;
     struct connection *list = pool->dirty;
+    pool->handshake_steps = 0;
     pool->dirty = NULL;
     while (list) {
         struct connection *c = list;

@@ -32,6 +32,7 @@ enum {
     CONNECTION_LINGER_MS = 2000,
     CONNECTION_TURN_BYTES = 512 * 1024, /* read or written by one connection per turn */
     CONNECTION_TURN_READS = 4,
+    HANDSHAKE_STEPS_PER_TURN = 32, /* at some 0.2 ms each; acknowledgements must not wait longer */
     OUTPUT_CHUNK_BYTES = 4096,
     OUTPUT_FREE_CHUNKS_MAX = 1024,
     TLS_COPY_BYTES = 64 * 1024,
@@ -44,6 +45,7 @@ struct connection_pool {
     struct connection **slabs;
     unsigned slab_count, live_count;
     unsigned handshakes;          /* TLS, in flight */
+    unsigned handshake_steps;     /* of this turn */
     struct connection *free_list; /* linked by dirty_next */
     struct connection *dirty;
     struct event again_timer, wheel_timer;
