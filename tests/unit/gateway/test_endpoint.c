@@ -396,12 +396,13 @@ Test(endpoint, draining_sends_what_is_acknowledged_first) {
     client_connect(&silent, &server, &listener);
     publish(&client, 1, "x");
     expect_puback(&client, 1);
-    bool idle = false;
-    for (unsigned i = 0; i < 500 && !idle; i++) {
-        loopback_run(server.workers[0], drain, &idle);
+    bool idle[LOOPBACK_WORKERS_MAX] = {false};
+    for (unsigned i = 0; i < 500 && !(idle[0] && idle[1]); i++) {
+        for (unsigned worker = 0; worker < LOOPBACK_WORKERS_MAX; worker++)
+            loopback_run(server.workers[worker], drain, &idle[worker]);
         usleep(2000);
     }
-    cr_assert(idle);
+    cr_assert(idle[0] && idle[1]);
     cr_assert(client_at_end(&client));
     cr_assert(client_at_end(&silent));
     client_close(&client);
