@@ -12,6 +12,7 @@
 
 #include "common/limits.h"
 
+struct partition;
 struct segment;
 struct chunk_pool;
 
@@ -34,6 +35,8 @@ struct chunk {
     uint32_t size_bytes;
     int64_t base_offset;
     int64_t next_offset;
+    struct partition *partition;
+    struct chunk *retained_next; /* placer: placed, kept for readers that are close behind */
 };
 
 enum { CHUNK_CLASS_COUNT = 5 };

@@ -24,6 +24,7 @@ static void partition_free(struct partition *partition) {
     for (uint32_t i = 0; i < partition->segment_count; i++)
         segment_free(partition->segments[i]);
     free(partition->segments);
+    free(partition->tail_block);
     pthread_mutex_destroy(&partition->mutex);
     free(partition);
 }
@@ -54,6 +55,7 @@ static struct partition *partition_create(uint64_t stream_id, uint32_t number) {
     partition->last_ms = INT64_MIN;
     partition->applied.last_ms = INT64_MIN;
     partition->applied.segment_base = -1;
+    partition->tail_block_base = -1;
     pthread_mutex_init(&partition->mutex, NULL);
     return partition;
 }
@@ -172,9 +174,12 @@ static void join_tail(struct partition *partition, struct unit *unit) {
     chunk->size_bytes = unit->batch.size_bytes;
     chunk->base_offset = unit->base_offset;
     chunk->next_offset = unit->base_offset + unit->batch.record_count;
+    chunk->partition = partition;
     chunk->next = NULL;
     *(partition->tail_last ? &partition->tail_last->next : &partition->tail_first) = chunk;
     partition->tail_last = chunk;
+    if (!partition->place_first)
+        partition->place_first = chunk;
     partition->tail_bytes += chunk->size_bytes;
 }
 

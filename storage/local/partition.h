@@ -61,8 +61,11 @@ struct partition {
     struct segment **segments; /* by base offset; the last one is the newest */
     uint32_t segment_count;
     uint32_t segment_capacity;
+    /* The newest batches, oldest first: placed ones that are kept for readers, then from
+     * place_first on those that are not in the file yet. */
     struct chunk *tail_first, *tail_last;
-    uint64_t tail_bytes;
+    struct chunk *place_first;
+    uint64_t tail_bytes; /* not in the file yet */
     struct watch *watches; /* armed */
     int64_t last_durable_ms;
     struct read_hint hints[READ_HINT_COUNT];
@@ -70,6 +73,10 @@ struct partition {
     /* Checkpointer only. */
     int64_t log_start_requested;    /* a mutation is on its way or applied */
     int64_t log_start_checkpointed; /* segments below may be removed */
+    /* Placer only: the segment's last, partly filled block, which is written again when it grows. */
+    uint8_t *tail_block;
+    int64_t tail_block_base;
+    uint32_t tail_block_position;
     /* Placer's mutex. */
     struct partition *place_next;
     bool place_queued;

@@ -7,6 +7,8 @@
 #include "storage/local/placer.h"
 
 #include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #include "common/assert.h"
@@ -16,8 +18,8 @@
 
 enum {
     PLACER_RUN_BYTES = 256 * 1024, /* large enough to write at once */
+    STAGING_BYTES = 2 * 1024 * 1024,
     PLACER_AGE_MS = 100,           /* a small tail waits so long */
-    PLACER_PARTS_MAX = 256,        /* batches in one write */
 };
 
 void placer_init(struct placer *placer) {
@@ -35,6 +37,7 @@ void placer_free(struct placer *placer) {
     pthread_mutex_destroy(&placer->mutex);
     pthread_cond_destroy(&placer->work);
     pthread_cond_destroy(&placer->flushed);
+    free(placer->staging);
 }
 
 static uint64_t backlog(const struct placer *placer) {
@@ -55,8 +58,8 @@ static bool is_crowded(const struct placer *placer) {
 
 struct run {
     struct segment *segment;
-    struct iovec parts[PLACER_PARTS_MAX];
-    int count;
+    struct chunk *first;
+    uint32_t count;
     uint32_t position;
     uint32_t bytes;
     struct segment *before; /* when this is the segment's first run: the one that is complete now */
@@ -68,73 +71,125 @@ static struct segment *segment_before(const struct partition *partition,
                                     : NULL;
 }
 
-/* The oldest batches that lie one behind the other in one segment. */
+/* The oldest unplaced batches that lie one behind the other in one segment. */
 static bool collect_run(struct partition *partition, struct run *run) {
     pthread_mutex_lock(&partition->mutex);
-    struct chunk *chunk = partition->tail_first;
+    struct chunk *chunk = partition->place_first;
+    *run = (struct run){.first = chunk};
     if (chunk) {
         run->segment = chunk->segment;
         run->position = chunk->position;
-        run->count = 0;
-        run->bytes = 0;
+        run->before = chunk->position == 0 ? segment_before(partition, chunk->segment) : NULL;
     }
-    bool found = chunk != NULL;
-    for (; chunk && chunk->segment == run->segment && run->count < PLACER_PARTS_MAX;
-         chunk = chunk->next) {
-        run->parts[run->count++] =
-            (struct iovec){.iov_base = chunk->data, .iov_len = chunk->size_bytes};
+    for (; chunk && chunk->segment == run->segment; chunk = chunk->next) {
+        if (run->bytes + chunk->size_bytes > STAGING_BYTES - 2 * FORMAT_BLOCK)
+            break;
         run->bytes += chunk->size_bytes;
+        run->count++;
     }
-    run->before = found && run->position == 0 ? segment_before(partition, run->segment) : NULL;
     pthread_mutex_unlock(&partition->mutex);
-    return found;
+    dg_assert(!run->first || run->count > 0);
+    return run->first != NULL;
 }
 
-/* The run is in the file: readers go there from now on, its memory goes back. */
-static uint64_t drop_run(struct partition *partition, int count, const struct run *run) {
+/* The bytes before position in its block: remembered, or read back after a restart. */
+static void stage_block_start(const struct partition *partition, const struct run *run,
+                              uint8_t *staging, uint32_t start, uint32_t size) {
+    if (size == 0)
+        return;
+    if (partition->tail_block_base == run->segment->base_offset &&
+        partition->tail_block_position == start) {
+        memcpy(staging, partition->tail_block, size);
+        return;
+    }
+    int fd = segment_pin(run->segment);
+    if (fd < 0 || file_read(fd, staging, size, start) != (ssize_t)size) {
+        char path[STORE_PATH_SIZE];
+        segment_path(run->segment, path, sizeof(path));
+        storage_die("pread", path, fd < 0 ? errno : EIO);
+    }
+    segment_unpin(run->segment);
+}
+
+static void remember_block(struct partition *partition, const struct run *run,
+                           const uint8_t *staging, uint32_t start) {
+    uint32_t end = run->position + run->bytes;
+    uint32_t block = end / FORMAT_BLOCK * FORMAT_BLOCK;
+    partition->tail_block_base = -1;
+    if (block == end)
+        return;
+    if (!partition->tail_block && !(partition->tail_block = malloc(FORMAT_BLOCK)))
+        return; /* it will be read back */
+    memcpy(partition->tail_block, staging + (block - start), FORMAT_BLOCK);
+    partition->tail_block_base = run->segment->base_offset;
+    partition->tail_block_position = block;
+}
+
+static void write_run(struct placer *placer, struct partition *partition, const struct run *run) {
+    uint8_t *staging = placer->staging;
+    uint32_t start = run->position / FORMAT_BLOCK * FORMAT_BLOCK;
+    uint32_t filled = run->position - start;
+    stage_block_start(partition, run, staging, start, filled);
+    const struct chunk *chunk = run->first;
+    for (uint32_t i = 0; i < run->count; i++, chunk = chunk->next) {
+        memcpy(staging + filled, chunk->data, chunk->size_bytes);
+        filled += chunk->size_bytes;
+    }
+    uint32_t size = (filled + FORMAT_BLOCK - 1) / FORMAT_BLOCK * FORMAT_BLOCK;
+    memset(staging + filled, 0, size - filled);
+    segment_write_blocks(run->segment, staging, size, start);
+    remember_block(partition, run, staging, start);
+}
+
+/* Takes the oldest kept batch out of its partition's tail. */
+static void release_oldest(struct placer *placer) {
+    struct chunk *chunk = placer->retained_first;
+    struct partition *partition = chunk->partition;
+    placer->retained_first = chunk->retained_next;
+    if (!placer->retained_first)
+        placer->retained_last = NULL;
+    placer->retained_bytes -= chunk->capacity;
     pthread_mutex_lock(&partition->mutex);
-    struct chunk *first = partition->tail_first, *chunk = first;
-    for (int i = 0; i < count; i++)
-        chunk = chunk->next;
-    partition->tail_first = chunk;
-    if (!chunk)
+    dg_assert(partition->tail_first == chunk && partition->place_first != chunk);
+    partition->tail_first = chunk->next;
+    if (!partition->tail_first)
         partition->tail_last = NULL;
+    pthread_mutex_unlock(&partition->mutex);
+    chunk_release(chunk);
+}
+
+static void retain(struct placer *placer, struct chunk *chunk) {
+    chunk->retained_next = NULL;
+    *(placer->retained_last ? &placer->retained_last->retained_next : &placer->retained_first) =
+        chunk;
+    placer->retained_last = chunk;
+    placer->retained_bytes += chunk->capacity;
+    atomic_fetch_sub_explicit(&placer->backlog_bytes, chunk->capacity, memory_order_relaxed);
+}
+
+/* The run is in the file. */
+static void finish_run(struct placer *placer, struct partition *partition, const struct run *run) {
+    pthread_mutex_lock(&partition->mutex);
+    struct chunk *chunk = run->first;
+    for (uint32_t i = 0; i < run->count; i++, chunk = chunk->next)
+        retain(placer, chunk);
+    partition->place_first = chunk;
     partition->tail_bytes -= run->bytes;
     run->segment->placed_bytes = run->position + run->bytes;
     pthread_mutex_unlock(&partition->mutex);
-    uint64_t capacity = 0;
-    for (int i = 0; i < count; i++) {
-        struct chunk *next = first->next;
-        capacity += first->capacity;
-        chunk_release(first);
-        first = next;
-    }
-    return capacity;
-}
-
-static void write_run(struct run *run) {
-    int fd = segment_pin(run->segment);
-    int error = fd < 0 ? errno : file_write_parts(fd, run->parts, run->count, run->position);
-    if (error) {
-        char path[STORE_PATH_SIZE];
-        segment_path(run->segment, path, sizeof(path));
-        storage_die("pwrite", path, error);
-    }
-    segment_mark_dirty(run->segment);
-    segment_unpin(run->segment);
+    while (placer->retained_bytes > LIMIT_PLACER_RETAINED_BYTES)
+        release_oldest(placer);
 }
 
 static void place_tail(struct stream *stream, struct partition *partition) {
     struct placer *placer = &stream->placer;
     struct run run;
     while (collect_run(partition, &run)) {
-        int count = run.count; /* the parts change while they are written */
         dg_assert(run.position == run.segment->placed_bytes);
         if (run.before) /* not removed: retention waits until its successor has been written */
             segment_trim(run.before, run.before->placed_bytes);
-        write_run(&run);
-        uint64_t capacity = drop_run(partition, count, &run);
-        atomic_fetch_sub_explicit(&placer->backlog_bytes, capacity, memory_order_relaxed);
+        write_run(placer, partition, &run);
+        finish_run(placer, partition, &run);
         metric_add(METRIC_STORED_BYTES, run.bytes);
         if (segment_files_crowded(&stream->files))
             segment_sync(run.segment); /* so that its descriptor can be closed */
@@ -265,6 +320,10 @@ void placer_flush(struct placer *placer) {
 
 int placer_start(struct stream *stream) {
     struct placer *placer = &stream->placer;
+    placer->staging = aligned_alloc(FORMAT_BLOCK, STAGING_BYTES);
+    if (!placer->staging)
+        return DG_ERR_NO_MEMORY;
+    memset(placer->staging, 0, STAGING_BYTES);
     if (pthread_create(&placer->thread, NULL, run_placer, stream) != 0)
         return DG_ERR_NO_MEMORY;
     placer->is_running = true;

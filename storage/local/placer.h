@@ -25,7 +25,11 @@ struct placer {
     bool wants_pass; /* some partition has a large run */
     bool is_stopping;
     uint64_t flush_requested, flush_done;
-    atomic_ullong backlog_bytes; /* chunk capacities of all tails */
+    atomic_ullong backlog_bytes; /* chunk capacities, not in a segment yet */
+    /* Placer's thread only. */
+    uint8_t *staging; /* aligned: what one write takes */
+    struct chunk *retained_first, *retained_last;
+    uint64_t retained_bytes;
 };
 
 void placer_init(struct placer *placer);

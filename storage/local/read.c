@@ -150,8 +150,8 @@ static bool use_hint(const struct partition *partition, const struct segment *se
 
 /* Offset behind the last batch of the segment that is in the file; mutex held. */
 static int64_t placed_next(const struct partition *partition, const struct segment *segment) {
-    if (partition->tail_first && partition->tail_first->segment == segment)
-        return partition->tail_first->base_offset;
+    if (partition->place_first && partition->place_first->segment == segment)
+        return partition->place_first->base_offset;
     for (uint32_t i = partition->segment_count; i > 1; i--)
         if (partition->segments[i - 2] == segment)
             return partition->segments[i - 1]->base_offset;

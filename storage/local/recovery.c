@@ -199,7 +199,6 @@ static int cut_segments(struct recovery *recovery, struct partition *partition) 
     if (err < 0)
         return err;
     segment_trim(newest, newest->end_bytes);
-    segment_mark_dirty(newest);
     for (uint32_t i = 0; i < count && err == 0; i++) {
         if (bases[i] <= newest->base_offset)
             continue;

@@ -5,7 +5,10 @@
  *     <directory>/<stream id>/<partition>/<20-digit base offset>.log
  *
  * Space is reserved beyond the end of the file in extents before a group that needs it is
- * committed; the file's size is what has been placed. Valid: a run of valid batches with
+ * committed; the file's size is what has been placed, rounded up
+ * to a block of 4 KiB while the segment grows: it is written in whole blocks past the page cache, and
+ * the last one is written again, with the same bytes in front, when it fills. A complete segment is
+ * cut to its exact size. Valid: a run of valid batches with
  * consecutive offsets. Recovery: the newest segment is cut to the length in the checkpoint, later
  * ones are removed, and the journal's batches are written again. Nothing before the checkpoint's
  * length is ever rewritten.
@@ -24,6 +27,7 @@
 #include "common/limits.h"
 #include "common/metrics.h"
 #include "common/sys.h"
+#include "storage/local/format.h"
 
 enum { EXTENT_MIN_BYTES = 64 * 1024, EXTENT_MAX_BYTES = 8 * 1024 * 1024 };
 
@@ -51,7 +55,7 @@ struct segment *segment_create(struct segment_files *files, uint64_t stream_id, 
     segment->partition = partition;
     segment->base_offset = base_offset;
     segment->created_ms = created_ms;
-    segment->fd = -1;
+    segment->fd = segment->direct_fd = -1;
     return segment;
 }
 
@@ -97,7 +101,8 @@ static void close_locked(struct segment_files *files, struct segment *segment) {
         return;
     unlink_use(files, segment);
     file_close(segment->fd);
-    segment->fd = -1;
+    file_close(segment->direct_fd);
+    segment->fd = segment->direct_fd = -1;
     files->open_count--;
 }
 
@@ -218,6 +223,7 @@ int segment_reserve(struct segment *segment, uint64_t end_bytes, uint64_t size_m
         to = size_max;
     if (to < end_bytes)
         to = end_bytes;
+    to = (to + FORMAT_BLOCK - 1) / FORMAT_BLOCK * FORMAT_BLOCK;
     int fd = segment_pin(segment);
     int error = fd < 0 ? errno : 0;
     if (error == 0 &&
@@ -258,6 +264,35 @@ void segment_unpin(struct segment *segment) {
     bool gone = segment->removed && segment->pins == 0;
     pthread_mutex_unlock(&files->mutex);
     free_if_gone(segment, gone);
+}
+
+/* Only the placer opens it, and the segment is pinned: closing waits. */
+static int open_direct(struct segment *segment) {
+    char path[STORE_PATH_SIZE];
+    if (segment->direct_fd != -1)
+        return segment->direct_fd;
+    segment_path(segment, path, sizeof(path));
+    int fd = file_open(path, O_WRONLY | O_DIRECT);
+    segment->direct_fd = fd >= 0 ? fd : -2;
+    return segment->direct_fd;
+}
+
+void segment_write_blocks(struct segment *segment, const void *data, uint32_t size,
+                          uint32_t position) {
+    dg_assert(position % FORMAT_BLOCK == 0 && size % FORMAT_BLOCK == 0);
+    int fd = segment_pin(segment);
+    int error = fd < 0 ? errno : 0;
+    if (error == 0) {
+        int direct = open_direct(segment);
+        error = file_write(direct >= 0 ? direct : fd, data, size, position);
+    }
+    if (error) {
+        char path[STORE_PATH_SIZE];
+        segment_path(segment, path, sizeof(path));
+        storage_die("pwrite", path, error);
+    }
+    segment_mark_dirty(segment);
+    segment_unpin(segment);
 }
 
 void segment_mark_dirty(struct segment *segment) {
@@ -343,6 +378,7 @@ void segment_trim(struct segment *segment, uint32_t size) {
         segment_path(segment, path, sizeof(path));
         storage_die("ftruncate", path, error);
     }
+    segment_mark_dirty(segment);
     segment_unpin(segment);
 }
 

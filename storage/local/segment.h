@@ -32,6 +32,7 @@ struct segment {
     struct index index;
     /* Mutex of the files. */
     int fd; /* -1: closed */
+    int direct_fd; /* of the placer: O_DIRECT; -1: not open; -2: not supported here */
     unsigned pins;
     bool dirty;  /* written since the last sync; counts as a pin */
     bool is_new; /* its directory entry is not synced */
@@ -72,7 +73,12 @@ DG_NODISCARD int segment_reserve(struct segment *segment, uint64_t end_bytes, ui
 int segment_pin(struct segment *segment);
 void segment_unpin(struct segment *segment);
 
-/* Placer: after a write. */
+/* Writes whole blocks past the page cache where the file system can; position and size are multiples
+ * of FORMAT_BLOCK, data is aligned to it. Marks the segment dirty. Ends the process on an error. */
+void segment_write_blocks(struct segment *segment, const void *data, uint32_t size,
+                          uint32_t position);
+
+/* After any other write. */
 void segment_mark_dirty(struct segment *segment);
 
 /* Syncs what is dirty, new directories included; ends the process on an error. */
