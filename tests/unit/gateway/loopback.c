@@ -93,14 +93,31 @@ static X509 *make_certificate(EVP_PKEY *key, const char *name, int days) {
     return x;
 }
 
+static void append_issuer(FILE *file, const char *directory, const char *issuer) {
+    char path[512];
+    snprintf(path, sizeof(path), "%s/%s.pem", directory, issuer);
+    FILE *from = fopen(path, "r");
+    X509 *x = from ? PEM_read_X509(from, NULL, NULL, NULL) : NULL;
+    CHECK(x && PEM_write_X509(file, x));
+    X509_free(x);
+    fclose(from);
+}
+
 void loopback_write_certificate(const char *directory, const char *name, int days) {
-    EVP_PKEY *key = EVP_EC_gen("P-256");
+    loopback_write_chain(directory, name, days, false, NULL);
+}
+
+void loopback_write_chain(const char *directory, const char *name, int days, bool rsa,
+                          const char *issuer) {
+    EVP_PKEY *key = rsa ? EVP_RSA_gen(2048) : EVP_EC_gen("P-256");
     CHECK(key);
     X509 *x = make_certificate(key, name, days);
     char path[512];
     snprintf(path, sizeof(path), "%s/%s.pem", directory, name);
     FILE *file = fopen(path, "w");
     CHECK(file && PEM_write_X509(file, x));
+    if (issuer)
+        append_issuer(file, directory, issuer);
     fclose(file);
     snprintf(path, sizeof(path), "%s/%s.key", directory, name);
     file = fopen(path, "w");
@@ -138,18 +155,22 @@ void client_connect(struct client *client, struct loopback *loopback,
     connection_hand_over(worker, pair[1], listener);
 }
 
-bool client_handshake(struct client *client, int version, const char *certificate_path,
-                      const char *key_path) {
+void client_prepare(struct client *client, int version) {
     client->context = SSL_CTX_new(TLS_client_method());
     CHECK(client->context);
     SSL_CTX_set_min_proto_version(client->context, version);
     SSL_CTX_set_max_proto_version(client->context, version);
-    if (certificate_path) {
-        CHECK(SSL_CTX_use_certificate_chain_file(client->context, certificate_path) == 1);
-        CHECK(SSL_CTX_use_PrivateKey_file(client->context, key_path, SSL_FILETYPE_PEM) == 1);
-    }
     client->ssl = SSL_new(client->context);
     CHECK(client->ssl && SSL_set_fd(client->ssl, client->fd) == 1);
+}
+
+bool client_handshake(struct client *client, int version, const char *certificate_path,
+                      const char *key_path) {
+    client_prepare(client, version);
+    if (certificate_path) {
+        CHECK(SSL_use_certificate_chain_file(client->ssl, certificate_path) == 1);
+        CHECK(SSL_use_PrivateKey_file(client->ssl, key_path, SSL_FILETYPE_PEM) == 1);
+    }
     return SSL_connect(client->ssl) == 1;
 }
 
@@ -189,6 +210,8 @@ bool client_at_end(struct client *client) {
 }
 
 void client_close(struct client *client) {
+    if (client->ssl && SSL_is_init_finished(client->ssl))
+        SSL_shutdown(client->ssl); /* or OpenSSL would not resume the session */
     SSL_free(client->ssl);
     SSL_CTX_free(client->context);
     if (client->fd >= 0)

@@ -31,6 +31,9 @@ void loopback_run(struct worker *worker, void (*run)(struct worker *worker, void
 
 /* A fresh P-256 key with a self-signed certificate, as PEM files under `directory`. */
 void loopback_write_certificate(const char *directory, const char *name, int days);
+/* The same with an RSA key, or with issuer's certificate behind the leaf (NULL: self-signed). */
+void loopback_write_chain(const char *directory, const char *name, int days, bool rsa,
+                          const char *issuer);
 /* Reads <directory>/<name>.pem and .key through tls_load(). */
 struct tls_files *loopback_load_tls(const char *directory, const char *name);
 
@@ -43,6 +46,8 @@ struct client {
 /* The other end of a socket pair given to the worker with the fewest connections. */
 void client_connect(struct client *client, struct loopback *loopback,
                     const struct connection_listener *listener);
+/* A TLS client of the given version on the connection, before its handshake. */
+void client_prepare(struct client *client, int version);
 /* Handshake of the given TLS version; certificate_path NULL for none. False when it failed. */
 bool client_handshake(struct client *client, int version, const char *certificate_path,
                       const char *key_path);

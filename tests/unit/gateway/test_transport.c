@@ -8,10 +8,13 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/metrics.h"
+#include "gateway/transport/wheel.h"
 #include "tests/unit/gateway/loopback.h"
 
 enum { FILE_BYTES = 700 * 1000, PAUSE_MS = 200 };
@@ -458,6 +461,134 @@ Test(transport, certificate_files_that_do_not_fit) {
     cr_expect_null(files);
 }
 
+Test(transport, two_chains_side_by_side) {
+    loopback_write_certificate(directory, "ecdsa", 30);
+    loopback_write_chain(directory, "rsa", 20, true, NULL);
+    char paths[4][64], error[TLS_ERROR_SIZE];
+    static const char *const names[] = {"ecdsa.pem", "ecdsa.key", "rsa.pem", "rsa.key"};
+    for (unsigned i = 0; i < 4; i++)
+        snprintf(paths[i], sizeof(paths[i]), "%s/%s", directory, names[i]);
+    const struct config config = {.tls_certificate_file = paths[0],
+                                  .tls_key_file = paths[1],
+                                  .tls_rsa_certificate_file = paths[2],
+                                  .tls_rsa_key_file = paths[3]};
+    struct tls_files *files = NULL;
+    cr_assert_eq(tls_load(&config, &files, error), 0);
+    cr_expect_lt(tls_expiry(files), time(NULL) + 21 * 86400); /* the earlier of the two */
+    cr_assert_eq(tls_install(loopback.workers[0], files), 0);
+    tls_release(files);
+    static const struct {
+        const char *ciphers;
+        int type;
+    } cases[] = {{"ECDHE-ECDSA-AES128-GCM-SHA256", EVP_PKEY_EC},
+                 {"ECDHE-RSA-AES128-GCM-SHA256", EVP_PKEY_RSA},
+                 {"ECDHE-RSA-AES128-SHA", 0},
+                 {"AES128-GCM-SHA256", 0}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct client client;
+        client_connect(&client, &loopback, &secure);
+        client_prepare(&client, TLS1_2_VERSION);
+        SSL_set_cipher_list(client.ssl, cases[i].ciphers);
+        cr_expect_eq(SSL_connect(client.ssl) == 1, cases[i].type != 0, "case %zu", i);
+        X509 *seen = SSL_get0_peer_certificate(client.ssl);
+        cr_expect_eq(seen ? EVP_PKEY_base_id(X509_get0_pubkey(seen)) : 0, cases[i].type);
+        client_close(&client);
+    }
+}
+
+/* A client's chain is there after a resumption too, or there is none. */
+Test(transport, resumption_keeps_what_the_registry_judges) {
+    install_certificate("server");
+    loopback_write_certificate(directory, "issuer", 30);
+    loopback_write_chain(directory, "leaf", 30, false, NULL);
+    loopback_write_chain(directory, "chain", 30, false, "issuer");
+    static const struct {
+        const char *name;
+        bool resumes;
+        const char *expect;
+    } cases[] = {{NULL, true, "-34 "}, {"leaf", true, "0 0 1"}, {"chain", false, "0 "}};
+    for (unsigned v = 1; v < 3; v++)
+        for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+            char certificate[64], key[64], first[64] = "", second[64] = "";
+            snprintf(certificate, sizeof(certificate), "%s/%s.pem", directory, cases[i].name);
+            snprintf(key, sizeof(key), "%s/%s.key", directory, cases[i].name);
+            const char *path = cases[i].name ? certificate : NULL;
+            struct client client;
+            client_connect(&client, &loopback, &secure);
+            cr_assert(client_handshake(&client, VERSIONS[v], path, key));
+            send_text(&client, "certificate\n");
+            client_read(&client, first, 6);
+            SSL_SESSION *session = SSL_get1_session(client.ssl);
+            client_close(&client);
+            client_connect(&client, &loopback, &secure);
+            client_prepare(&client, VERSIONS[v]);
+            if (path) {
+                SSL_use_certificate_chain_file(client.ssl, certificate);
+                SSL_use_PrivateKey_file(client.ssl, key, SSL_FILETYPE_PEM);
+            }
+            SSL_set_session(client.ssl, session);
+            cr_assert_eq(SSL_connect(client.ssl), 1);
+            cr_expect_eq(SSL_session_reused(client.ssl), cases[i].resumes, "%u %zu", v, i);
+            send_text(&client, "certificate\n");
+            client_read(&client, second, 6);
+            cr_expect_str_eq(first, second);
+            cr_expect_eq(strncmp(first, cases[i].expect, strlen(cases[i].expect)), 0, "%s", first);
+            SSL_SESSION_free(session);
+            client_close(&client);
+        }
+}
+
+/* ---- the wheel ---- */
+
+static struct wheel wheel;
+static struct connection timed[3];
+static unsigned expiries[3];
+static uint64_t rearm_ms;
+
+static void on_expired(struct connection *c) {
+    expiries[c - timed]++;
+    wheel_set(&wheel, &timed[2], 0, 0); /* whoever expires takes number 2 off */
+    if (rearm_ms)
+        wheel_set(&wheel, c, rearm_ms, 0);
+}
+
+Test(transport, wheel) {
+    static const struct {
+        uint64_t set_ms, moved_ms; /* 0: not moved */
+        uint64_t rearm_ms;
+        uint64_t quiet_until_ms, by_ms;
+        unsigned times;
+    } cases[] = {
+        {1050, 0, 0, 1049, 1200, 1},
+        {1050, 5000, 0, 4999, 5200, 1},           /* moved later without being touched */
+        {5000, 1050, 0, 1049, 1200, 1},           /* and earlier */
+        {900, 0, 0, 1000, 1200, 1},               /* already past */
+        {1001 + 500000, 0, 0, 501000, 501300, 1}, /* several revolutions */
+        {1050, 0, 1450, 1449, 1600, 2},
+        {1050, 0, 0, 0, 9000000, 1}, /* the loop slept for hours */
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        wheel = (struct wheel){0};
+        memset(timed, 0, sizeof(timed));
+        memset(expiries, 0, sizeof(expiries));
+        rearm_ms = cases[i].rearm_ms;
+        wheel_set(&wheel, &timed[2], cases[i].set_ms, 1000);
+        wheel_set(&wheel, &timed[0], cases[i].set_ms, 1000);
+        wheel_set(&wheel, &timed[1], 400000000, 1000);
+        if (cases[i].moved_ms)
+            wheel_set(&wheel, &timed[0], cases[i].moved_ms, 1000);
+        wheel_set(&wheel, &timed[2], cases[i].moved_ms ? 0 : cases[i].set_ms, 1000);
+        for (uint64_t now = 1000; now <= cases[i].quiet_until_ms; now += 7)
+            wheel_advance(&wheel, now, on_expired);
+        cr_expect_eq(expiries[0], cases[i].times - 1, "case %zu", i);
+        rearm_ms = 0;
+        wheel_advance(&wheel, cases[i].by_ms, on_expired);
+        cr_expect_eq(expiries[0], cases[i].times, "case %zu", i);
+        cr_expect_eq(expiries[1], 0);
+        cr_expect_eq(wheel.count, 1);
+    }
+}
+
 /* ---- listeners ---- */
 
 static int connect_to(uint16_t port) {
@@ -466,6 +597,36 @@ static int connect_to(uint16_t port) {
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     cr_assert_eq(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
     return fd;
+}
+
+/* Without descriptors the peer is told so at once, and accepting resumes later. */
+static void expect_pause(struct event_base *base, struct listener_set *set, uint16_t port) {
+    struct client first = {.fd = connect_to(port)}, second = {.fd = connect_to(port)};
+    struct rlimit before, none;
+    getrlimit(RLIMIT_NOFILE, &before);
+    none = before;
+    int next = dup(0);
+    close(next);
+    none.rlim_cur = (rlim_t)next;
+    setrlimit(RLIMIT_NOFILE, &none);
+    event_base_loop(base, EVLOOP_ONCE);
+    cr_expect(client_at_end(&first));
+    cr_expect_eq(event_base_loop(base, EVLOOP_ONCE | EVLOOP_NONBLOCK), 0);
+    cr_expect_eq(metric_read(METRIC_CONNECTIONS_REFUSED), 1);
+    setrlimit(RLIMIT_NOFILE, &before);
+    event_base_loop(base, EVLOOP_ONCE); /* the pause ends */
+    event_base_loop(base, EVLOOP_ONCE);
+    send_text(&second, "echo again\n");
+    expect_text(&second, "again\n");
+    client_close(&first);
+    client_close(&second);
+}
+
+static void describe_peer(struct worker *worker, void *context) {
+    struct connection *c = connection_find(worker, atomic_load(&last_id));
+    connection_format_peer(c, context);
+    cr_expect(connection_peer_is_loopback(c));
+    cr_expect_not(connection_is_encrypted(c));
 }
 
 Test(transport, listening) {
@@ -490,6 +651,10 @@ Test(transport, listening) {
     event_base_loop(base, EVLOOP_ONCE);
     send_text(&client, "echo hello\n");
     expect_text(&client, "hello\n");
+    char peer[CONNECTION_PEER_TEXT_SIZE] = "";
+    loopback_run(loopback.workers[0], describe_peer, peer);
+    cr_expect_eq(strncmp(peer, "127.0.0.1:", 10), 0);
+    expect_pause(base, set, port);
     listener_set_close(set);
     client_close(&client);
     listener_set_free(set);
