@@ -52,35 +52,6 @@ int file_write(int fd, const void *data, size_t size, off_t position) {
     return 0;
 }
 
-/* Steps over what was written; returns how many whole parts are done. */
-static int skip_parts(struct iovec *parts, int count, size_t written) {
-    int done = 0;
-    while (done < count && written >= parts[done].iov_len) {
-        written -= parts[done].iov_len;
-        done++;
-    }
-    if (done < count && written > 0) {
-        parts[done].iov_base = (uint8_t *)parts[done].iov_base + written;
-        parts[done].iov_len -= written;
-    }
-    return done;
-}
-
-int file_write_parts(int fd, struct iovec *parts, int count, off_t position) {
-    while (count > 0) {
-        ssize_t written = sys.pwritev(fd, parts, count, position);
-        if (written < 0 && errno == EINTR)
-            continue;
-        if (written <= 0)
-            return written < 0 ? errno : EIO;
-        position += written;
-        int done = skip_parts(parts, count, (size_t)written);
-        parts += done;
-        count -= done;
-    }
-    return 0;
-}
-
 ssize_t file_read(int fd, void *ret_data, size_t size, off_t position) {
     uint8_t *at = ret_data;
     size_t got = 0;

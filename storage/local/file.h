@@ -9,7 +9,6 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
-#include <sys/uio.h>
 
 #include "common/err.h"
 
@@ -24,8 +23,6 @@ void file_close(int fd);
 
 /* Writes all of it at position; short writes and EINTR go on. 0, or an errno. */
 int file_write(int fd, const void *data, size_t size, off_t position);
-/* The same for parts; they are changed. */
-int file_write_parts(int fd, struct iovec *parts, int count, off_t position);
 
 /* Reads size bytes or up to the end of the file. The count, or -1 and errno. */
 ssize_t file_read(int fd, void *ret_data, size_t size, off_t position);

@@ -80,8 +80,8 @@ static int open_file(struct journal *journal) {
     return (uint64_t)status.st_size == journal->size_bytes ? 0 : DG_ERR_CORRUPT;
 }
 
-int journal_open(struct journal *journal, const char *directory, uint64_t size_bytes,
-                 const uint8_t *secret) {
+static int prepare(struct journal *journal, const char *directory, uint64_t size_bytes,
+                   const uint8_t *secret) {
     *journal = (struct journal){.fd = -1, .size_bytes = size_bytes};
     snprintf(journal->path, sizeof(journal->path), "%s/journal", directory);
     memcpy(journal->secret, secret, FORMAT_SECRET_SIZE);
@@ -89,7 +89,22 @@ int journal_open(struct journal *journal, const char *directory, uint64_t size_b
     if (!journal->buffer)
         return DG_ERR_NO_MEMORY;
     memset(journal->buffer, 0, LIMIT_GROUP_BYTES);
-    return open_file(journal);
+    return 0;
+}
+
+int journal_open(struct journal *journal, const char *directory, uint64_t size_bytes,
+                 const uint8_t *secret) {
+    int err = prepare(journal, directory, size_bytes, secret);
+    return err < 0 ? err : open_file(journal);
+}
+
+int journal_open_for_reading(struct journal *journal, const char *directory, uint64_t size_bytes,
+                             const uint8_t *secret) {
+    int err = prepare(journal, directory, size_bytes, secret);
+    if (err < 0)
+        return err;
+    journal->fd = file_open(journal->path, O_RDONLY);
+    return journal->fd >= 0 ? 0 : DG_ERR_IO;
 }
 
 void journal_close(struct journal *journal) {

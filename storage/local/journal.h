@@ -32,6 +32,9 @@ int journal_create(const char *directory, uint64_t size_bytes);
 
 DG_NODISCARD int journal_open(struct journal *journal, const char *directory, uint64_t size_bytes,
                               const uint8_t *secret);
+/* For verification: nothing is synced or written. */
+DG_NODISCARD int journal_open_for_reading(struct journal *journal, const char *directory,
+                                          uint64_t size_bytes, const uint8_t *secret);
 void journal_close(struct journal *journal);
 
 /* The most one group may take in this journal. */

@@ -65,7 +65,7 @@ struct partition {
      * place_first on those that are not in the file yet. */
     struct chunk *tail_first, *tail_last;
     struct chunk *place_first;
-    uint64_t tail_bytes; /* not in the file yet */
+    uint64_t tail_bytes;   /* not in the file yet */
     struct watch *watches; /* armed */
     int64_t last_durable_ms;
     struct read_hint hints[READ_HINT_COUNT];
@@ -73,7 +73,8 @@ struct partition {
     /* Checkpointer only. */
     int64_t log_start_requested;    /* a mutation is on its way or applied */
     int64_t log_start_checkpointed; /* segments below may be removed */
-    /* Placer only: the segment's last, partly filled block, which is written again when it grows. */
+    /* Placer only: the segment's last, partly filled block, which is written again when it grows.
+     */
     uint8_t *tail_block;
     int64_t tail_block_base;
     uint32_t tail_block_position;

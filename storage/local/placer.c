@@ -19,7 +19,7 @@
 enum {
     PLACER_RUN_BYTES = 256 * 1024, /* large enough to write at once */
     STAGING_BYTES = 2 * 1024 * 1024,
-    PLACER_AGE_MS = 100,           /* a small tail waits so long */
+    PLACER_AGE_MS = 500, /* a small tail waits so long */
 };
 
 void placer_init(struct placer *placer) {

@@ -11,7 +11,6 @@
  */
 #include "storage/local/recovery.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -24,6 +23,7 @@
 #include "common/sys.h"
 #include "storage/local/checkpoint.h"
 #include "storage/local/engine.h"
+#include "storage/local/scan.h"
 #include "storage/record.h"
 
 struct recovery {
@@ -66,39 +66,15 @@ static int check_journal(struct recovery *recovery) {
                 lsn % journal->size_bytes, lsn, later);
 }
 
-static int64_t parse_name(const char *name) {
-    char *end;
-    if (strlen(name) != 24 || strcmp(name + 20, ".log") != 0)
-        return -1;
-    errno = 0;
-    long long base = strtoll(name, &end, 10);
-    return errno == 0 && end == name + 20 && base >= 0 ? base : -1;
-}
-
-/* Base offsets of a partition's segment files, ascending; the caller frees. */
 static int list_files(struct recovery *recovery, const struct format_partition *row,
                       int64_t **ret_bases, uint32_t *ret_count) {
     char path[STORE_PATH_SIZE];
     snprintf(path, sizeof(path), "%s/%" PRIu64 "/%" PRIu32, recovery->stream->directory,
              row->stream_id, row->partition);
-    struct dirent **entries = NULL;
-    int count = scandir(path, &entries, NULL, alphasort);
-    if (count < 0)
+    int err = scan_directory(path, ret_bases, ret_count);
+    if (err == DG_ERR_IO)
         return FAIL(recovery, DG_ERR_CORRUPT, "%.300s: %s", path, strerror(errno));
-    int64_t *bases = calloc((size_t)count + 1, sizeof(*bases));
-    uint32_t found = 0;
-    for (int i = 0; i < count; i++) {
-        int64_t base = parse_name(entries[i]->d_name);
-        if (bases && base >= 0)
-            bases[found++] = base;
-        free(entries[i]);
-    }
-    free(entries);
-    if (!bases)
-        return DG_ERR_NO_MEMORY;
-    *ret_bases = bases;
-    *ret_count = found;
-    return 0;
+    return err;
 }
 
 /* A segment that the checkpoint knows: its length and when it was last written. */

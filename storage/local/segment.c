@@ -6,12 +6,12 @@
  *
  * Space is reserved beyond the end of the file in extents before a group that needs it is
  * committed; the file's size is what has been placed, rounded up
- * to a block of 4 KiB while the segment grows: it is written in whole blocks past the page cache, and
- * the last one is written again, with the same bytes in front, when it fills. A complete segment is
- * cut to its exact size. Valid: a run of valid batches with
- * consecutive offsets. Recovery: the newest segment is cut to the length in the checkpoint, later
- * ones are removed, and the journal's batches are written again. Nothing before the checkpoint's
- * length is ever rewritten.
+ * to a block of 4 KiB while the segment grows: it is written in whole blocks past the page cache,
+ * and the last one is written again, with the same bytes in front, when it fills. A complete
+ * segment is cut to its exact size. Valid: a run of valid batches with consecutive offsets.
+ * Recovery: the newest segment is cut to the length in the checkpoint, later ones are removed, and
+ * the journal's batches are written again. Nothing before the checkpoint's length is ever
+ * rewritten.
  */
 #include "storage/local/segment.h"
 

@@ -31,7 +31,7 @@ struct segment {
     uint64_t sealed_ms;
     struct index index;
     /* Mutex of the files. */
-    int fd; /* -1: closed */
+    int fd;        /* -1: closed */
     int direct_fd; /* of the placer: O_DIRECT; -1: not open; -2: not supported here */
     unsigned pins;
     bool dirty;  /* written since the last sync; counts as a pin */
@@ -73,8 +73,9 @@ DG_NODISCARD int segment_reserve(struct segment *segment, uint64_t end_bytes, ui
 int segment_pin(struct segment *segment);
 void segment_unpin(struct segment *segment);
 
-/* Writes whole blocks past the page cache where the file system can; position and size are multiples
- * of FORMAT_BLOCK, data is aligned to it. Marks the segment dirty. Ends the process on an error. */
+/* Writes whole blocks past the page cache where the file system can; position and size are
+ * multiples of FORMAT_BLOCK, data is aligned to it. Marks the segment dirty. Ends the process on an
+ * error. */
 void segment_write_blocks(struct segment *segment, const void *data, uint32_t size,
                           uint32_t position);
 
