@@ -113,6 +113,7 @@ static void *run(void *context) {
     if (worker->connections)
         connection_pool_close_all(worker, DG_ERR_SHUTTING_DOWN);
     end_turn(worker);
+    end_turn(worker); /* hands on what closed() callbacks appended to the stream */
     return NULL;
 }
 

@@ -482,7 +482,7 @@ void connection_resume(struct connection *c) {
     if (connection_has(c, CONNECTION_CLOSING))
         return;
     connection_arm(c, true, connection_has(c, CONNECTION_WRITE_ARMED));
-    if (c->input || (c->tls && tls_session_has_pending(c))) {
+    if (c->input || c->tls) { /* TLS: bytes or an end that OpenSSL has seen already */
         connection_set(c, CONNECTION_AGAIN);
         connection_mark_dirty(c);
     }

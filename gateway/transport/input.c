@@ -14,6 +14,7 @@
 enum {
     REST_COPIED_BYTES_MAX = 16 * 1024, /* longer rests are not copied to the read buffer again */
     REST_GROW_BYTES = 64 * 1024,
+    SHORT_RECORD_BYTES = 8 * 1024,
 };
 
 void connection_free_input(struct connection *c) {
@@ -40,13 +41,6 @@ static ssize_t socket_read(struct connection *c, uint8_t *data, size_t size) {
         if (errno != EINTR)
             return DG_ERR_CLOSED;
     }
-}
-
-ssize_t transport_read(struct connection *c, uint8_t *data, size_t size) {
-    ssize_t count = c->tls ? tls_session_read(c, data, size) : socket_read(c, data, size);
-    if (count > 0)
-        metric_add(METRIC_RECEIVED_BYTES, count);
-    return count;
 }
 
 static bool may_offer(const struct connection *c) {
@@ -137,20 +131,41 @@ static size_t read_allowance(const struct connection *c, size_t room) {
     return left < room ? left : room;
 }
 
-/* TLS hands out a record at a time; several are gathered so that the protocol sees one run. */
-static ssize_t read_run(struct connection *c, uint8_t *data, size_t size) {
+/* The next turn reads on, whatever epoll says. */
+static void read_again(struct connection *c) {
+    connection_set(c, CONNECTION_AGAIN);
+    connection_mark_dirty(c);
+}
+
+/* TLS hands out a record at a time; several are gathered so that the protocol sees one run. After a
+ * short record with nothing behind it epoll knows better than one more read. What epoll cannot see
+ * is left to the next turn: records inside OpenSSL, and an end of the stream behind these bytes. */
+static ssize_t read_encrypted_run(struct connection *c, uint8_t *data, size_t size) {
     size_t total = 0;
+    bool pending = true;
     while (total < size) {
-        ssize_t count = transport_read(c, data + total, size - total);
-        if (count < 0 && total == 0)
+        ssize_t count = tls_session_read(c, data + total, size - total);
+        if (count <= 0 && total == 0)
             return count;
+        if (count < 0)
+            read_again(c);
+        pending = count > 0 && tls_session_has_pending(c);
         if (count <= 0)
-            break; /* an end of the stream is found again by the next read */
+            break;
         total += (size_t)count;
-        if (!c->tls)
+        if (!pending && count < SHORT_RECORD_BYTES)
             break;
     }
+    if (total == size && pending)
+        read_again(c);
     return (ssize_t)total;
+}
+
+static ssize_t read_run(struct connection *c, uint8_t *data, size_t size) {
+    ssize_t count = c->tls ? read_encrypted_run(c, data, size) : socket_read(c, data, size);
+    if (count > 0)
+        metric_add(METRIC_RECEIVED_BYTES, count);
+    return count;
 }
 
 static ssize_t read_websocket(struct connection *c) {
@@ -205,25 +220,17 @@ static void end_of_input(struct connection *c, int err) {
     connection_close(c, err);
 }
 
-/* A bounded number of reads, then the others have their turn. A plain socket tells epoll that there
- * is more; what waits inside TLS needs the again timer. */
+/* A bounded number of reads, then the others have their turn. */
 static void read_some(struct connection *c) {
     size_t total = 0;
-    for (unsigned reads = 0; may_offer(c); reads++) {
-        if (reads == CONNECTION_TURN_READS || total >= CONNECTION_TURN_BYTES) {
-            if (c->tls && tls_session_has_pending(c)) {
-                connection_set(c, CONNECTION_AGAIN);
-                connection_mark_dirty(c);
-            }
-            return;
-        }
+    for (unsigned reads = 0; reads < CONNECTION_TURN_READS && may_offer(c); reads++) {
         ssize_t count = read_once(c);
         if (count < 0)
             end_of_input(c, (int)count);
         if (count <= 0)
             return;
         total += (size_t)count;
-        if (!c->tls && (size_t)count < LIMIT_READ_BUFFER_BYTES / 2)
+        if ((size_t)count < LIMIT_READ_BUFFER_BYTES / 2 || total >= CONNECTION_TURN_BYTES)
             return; /* drained, most likely; epoll knows better than one more read */
     }
 }

@@ -82,8 +82,6 @@ void connection_count(const struct connection_protocol *protocol, int amount);
 void connection_receive(struct connection *c);
 /* Frees the kept rest. */
 void connection_free_input(struct connection *c);
-/* Reads from TLS or the socket. */
-ssize_t transport_read(struct connection *c, uint8_t *data, size_t size);
 
 /* ---- output.c ---- */
 /* Sends what the kernel takes. 1: all gone; 0: some is left (events armed, or dirty again for

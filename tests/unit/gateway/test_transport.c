@@ -96,6 +96,8 @@ static ssize_t do_word(struct connection *c, const char *word, size_t size) {
         write_many(c, 900 * 1000);
     else if (strncmp(word, "toomuch\n", size) == 0)
         write_many(c, 2 * LIMIT_OUTPUT_BYTES);
+    else if (strncmp(word, "raise\n", size) == 0)
+        c->input_limit_bytes = 256 * 1024;
     else if (strncmp(word, "deadline\n", size) == 0)
         connection_set_deadline(c, now_ms(c) + PAUSE_MS);
     else if (strncmp(word, "certificate\n", size) == 0)
@@ -241,6 +243,41 @@ Test(transport, conversations_in_plain_text_and_tls) {
         client_close(&client);
         wait_for(&closed, (int)v + 1);
         cr_expect_eq(atomic_load(&last_error), DG_ERR_CLOSED);
+    }
+}
+
+/* close_notify in one flight with the last bytes, the socket left open. */
+Test(transport, an_end_inside_tls_is_found) {
+    install_certificate("server");
+    for (unsigned v = 1; v < 3; v++)
+        for (int paused = 0; paused < 2; paused++) {
+            int before = atomic_load(&closed);
+            struct client client;
+            connect_with(&client, VERSIONS[v]);
+            send_text(&client, paused ? "pause\necho a\n" : "echo a\n");
+            SSL_shutdown(client.ssl);
+            wait_for(&closed, before + 1);
+            cr_expect_eq(atomic_load(&last_error), DG_ERR_CLOSED);
+            client_close(&client);
+        }
+}
+
+/* Many records at once, more than one turn may read. */
+Test(transport, a_flood_inside_tls_is_read_to_its_end) {
+    install_certificate("server");
+    static char lines[2 * 1000 * 1000];
+    for (size_t at = 0; at < sizeof(lines); at += 1000) {
+        memset(lines + at, 'n', 999);
+        lines[at + 999] = '\n';
+    }
+    for (unsigned v = 0; v < 3; v++) {
+        struct client client;
+        connect_with(&client, VERSIONS[v]);
+        send_text(&client, "raise\n");
+        client_send(&client, lines, sizeof(lines));
+        send_text(&client, "echo done\n");
+        expect_text(&client, "done\n");
+        client_close(&client);
     }
 }
 
