@@ -16,8 +16,7 @@ void mqtt_set_time(struct mqtt_worker *mqtt) {
     mqtt->shared.config = atomic_load_explicit(&mqtt->worker->config, memory_order_acquire);
 }
 
-/* ---- connections
- * ---------------------------------------------------------------------------------- */
+/* ---- connections ---- */
 
 static int on_open(struct connection *c) {
     struct mqtt_worker *mqtt = mqtt_of(c->worker);
@@ -72,8 +71,7 @@ const struct connection_protocol mqtt_protocol = {
     .closed = on_closed,
 };
 
-/* ---- the stream
- * ----------------------------------------------------------------------------------- */
+/* ---- the stream ---- */
 
 static void on_done(void *context, const struct stream_ticket *ticket, int err, int64_t offset) {
     struct mqtt_worker *mqtt = context;
@@ -96,8 +94,7 @@ static void on_ready(void *context) {
     }
 }
 
-/* ---- life
- * ----------------------------------------------------------------------------------------- */
+/* ---- life ---- */
 
 static void end_turn(void *context) {
     struct mqtt_worker *mqtt = context;

@@ -12,8 +12,7 @@ static struct mqtt_worker *worker_of(const struct session *session) {
     return session->shared->context;
 }
 
-/* ---- addresses
- * ------------------------------------------------------------------------------------ */
+/* ---- addresses ---- */
 
 static void format_address(const struct in6_addr *address, uint16_t port, char *ret_text) {
     char host[INET6_ADDRSTRLEN] = "";
@@ -33,8 +32,7 @@ static void effect_format_peer(struct session *session, char *ret_text) {
         format_address(&c->peer_address, c->peer_port, ret_text);
 }
 
-/* ---- output
- * --------------------------------------------------------------------------------------- */
+/* ---- output ---- */
 
 void mqtt_flush(struct mqtt_worker *mqtt) {
     if (mqtt->out_connection && mqtt->out_size > 0)
@@ -59,8 +57,7 @@ static void effect_send(struct session *session, const void *data, size_t size) 
     mqtt->out_size += size;
 }
 
-/* ---- logging in
- * ----------------------------------------------------------------------------------- */
+/* ---- logging in ---- */
 
 /* Names the device that was claimed, which the session never learns. */
 static void log_refused_login(struct session *session, const struct registry_login *login) {
@@ -112,8 +109,7 @@ static int effect_login(struct session *session, const struct session_login *log
     return err;
 }
 
-/* ---- one connection per device
- * -------------------------------------------------------------------- */
+/* ---- one connection per device ---- */
 
 static int effect_claim(struct session *session) {
     struct mqtt_worker *mqtt = worker_of(session);
@@ -157,8 +153,7 @@ void mqtt_on_evict(void *context, uint64_t owner, const struct in6_addr *peer_ad
     session_stop(session, DG_ERR_TAKEN_OVER, NULL);
 }
 
-/* ---- events
- * --------------------------------------------------------------------------------------- */
+/* ---- events ---- */
 
 static int effect_append(struct session *session, const struct device_event *event, uint64_t tag) {
     struct mqtt_worker *mqtt = worker_of(session);
@@ -177,8 +172,7 @@ static int effect_append(struct session *session, const struct device_event *eve
     return err;
 }
 
-/* ---- the connection
- * ------------------------------------------------------------------------------- */
+/* ---- the connection ---- */
 
 static void effect_pause(struct session *session) {
     connection_pause(session->link);

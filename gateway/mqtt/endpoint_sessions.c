@@ -7,8 +7,7 @@
 
 enum { SLOTS_FIRST = 64 };
 
-/* ---- by id
- * ---------------------------------------------------------------------------------------- */
+/* ---- by id ---- */
 
 static int grow_slots(struct mqtt_worker *mqtt) {
     uint32_t count = mqtt->slot_count ? mqtt->slot_count * 2 : SLOTS_FIRST;
@@ -59,8 +58,7 @@ static void free_slot(struct mqtt_worker *mqtt, uint64_t id) {
     mqtt->session_count--;
 }
 
-/* ---- by device
- * ------------------------------------------------------------------------------------ */
+/* ---- by device ---- */
 
 int mqtt_session_index(struct mqtt_worker *mqtt, struct session *session) {
     uint64_t first = 0;
@@ -90,8 +88,7 @@ static void unindex(struct mqtt_worker *mqtt, struct session *session) {
         device_map_remove(&mqtt->by_device, session->device_key);
 }
 
-/* ---- the end
- * -------------------------------------------------------------------------------------- */
+/* ---- the end ---- */
 
 void mqtt_session_bury(struct mqtt_worker *mqtt, struct session *session) {
     unindex(mqtt, session);
@@ -127,8 +124,7 @@ void mqtt_sessions_free(struct mqtt_worker *mqtt) {
     device_map_free(&mqtt->by_device);
 }
 
-/* ---- walks
- * ---------------------------------------------------------------------------------------- */
+/* ---- walks ---- */
 
 static void revoke_one(struct session *session, const struct registry_revocation *revocation) {
     if (!session_is_revoked(session, revocation))

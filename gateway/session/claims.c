@@ -63,8 +63,7 @@ static void claim_send(struct claims *claims, struct claim *claim, unsigned work
     mailbox_post(&claims->workers[worker]->mailbox, &claim->mail);
 }
 
-/* ---- at home
- * -------------------------------------------------------------------------------------- */
+/* ---- at home ---- */
 
 static void claim_answer(struct claims *claims, struct claim *claim, int err) {
     claim->err = (int8_t)err;
@@ -137,8 +136,7 @@ static void home_release(struct claims *claims, struct claim *claim) {
     claim_answer(claims, next, 0);
 }
 
-/* ---- on every worker
- * ------------------------------------------------------------------------------ */
+/* ---- on every worker ---- */
 
 static void worker_settled(struct claims *claims, struct claim *claim) {
     uint64_t owner = claim->owner;
@@ -190,8 +188,7 @@ void claims_release(struct worker *worker, struct claim *claim) {
     claim_send(claims, claim, claims_home(claim->device_key, claims->worker_count), CLAIM_RELEASE);
 }
 
-/* ---- life
- * ----------------------------------------------------------------------------------------- */
+/* ---- life ---- */
 
 static int claims_create(struct worker *worker, struct claims **ret_claims) {
     if (!worker->slots[WORKER_SLOT_CLAIMS])

@@ -28,8 +28,7 @@ static session_handler *const handlers[SESSION_STATE_COUNT][MQTT_AUTH + 1] = {
         },
 };
 
-/* ---- shared part
- * ---------------------------------------------------------------------------------- */
+/* ---- shared part ---- */
 
 void session_shared_init(struct session_shared *shared, const struct session_effects *effects,
                          const struct config *config, const char *prefix) {
@@ -51,8 +50,7 @@ void session_shared_free(struct session_shared *shared) {
     device_map_free(&shared->tenants);
 }
 
-/* ---- life
- * ----------------------------------------------------------------------------------------- */
+/* ---- life ---- */
 
 void session_init(struct session *session, struct session_shared *shared, uint64_t id,
                   bool passwords_allowed) {
@@ -95,8 +93,7 @@ void session_source(const struct session *session, struct event_source *ret_sour
     };
 }
 
-/* ---- small effects
- * -------------------------------------------------------------------------------- */
+/* ---- small effects ---- */
 
 bool session_send(struct session *session, const struct writer *w) {
     if (w->failed || writer_size(w) > session->peer_packet_bytes)
@@ -128,8 +125,7 @@ int session_append(struct session *session, const struct device_event *event, ui
     return err;
 }
 
-/* ---- bytes
- * ---------------------------------------------------------------------------------------- */
+/* ---- bytes ---- */
 
 static void handle_packet(struct session *session, uint8_t first_byte, struct slice body) {
     session_handler *handler = handlers[session->state][first_byte >> 4];
@@ -196,8 +192,7 @@ size_t session_receive(struct session *session, const uint8_t *data, size_t size
     return session->state == SESSION_CLOSED ? size : used;
 }
 
-/* ---- packets without a file of their own
- * ---------------------------------------------------------- */
+/* ---- packets without a file of their own ---- */
 
 static void on_pingreq(struct session *session, const struct mqtt_packet *packet) {
     uint8_t bytes[8];
@@ -238,8 +233,7 @@ static void on_auth(struct session *session, const struct mqtt_packet *packet) {
     session_fault(session, DG_ERR_BAD_AUTH_METHOD, "MQTT5 4.12.0-7", "AUTH without a method");
 }
 
-/* ---- other inputs
- * --------------------------------------------------------------------------------- */
+/* ---- other inputs ---- */
 
 void session_ready(struct session *session) {
     session->flags &= ~(uint32_t)SESSION_PAUSED_STREAM;
@@ -284,8 +278,7 @@ bool session_is_revoked(const struct session *session,
     return true;
 }
 
-/* ---- deadlines
- * ------------------------------------------------------------------------------------ */
+/* ---- deadlines ---- */
 
 static uint64_t keep_alive_limit_ms(const struct session *session) {
     return (uint64_t)session->keep_alive_s * 1500; /* MQTT5 3.1.2-22 */

@@ -183,8 +183,7 @@ void session_init(struct session *session, struct session_shared *shared, uint64
 /* After finished() and session_unlinked(). */
 void session_free(struct session *session);
 
-/* ---- inputs: shared->now_ns and wall_ms are set before each
- * ---------------------------------------- */
+/* ---- inputs: shared->now_ns and wall_ms are set before each ---- */
 
 /* Bytes; returns how many were used. */
 size_t session_receive(struct session *session, const uint8_t *data, size_t size);

@@ -6,8 +6,7 @@
 #include "gateway/session/session_internal.h"
 #include "gateway/session/tenants.h"
 
-/* ---- checking CONNECT
- * ----------------------------------------------------------------------------- */
+/* ---- checking CONNECT ---- */
 
 /* MQTT5 3.1.3.1, MQTT 3.1.1 3.1.3-8: any identifier will do; none only with a clean start in 3.1.1.
  */
@@ -92,8 +91,7 @@ static int take_will(struct session *session, const struct mqtt_connect *connect
     return 0;
 }
 
-/* ---- refusing
- * ------------------------------------------------------------------------------------- */
+/* ---- refusing ---- */
 
 static void refuse(struct session *session, int err, const char *text) {
     session_end(session, &(struct session_end){.err = err, .text = text});
@@ -116,8 +114,7 @@ void session_connect_undecodable(struct session *session, struct slice body, int
     session_fault(session, err, fault->clause, fault->text);
 }
 
-/* ---- logging in
- * ----------------------------------------------------------------------------------- */
+/* ---- logging in ---- */
 
 static const char needs_credentials[] = "a user name with a password, or a client certificate, is "
                                         "needed";
@@ -238,8 +235,7 @@ void session_login_done(struct session *session, int err,
     }
 }
 
-/* ---- connected
- * ------------------------------------------------------------------------------------ */
+/* ---- connected ---- */
 
 void session_claim_done(struct session *session, int err) {
     session->flags &= ~(uint32_t)SESSION_CLAIM_ASKED;

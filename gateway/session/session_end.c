@@ -7,8 +7,7 @@
 
 enum { PRESENCE_PAYLOAD_SIZE = 4096 };
 
-/* ---- presence
- * ------------------------------------------------------------------------------------- */
+/* ---- presence ---- */
 
 static uint8_t end_reason_code(const struct session *session) {
     if (session->end_err == 0)
@@ -66,8 +65,7 @@ int session_append_connected(struct session *session) {
     return err;
 }
 
-/* ---- will
- * ----------------------------------------------------------------------------------------- */
+/* ---- will ---- */
 
 void session_will_drop(struct session *session) {
     free(session->will);
@@ -101,8 +99,7 @@ static int append_will(struct session *session) {
     return session_append(session, &event, session_tag_make(SESSION_TAG_OWN, 0));
 }
 
-/* ---- farewell
- * ------------------------------------------------------------------------------------- */
+/* ---- farewell ---- */
 
 static void write_farewell(struct session *session, struct writer *w, int err, struct slice text) {
     if (session->state == SESSION_CONNECTED) {
@@ -139,8 +136,7 @@ static void say_farewell(struct session *session, const struct session_end *end)
     }
 }
 
-/* ---- the end
- * -------------------------------------------------------------------------------------- */
+/* ---- the end ---- */
 
 /* Whom the registry sends away leaves no last words. */
 static bool suppresses_will(int err) {

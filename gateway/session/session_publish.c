@@ -3,8 +3,7 @@
 #include "common/metrics.h"
 #include "gateway/session/session_internal.h"
 
-/* ---- refusing
- * ------------------------------------------------------------------------------------- */
+/* ---- refusing ---- */
 
 static void send_puback(struct session *session, uint16_t packet_id, uint8_t reason,
                         struct slice reason_string) {
@@ -43,8 +42,7 @@ static bool is_acceptable(struct session *session, const struct mqtt_publish *pu
     return true;
 }
 
-/* ---- storing
- * -------------------------------------------------------------------------------------- */
+/* ---- storing ---- */
 
 static int append_publish(struct session *session, const struct mqtt_publish *publish,
                           const struct session_permit *permit) {
@@ -139,8 +137,7 @@ bool session_publish(struct session *session, uint8_t first_byte, struct slice b
     return store(session, &publish);
 }
 
-/* ---- durable
- * -------------------------------------------------------------------------------------- */
+/* ---- durable ---- */
 
 static void observe_latency(struct session *session, uint32_t arrived_us) {
     struct session_shared *shared = session->shared;

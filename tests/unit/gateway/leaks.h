@@ -5,11 +5,11 @@
 
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/lsan_interface.h>
-static void check_leaks(void) {
+static inline void check_leaks(void) {
     if (__lsan_do_recoverable_leak_check())
         abort();
 }
 #else
-static void check_leaks(void) {
+static inline void check_leaks(void) {
 }
 #endif

@@ -41,21 +41,21 @@ static inline struct recorder *recorder_of(struct session *session) {
     return session->shared->context;
 }
 
-static void record_send(struct session *session, const void *data, size_t size) {
+static inline void record_send(struct session *session, const void *data, size_t size) {
     struct recorder *r = recorder_of(session);
     cr_assert(r->sent_size + size <= RECORDER_BYTES);
     memcpy(r->sent + r->sent_size, data, size);
     r->sent_size += size;
 }
 
-static void copy_text(char *to, size_t room, struct slice from) {
+static inline void copy_text(char *to, size_t room, struct slice from) {
     size_t size = from.size < room - 1 ? from.size : room - 1;
     if (size > 0)
         memcpy(to, from.data, size);
     to[size] = '\0';
 }
 
-static int record_login(struct session *session, const struct session_login *login) {
+static inline int record_login(struct session *session, const struct session_login *login) {
     struct recorder *r = recorder_of(session);
     r->login = *login;
     copy_text(r->login_device, sizeof(r->login_device), login->device);
@@ -65,16 +65,17 @@ static int record_login(struct session *session, const struct session_login *log
     return r->login_err;
 }
 
-static int record_claim(struct session *session) {
+static inline int record_claim(struct session *session) {
     recorder_of(session)->claim_count++;
     return 0;
 }
 
-static void record_release(struct session *session) {
+static inline void record_release(struct session *session) {
     recorder_of(session)->release_count++;
 }
 
-static int record_append(struct session *session, const struct device_event *event, uint64_t tag) {
+static inline int record_append(struct session *session, const struct device_event *event,
+                                uint64_t tag) {
     struct recorder *r = recorder_of(session);
     if (r->append_err < 0)
         return r->append_err;
@@ -88,35 +89,35 @@ static int record_append(struct session *session, const struct device_event *eve
     return 0;
 }
 
-static void record_pause(struct session *session) {
+static inline void record_pause(struct session *session) {
     recorder_of(session)->pause_count++;
 }
 
-static void record_resume(struct session *session) {
+static inline void record_resume(struct session *session) {
     recorder_of(session)->resume_count++;
 }
 
-static void record_set_deadline(struct session *session, uint64_t at_ms) {
+static inline void record_set_deadline(struct session *session, uint64_t at_ms) {
     recorder_of(session)->deadline_ms = at_ms;
 }
 
-static void record_format_peer(struct session *session, char *ret_text) {
+static inline void record_format_peer(struct session *session, char *ret_text) {
     strcpy(ret_text, "192.0.2.7:5123");
 }
 
-static void record_raise_input_limit(struct session *session, uint32_t max_packet_bytes) {
+static inline void record_raise_input_limit(struct session *session, uint32_t max_packet_bytes) {
 }
 
-static void record_connected(struct session *session) {
+static inline void record_connected(struct session *session) {
 }
 
-static void record_close(struct session *session, const struct session_end *end) {
+static inline void record_close(struct session *session, const struct session_end *end) {
     struct recorder *r = recorder_of(session);
     r->end = *end;
     r->close_count++;
 }
 
-static void record_finished(struct session *session) {
+static inline void record_finished(struct session *session) {
     recorder_of(session)->finished_count++;
 }
 
@@ -138,7 +139,7 @@ static const struct session_effects recorder_effects = {
 
 enum { START_MS = 1000000 };
 
-static struct recorder *recorder_create(void) {
+static inline struct recorder *recorder_create(void) {
     struct recorder *r = calloc(1, sizeof(*r));
     char error[CONFIG_ERROR_SIZE];
     cr_assert_eq(config_load(NULL, NULL, NULL, &r->config, error), 0, "%s", error);
@@ -151,19 +152,19 @@ static struct recorder *recorder_create(void) {
     return r;
 }
 
-static void advance(struct recorder *r, uint64_t ms) {
+static inline void advance(struct recorder *r, uint64_t ms) {
     r->shared.now_ns += ms * 1000000;
     r->shared.wall_ms += (int64_t)ms;
 }
 
 /* Everything appended so far and not completed becomes durable. */
-static void complete_all(struct recorder *r, unsigned from) {
+static inline void complete_all(struct recorder *r, unsigned from) {
     for (unsigned i = from; i < r->event_count; i++)
         session_append_done(&r->session, r->events[i].tag, 0);
 }
 
 /* Ends whatever is left and checks that nothing leaks or stays unfinished. */
-static void recorder_free(struct recorder *r) {
+static inline void recorder_free(struct recorder *r) {
     r->append_err = 0;
     if (r->session.flags & SESSION_PAUSED_STREAM)
         session_ready(&r->session);
@@ -179,15 +180,15 @@ static void recorder_free(struct recorder *r) {
     free(r);
 }
 
-static void feed(struct recorder *r, const void *data, size_t size) {
+static inline void feed(struct recorder *r, const void *data, size_t size) {
     session_receive(&r->session, data, size);
 }
 
-static void forget_sent(struct recorder *r) {
+static inline void forget_sent(struct recorder *r) {
     r->sent_size = 0;
 }
 
-static bool has_sent(const struct recorder *r, const void *bytes, size_t size) {
+static inline bool has_sent(const struct recorder *r, const void *bytes, size_t size) {
     return r->sent_size == size && memcmp(r->sent, bytes, size) == 0;
 }
 
@@ -198,7 +199,7 @@ static bool has_sent(const struct recorder *r, const void *bytes, size_t size) {
                   (r)->sent_size, (r)->sent[0], (r)->sent[1]);                                \
     } while (0)
 
-static void feed_connect(struct recorder *r, enum mqtt_version version) {
+static inline void feed_connect(struct recorder *r, enum mqtt_version version) {
     uint8_t bytes[256];
     struct writer w = writer_make(bytes, sizeof(bytes));
     mqtt_write_connect(&w, version, true, 60, slice_from_string("client-1"),
@@ -207,7 +208,7 @@ static void feed_connect(struct recorder *r, enum mqtt_version version) {
     feed(r, bytes, writer_size(&w));
 }
 
-static struct registry_identity identity_of(const char *device) {
+static inline struct registry_identity identity_of(const char *device) {
     struct registry_identity identity = {.tenant_key = 7,
                                          .tenant_stream_id = 3,
                                          .partition_count = 16,
@@ -219,12 +220,12 @@ static struct registry_identity identity_of(const char *device) {
     return identity;
 }
 
-static void log_in(struct recorder *r) {
+static inline void log_in(struct recorder *r) {
     struct registry_identity identity = identity_of("dev1");
     session_login_done(&r->session, 0, &identity);
 }
 
-static struct recorder *connected(enum mqtt_version version) {
+static inline struct recorder *connected(enum mqtt_version version) {
     struct recorder *r = recorder_create();
     feed_connect(r, version);
     log_in(r);
@@ -234,8 +235,8 @@ static struct recorder *connected(enum mqtt_version version) {
     return r;
 }
 
-static void feed_publish(struct recorder *r, uint8_t qos, bool dup, uint16_t id, const char *topic,
-                         const char *payload) {
+static inline void feed_publish(struct recorder *r, uint8_t qos, bool dup, uint16_t id,
+                                const char *topic, const char *payload) {
     uint8_t bytes[2048];
     struct writer w = writer_make(bytes, sizeof(bytes));
     mqtt_write_publish(&w, r->session.version, dup, qos, false, slice_from_string(topic), id,
@@ -243,3 +244,8 @@ static void feed_publish(struct recorder *r, uint8_t qos, bool dup, uint16_t id,
     cr_assert(!w.failed);
     feed(r, bytes, writer_size(&w));
 }
+
+static const enum mqtt_version versions[] = {MQTT_VERSION_3_1_1, MQTT_VERSION_5};
+#define EACH_VERSION(v)                          \
+    for (unsigned v##_i = 0; v##_i < 2; v##_i++) \
+        for (enum mqtt_version v = versions[v##_i], *v##_once = &v; v##_once; v##_once = NULL)

@@ -191,8 +191,7 @@ Test(claims, late_release_does_not_drop_the_newer_holder) {
     end();
 }
 
-/* ---- the containers
- * ------------------------------------------------------------------------------- */
+/* ---- the containers ---- */
 
 Test(claims, device_map_against_a_plain_array) {
     enum { KEYS = 3000 };

@@ -16,8 +16,7 @@
 
 TestSuite(endpoint, .fini = loopback_check_leaks);
 
-/* ---- the stream
- * ----------------------------------------------------------------------------------- */
+/* ---- the stream ---- */
 
 enum { STORED_MAX = 512, OPEN_MAX = 256, STORED_VALUE = 200 };
 
@@ -134,8 +133,7 @@ static bool wait_for_stored(unsigned count) {
     return stored_count() >= count;
 }
 
-/* ---- the registry
- * --------------------------------------------------------------------------------- */
+/* ---- the registry ---- */
 
 struct registry_login *registry_login_new(enum registry_login_kind kind, struct slice tenant,
                                           struct slice name, struct slice secret) {
@@ -165,8 +163,7 @@ void registry_login(struct registry *registry, struct registry_login *login) {
     mailbox_post(login->reply_to, &login->mail);
 }
 
-/* ---- the server
- * ----------------------------------------------------------------------------------- */
+/* ---- the server ---- */
 
 static struct loopback server;
 static const struct connection_listener listener = {
@@ -196,8 +193,7 @@ static void stop(void) {
     config_free(server.config);
 }
 
-/* ---- the device
- * ----------------------------------------------------------------------------------- */
+/* ---- the device ---- */
 
 static void send_connect(struct client *client, enum mqtt_version version, const char *user,
                          const char *password) {

@@ -1,0 +1,139 @@
+/*
+ * A whole session fed with a stranger's bytes. The first byte says how the world answers: bits 0-1
+ * how the login ends, bit 2 whether the stream is under pressure now and then, bit 3 whether it is
+ * full, the rest how large the pieces are in which the bytes arrive.
+ */
+#include <stdlib.h>
+
+#include "common/assert.h"
+#include "common/log.h"
+#include "gateway/session/session.h"
+
+enum { TAGS_MAX = 4096 };
+
+static struct {
+    uint64_t tags[TAGS_MAX];
+    unsigned tag_count, appends;
+    bool pressure, full, asked_login, asked_claim, released, closed, finished;
+} world;
+
+static void on_send(struct session *session, const void *data, size_t size) {
+    dg_assert(!world.closed && size > 0);
+}
+static int on_login(struct session *session, const struct session_login *login) {
+    world.asked_login = true;
+    return 0;
+}
+static int on_claim(struct session *session) {
+    world.asked_claim = true;
+    return 0;
+}
+static int on_append(struct session *session, const struct device_event *event, uint64_t tag) {
+    if ((world.pressure && ++world.appends % 5 == 0) || world.tag_count == TAGS_MAX)
+        return DG_ERR_PRESSURE;
+    world.tags[world.tag_count++] = tag;
+    return 0;
+}
+static void on_release(struct session *session) {
+    dg_assert(!world.released);
+    world.released = true;
+}
+static void on_close(struct session *session, const struct session_end *end) {
+    dg_assert(!world.closed);
+    world.closed = true;
+}
+static void on_finished(struct session *session) {
+    world.finished = true;
+}
+static void on_nothing(struct session *session) {
+}
+static void on_deadline(struct session *session, uint64_t at_ms) {
+}
+static void on_limit(struct session *session, uint32_t max_packet_bytes) {
+}
+static void on_peer(struct session *session, char *ret_text) {
+    ret_text[0] = '\0';
+}
+
+static const struct session_effects effects = {
+    .send = on_send,
+    .login = on_login,
+    .claim = on_claim,
+    .release = on_release,
+    .append = on_append,
+    .pause = on_nothing,
+    .resume = on_nothing,
+    .set_deadline = on_deadline,
+    .format_peer = on_peer,
+    .raise_input_limit = on_limit,
+    .connected = on_nothing,
+    .close = on_close,
+    .finished = on_finished,
+};
+
+static void answer(struct session *session, unsigned how) {
+    static struct registry_identity identity = {.tenant_key = 7,
+                                                .tenant_stream_id = 3,
+                                                .device_key = 42,
+                                                .tenant = "acme",
+                                                .device = "dev1"};
+    if (world.asked_login) {
+        world.asked_login = false;
+        session_login_done(session, (how & 3) == 3 ? DG_ERR_BUSY : 0, &identity);
+    }
+    if (world.asked_claim) {
+        world.asked_claim = false;
+        session_claim_done(session, (how & 3) == 2 ? DG_ERR_BUSY : 0);
+    }
+    if (session->flags & SESSION_PAUSED_STREAM)
+        session_ready(session);
+}
+
+static void complete(struct session *session) {
+    unsigned count = world.tag_count;
+    world.tag_count = 0;
+    uint64_t tags[TAGS_MAX];
+    memcpy(tags, world.tags, count * sizeof(tags[0]));
+    for (unsigned i = 0; i < count; i++)
+        session_append_done(session, tags[i], world.full && i % 3 == 2 ? DG_ERR_STORAGE_FULL : 0);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    static struct config *config;
+    char error[CONFIG_ERROR_SIZE];
+    if (!config && config_load(NULL, NULL, NULL, &config, error) < 0)
+        abort();
+    if (size < 1)
+        return 0;
+    memset(&world, 0, sizeof(world));
+    world.pressure = data[0] & 4;
+    world.full = data[0] & 8;
+    struct session_shared shared;
+    struct session session;
+    session_shared_init(&shared, &effects, config, "gw1-1-0-");
+    shared.now_ns = 1000000000;
+    shared.wall_ms = 1700000000000;
+    session_init(&session, &shared, 1, true);
+    size_t step = (size_t)(data[0] >> 4) * 16 + 1, offered = 1, used = 1;
+    for (unsigned idle = 0; idle < 4 && used < size && !world.closed; idle++) {
+        offered = offered + step < size ? offered + step : size;
+        size_t count = session_receive(&session, data + used, offered - used);
+        dg_assert(count <= offered - used);
+        used += count;
+        if (count > 0 || offered < size)
+            idle = 0;
+        answer(&session, data[0]);
+        complete(&session);
+        shared.now_ns += 1000000;
+    }
+    session_unlinked(&session, DG_ERR_CLOSED);
+    for (unsigned i = 0; i < 4 && !world.finished; i++) {
+        answer(&session, data[0]);
+        complete(&session);
+    }
+    dg_assert(world.finished);
+    session_free(&session);
+    session_shared_free(&shared);
+    return 0;
+}
