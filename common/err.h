@@ -59,7 +59,8 @@
     X(DG_ERR_IO,                  -43, 0x80, 0,   56,  500, "amqp:internal-error",            "input/output error")                     \
     X(DG_ERR_CLOSED,              -44, 0x80, 0,   -1,  499, "amqp:connection:forced",         "closed by the peer")                     \
     X(DG_ERR_TLS,                 -45, 0x80, 0,   -1,  400, "amqp:connection:forced",         "TLS error")                              \
-    X(DG_ERR_INTERNAL,            -46, 0x83, 3,   -1,  500, "amqp:internal-error",            "internal error")
+    X(DG_ERR_INTERNAL,            -46, 0x83, 3,   -1,  500, "amqp:internal-error",            "internal error") \
+    X(DG_ERR_MEDIA_TYPE,          -47, 0x99, 0,   42,  415, "amqp:decode-error",              "media type not supported")
 /* clang-format on */
 
 enum dg_err {

@@ -6,7 +6,261 @@
 /* ---- login (registry/login.c) ---- */
 
 /* ---- provisioning: tenants ---- */
+/* Shapes that the rows below share. A body is JSON as clients see it; times are UTC with ms. */
+#define SQL_TIME(column) \
+    "to_char(" column " at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"
+#define SQL_COMMON(t) \
+    "'version', " t ".version, 'created_at', " SQL_TIME(t ".created_at") ", 'updated_at', " \
+    SQL_TIME(t ".updated_at")
+#define SQL_TENANT_BODY \
+    "json_build_object('name', t.name, 'enabled', t.enabled, 'partition_count', t.partition_count," \
+    " 'metadata', t.metadata, 'tags', t.tags, " SQL_COMMON("t") ")::text as body"
+#define SQL_DEVICE_BODY \
+    "json_build_object('device_id', d.device_id, 'enabled', d.enabled, 'partition', d.partition," \
+    " 'metadata', d.metadata, 'tags', d.tags, " SQL_COMMON("d") ")::text as body"
+#define SQL_CREDENTIAL_BODY \
+    "json_build_object('name', c.name, 'kind', c.kind, 'thumbprint', c.thumbprint," \
+    " 'not_before', " SQL_TIME("c.not_before") ", 'not_after', " SQL_TIME("c.not_after") ", " \
+    SQL_COMMON("c") ")::text as body"
+#define SQL_AUTHORITY_BODY \
+    "json_build_object('name', a.name, 'certificate', a.certificate," \
+    " 'fingerprint', a.fingerprint, " SQL_COMMON("a") ")::text as body"
+#define SQL_API_KEY_BODY \
+    "json_build_object('key_id', k.key_id, 'roles', (select coalesce(json_agg(role.name order by" \
+    " role.bit), '[]') from (values (1, 'admin'), (2, 'operator'), (4, 'reader'), (8, 'consumer')," \
+    " (16, 'auditor'), (32, 'commander')) role (bit, name) where k.roles & role.bit <> 0)," \
+    " 'description', k.description, 'not_after', " SQL_TIME("k.not_after") ", " \
+    SQL_COMMON("k") ")::text as body"
+/* A precondition: null none, 0 must not exist, -1 must exist, else this version. */
+#define SQL_MATCHES(p, version) "(" p "::bigint is null or " p "::bigint in (-1, " version "))"
+#define SQL_MAY_CREATE(p) "coalesce(" p "::bigint, 0) = 0"
+/* One page of rows (key, body), ordered by key: at most limit rows and not much more than bytes;
+ * candidates is how many there would be without the size limit, and one more than limit at most. */
+#define SQL_PAGE(rows, limit, bytes) \
+    "select key, body, candidates from (select key, body, count(*) over () as candidates," \
+    " row_number() over (order by key) as number, coalesce(sum(octet_length(body)) over (order by" \
+    " key rows between unbounded preceding and 1 preceding), 0) as bytes_before from (" rows \
+    " order by key limit " limit "::bigint + 1) candidate) sized where number <= " limit \
+    "::bigint and bytes_before < " bytes "::bigint"
+
+/* own tenant or null, cursor, limit, bytes, enabled, tags */
+STATEMENT(TENANT_LIST, 6,
+    "select page.* from (select 1) one left join lateral ("
+    SQL_PAGE("select t.name as key, " SQL_TENANT_BODY " from tenant t"
+             " where ($1::text is null or t.name = $1::text)"
+             " and ($2::text is null or t.name > $2::text)"
+             " and ($5::boolean is null or t.enabled = $5::boolean)"
+             " and ($6::jsonb is null or t.tags @> $6::jsonb)", "$3", "$4")
+    ") page on true order by key")
+STATEMENT(TENANT_GET, 1,
+    "select 'found', t.version, " SQL_TENANT_BODY " from tenant t where t.name = $1::text")
+/* name, partition count, enabled, metadata, tags, precondition. Without a count: 16 for a new
+ * tenant (as the column's default), unchanged for an old one. */
+STATEMENT(TENANT_PUT, 6,
+    "with old as (select version, partition_count from tenant where name = $1::text),"
+    " changed as (insert into tenant as t (name, partition_count, enabled, metadata, tags)"
+    " select $1::text, coalesce($2::integer, 16), $3::boolean, $4::jsonb, $5::jsonb"
+    " where " SQL_MAY_CREATE("$6") " or exists (select from old)"
+    " on conflict (name) do update set"
+    " partition_count = coalesce($2::integer, t.partition_count), enabled = excluded.enabled,"
+    " metadata = excluded.metadata, tags = excluded.tags,"
+    " version = t.version + (row(coalesce($2::integer, t.partition_count), excluded.enabled,"
+    " excluded.metadata, excluded.tags) is distinct from"
+    " row(t.partition_count, t.enabled, t.metadata, t.tags))::integer,"
+    " updated_at = case when row(coalesce($2::integer, t.partition_count), excluded.enabled,"
+    " excluded.metadata, excluded.tags) is distinct from"
+    " row(t.partition_count, t.enabled, t.metadata, t.tags) then now() else t.updated_at end"
+    " where " SQL_MATCHES("$6", "t.version")
+    " and coalesce($2::integer, t.partition_count) >= t.partition_count"
+    " returning t.xmax = 0 as created, t.version, " SQL_TENANT_BODY ")"
+    " select case when changed.created then 'created' when not changed.created then 'replaced'"
+    " when " SQL_MATCHES("$6", "old.version") " and $2::integer < old.partition_count then 'shrink'"
+    " else 'precondition' end, changed.version, changed.body"
+    " from (select 1) one left join changed on true left join old on true")
+STATEMENT(TENANT_DELETE, 2,
+    "with found as (select tenant_key from tenant where name = $1::text),"
+    " gone as (delete from tenant t using found f where t.tenant_key = f.tenant_key and "
+    SQL_MATCHES("$2", "t.version") " returning t.tenant_key)"
+    " select case when gone.tenant_key is null then 'precondition' else 'deleted' end, null, null"
+    " from found left join gone on true")
 
 /* ---- provisioning: devices ---- */
+/* tenant, cursor, limit, bytes, enabled, tags */
+STATEMENT(DEVICE_LIST, 6,
+    "select page.* from tenant t left join lateral ("
+    SQL_PAGE("select d.device_id as key, " SQL_DEVICE_BODY " from device d"
+             " where d.tenant_key = t.tenant_key and ($2::text is null or d.device_id > $2::text)"
+             " and ($5::boolean is null or d.enabled = $5::boolean)"
+             " and ($6::jsonb is null or d.tags @> $6::jsonb)", "$3", "$4")
+    ") page on true where t.name = $1::text order by key")
+STATEMENT(DEVICE_GET, 2,
+    "select 'found', d.version, " SQL_DEVICE_BODY " from device d join tenant t using (tenant_key)"
+    " where t.name = $1::text and d.device_id = $2::text")
+/* tenant, device, enabled, metadata, tags, precondition, murmur2 of the device id */
+STATEMENT(DEVICE_PUT, 7,
+    "with t as (select tenant_key, partition_count from tenant where name = $1::text),"
+    " changed as (insert into device as d"
+    " (tenant_key, device_id, partition, enabled, metadata, tags)"
+    " select t.tenant_key, $2::text, $7::bigint % t.partition_count, $3::boolean, $4::jsonb,"
+    " $5::jsonb from t where " SQL_MAY_CREATE("$6") " or exists (select from device e"
+    " where e.tenant_key = t.tenant_key and e.device_id = $2::text)"
+    " on conflict (tenant_key, device_id) do update set enabled = excluded.enabled,"
+    " metadata = excluded.metadata, tags = excluded.tags,"
+    " version = d.version + (row(excluded.enabled, excluded.metadata, excluded.tags)"
+    " is distinct from row(d.enabled, d.metadata, d.tags))::integer,"
+    " updated_at = case when row(excluded.enabled, excluded.metadata, excluded.tags)"
+    " is distinct from row(d.enabled, d.metadata, d.tags) then now() else d.updated_at end"
+    " where " SQL_MATCHES("$6", "d.version")
+    " returning d.xmax = 0 as created, d.version, " SQL_DEVICE_BODY ")"
+    " select case when changed.created then 'created' when not changed.created then 'replaced'"
+    " else 'precondition' end, changed.version, changed.body from t left join changed on true")
+STATEMENT(DEVICE_DELETE, 3,
+    "with found as (select d.device_key from device d join tenant t using (tenant_key)"
+    " where t.name = $1::text and d.device_id = $2::text),"
+    " gone as (delete from device d using found f where d.device_key = f.device_key and "
+    SQL_MATCHES("$3", "d.version") " returning d.device_key)"
+    " select case when gone.device_key is null then 'precondition' else 'deleted' end, null, null"
+    " from found left join gone on true")
 
 /* ---- provisioning: credentials, CAs, API keys ---- */
+/* tenant, device, cursor, limit, bytes */
+STATEMENT(CREDENTIAL_LIST, 5,
+    "select page.* from device d join tenant t using (tenant_key) left join lateral ("
+    SQL_PAGE("select c.name as key, " SQL_CREDENTIAL_BODY " from credential c"
+             " where c.device_key = d.device_key and ($3::text is null or c.name > $3::text)",
+             "$4", "$5")
+    ") page on true where t.name = $1::text and d.device_id = $2::text order by key")
+STATEMENT(CREDENTIAL_GET, 3,
+    "select 'found', c.version, " SQL_CREDENTIAL_BODY " from credential c"
+    " join device d using (device_key) join tenant t using (tenant_key)"
+    " where t.name = $1::text and d.device_id = $2::text and c.name = $3::text")
+/* tenant, device, name, not before, not after, precondition, kind, secret, thumbprint, master key
+ * id, most credentials of a device. A new key number ends the connections made with what is replaced.
+ * Two gateways may count at the same time: the bound is off by the number of gateways at most. */
+STATEMENT(CREDENTIAL_PUT, 11,
+    "with d as (select d.device_key, c.version, (select count(*) from credential n"
+    " where n.device_key = d.device_key) as total from device d join tenant t using (tenant_key)"
+    " left join credential c on c.device_key = d.device_key and c.name = $3::text"
+    " where t.name = $1::text and d.device_id = $2::text),"
+    " changed as (insert into credential as c (device_key, name, kind, secret, thumbprint,"
+    " master_key_id, not_before, not_after) select d.device_key, $3::text, $7::text, $8::bytea,"
+    " $9::text, $10::text, $4::timestamptz, $5::timestamptz from d"
+    " where d.version is not null or (" SQL_MAY_CREATE("$6") " and d.total < $11::bigint)"
+    " on conflict (device_key, name) do update set"
+    " credential_key = nextval('credential_key_seq'), kind = excluded.kind,"
+    " secret = excluded.secret, thumbprint = excluded.thumbprint,"
+    " master_key_id = excluded.master_key_id, not_before = excluded.not_before,"
+    " not_after = excluded.not_after, version = c.version + 1, updated_at = now()"
+    " where " SQL_MATCHES("$6", "c.version")
+    " returning c.xmax = 0 as created, c.version, " SQL_CREDENTIAL_BODY ")"
+    " select case when changed.created then 'created' when not changed.created then 'replaced'"
+    " when d.version is null and " SQL_MAY_CREATE("$6") " then 'limit' else 'precondition' end,"
+    " changed.version, changed.body from d left join changed on true")
+/* tenant, device, name, not before, not after, precondition. A narrower validity gets a new key
+ * number, which ends connections that rely on the wider one. */
+STATEMENT(CREDENTIAL_UPDATE, 6,
+    "with found as (select c.credential_key from credential c join device d using (device_key)"
+    " join tenant t using (tenant_key)"
+    " where t.name = $1::text and d.device_id = $2::text and c.name = $3::text),"
+    " changed as (update credential c set not_before = $4::timestamptz,"
+    " not_after = $5::timestamptz, credential_key = case when"
+    " coalesce($5::timestamptz, 'infinity') < coalesce(c.not_after, 'infinity') or"
+    " coalesce($4::timestamptz, '-infinity') > coalesce(c.not_before, '-infinity')"
+    " then nextval('credential_key_seq') else c.credential_key end,"
+    " version = c.version + 1, updated_at = now() from found f"
+    " where c.credential_key = f.credential_key and " SQL_MATCHES("$6", "c.version")
+    " returning c.version, " SQL_CREDENTIAL_BODY ")"
+    " select case when changed.version is null then 'precondition' else 'replaced' end,"
+    " changed.version, changed.body from found left join changed on true")
+STATEMENT(CREDENTIAL_DELETE, 4,
+    "with found as (select c.credential_key from credential c join device d using (device_key)"
+    " join tenant t using (tenant_key)"
+    " where t.name = $1::text and d.device_id = $2::text and c.name = $3::text),"
+    " gone as (delete from credential c using found f where c.credential_key = f.credential_key"
+    " and " SQL_MATCHES("$4", "c.version") " returning c.credential_key)"
+    " select case when gone.credential_key is null then 'precondition' else 'deleted' end, null,"
+    " null from found left join gone on true")
+
+/* tenant, cursor, limit, bytes */
+STATEMENT(AUTHORITY_LIST, 4,
+    "select page.* from tenant t left join lateral ("
+    SQL_PAGE("select a.name as key, " SQL_AUTHORITY_BODY " from certificate_authority a"
+             " where a.tenant_key = t.tenant_key and ($2::text is null or a.name > $2::text)",
+             "$3", "$4")
+    ") page on true where t.name = $1::text order by key")
+STATEMENT(AUTHORITY_GET, 2,
+    "select 'found', a.version, " SQL_AUTHORITY_BODY " from certificate_authority a"
+    " join tenant t using (tenant_key) where t.name = $1::text and a.name = $2::text")
+/* tenant, name, certificate, precondition, fingerprint, subject hash. Another certificate gets a new
+ * key number, which ends the connections that the old one vouched for. */
+STATEMENT(AUTHORITY_PUT, 6,
+    "with t as (select tenant_key from tenant where name = $1::text),"
+    " changed as (insert into certificate_authority as a"
+    " (tenant_key, name, certificate, fingerprint, subject_hash)"
+    " select t.tenant_key, $2::text, $3::text, $5::text, $6::text from t"
+    " where " SQL_MAY_CREATE("$4") " or exists (select from certificate_authority e"
+    " where e.tenant_key = t.tenant_key and e.name = $2::text)"
+    " on conflict (tenant_key, name) do update set"
+    " credential_key = case when a.fingerprint = excluded.fingerprint then a.credential_key"
+    " else nextval('credential_key_seq') end, certificate = excluded.certificate,"
+    " fingerprint = excluded.fingerprint, subject_hash = excluded.subject_hash,"
+    " version = a.version + (a.certificate <> excluded.certificate)::integer,"
+    " updated_at = case when a.certificate <> excluded.certificate then now()"
+    " else a.updated_at end"
+    " where " SQL_MATCHES("$4", "a.version")
+    " returning a.xmax = 0 as created, a.version, " SQL_AUTHORITY_BODY ")"
+    " select case when changed.created then 'created' when not changed.created then 'replaced'"
+    " else 'precondition' end, changed.version, changed.body from t left join changed on true")
+STATEMENT(AUTHORITY_DELETE, 3,
+    "with found as (select a.credential_key from certificate_authority a"
+    " join tenant t using (tenant_key) where t.name = $1::text and a.name = $2::text),"
+    " gone as (delete from certificate_authority a using found f"
+    " where a.credential_key = f.credential_key and " SQL_MATCHES("$3", "a.version")
+    " returning a.credential_key)"
+    " select case when gone.credential_key is null then 'precondition' else 'deleted' end, null,"
+    " null from found left join gone on true")
+
+/* The owner of API keys: a tenant by name, or the platform when the name is null. An unknown tenant
+ * is no row, never the platform. */
+#define SQL_OWNER \
+    "owner as (select tenant_key from tenant where name = $1::text" \
+    " union all select null::bigint where $1::text is null)"
+#define SQL_OWNED_KEY \
+    "found as (select k.credential_key from api_key k" \
+    " join owner on k.tenant_key is not distinct from owner.tenant_key where k.key_id = $2::text)"
+/* tenant or null, cursor, limit, bytes */
+STATEMENT(API_KEY_LIST, 4,
+    "with " SQL_OWNER " select page.* from owner left join lateral ("
+    SQL_PAGE("select k.key_id as key, " SQL_API_KEY_BODY " from api_key k"
+             " where k.tenant_key is not distinct from owner.tenant_key"
+             " and ($2::text is null or k.key_id > $2::text)", "$3", "$4")
+    ") page on true order by key")
+STATEMENT(API_KEY_GET, 2,
+    "with " SQL_OWNER ", " SQL_OWNED_KEY " select 'found', k.version, " SQL_API_KEY_BODY
+    " from api_key k join found using (credential_key)")
+/* tenant or null, key id, roles, description, not after, secret, master key id */
+STATEMENT(API_KEY_CREATE, 7,
+    "with " SQL_OWNER ", made as (insert into api_key as k"
+    " (key_id, tenant_key, roles, description, not_after, secret, master_key_id)"
+    " select $2::text, owner.tenant_key, $3::integer, $4::text, $5::timestamptz, $6::bytea,"
+    " $7::text from owner on conflict (key_id) do nothing"
+    " returning k.version, " SQL_API_KEY_BODY ")"
+    " select case when made.version is null then 'exists' else 'created' end, made.version,"
+    " made.body from owner left join made on true")
+/* tenant or null, key id, roles, description, not after, precondition */
+STATEMENT(API_KEY_UPDATE, 6,
+    "with " SQL_OWNER ", " SQL_OWNED_KEY ", changed as (update api_key k set"
+    " roles = $3::integer, description = $4::text, not_after = $5::timestamptz,"
+    " version = k.version + 1, updated_at = now() from found f"
+    " where k.credential_key = f.credential_key and " SQL_MATCHES("$6", "k.version")
+    " returning k.version, " SQL_API_KEY_BODY ")"
+    " select case when changed.version is null then 'precondition' else 'replaced' end,"
+    " changed.version, changed.body from found left join changed on true")
+STATEMENT(API_KEY_DELETE, 3,
+    "with " SQL_OWNER ", " SQL_OWNED_KEY ", gone as (delete from api_key k using found f"
+    " where k.credential_key = f.credential_key and " SQL_MATCHES("$3", "k.version")
+    " returning k.credential_key)"
+    " select case when gone.credential_key is null then 'precondition' else 'deleted' end, null,"
+    " null from found left join gone on true")
+
+/* clang-format on */

@@ -1,0 +1,23 @@
+/*
+ * Who calls, and may they: the one place where API keys are read and rights are checked.
+ */
+#pragma once
+
+#include "common/slice.h"
+#include "gateway/http/http.h"
+#include "provisioning/route.h"
+#include "registry/registry.h"
+
+/* "Bearer <key id>.<secret>", split at the last dot. False for anything else. Pure. */
+bool auth_split_bearer(struct slice header, struct slice *ret_key_id, struct slice *ret_secret);
+
+/*
+ * May this principal use this route for this tenant (empty: the path names none)? 0;
+ * DG_ERR_NOT_FOUND for another tenant's, which looks as if it did not exist; DG_ERR_NOT_AUTHORIZED.
+ * Pure.
+ */
+DG_NODISCARD int auth_permit(const struct provisioning_route *route,
+                             const struct registry_identity *principal, struct slice tenant);
+
+/* Handler of every /v1 route: checks the key, then runs the row that route->context points to. */
+void auth_handle(struct http_exchange *x, const struct http_route *route);

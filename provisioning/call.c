@@ -1,0 +1,150 @@
+#include "provisioning/call.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "provisioning/etag.h"
+#include "provisioning/json.h"
+
+/* When to ask again, in seconds. */
+#define RETRY_AFTER "2"
+
+void call_free(void *context) {
+    struct provisioning_call *call = context;
+    if (!call)
+        return;
+    json_decref(call->body);
+    free(call->name);
+    if (call->secret)
+        explicit_bzero(call->secret, strlen(call->secret));
+    free(call->secret);
+    free(call);
+}
+
+/* ---- answers ------------------------------------------------------------------------------------
+ */
+
+void call_problem(struct provisioning_call *call, int err, const char *format, ...) {
+    char detail[CALL_DETAIL_SIZE];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(detail, sizeof(detail), format, arguments);
+    va_end(arguments);
+    http_respond_problem(call->exchange, err, detail);
+}
+
+void call_fail(struct provisioning_call *call, int err, const char *detail) {
+    const char *text = detail ? detail : "";
+    switch (err) {
+    case DG_ERR_TIMEOUT:
+        text = "the registry did not answer in time; a change may have been made all the same";
+        break;
+    case DG_ERR_UNAVAILABLE:
+        text = "the registry cannot be reached";
+        break;
+    case DG_ERR_EXISTS:
+        text = "something else already has this name, certificate or thumbprint";
+        break;
+    case DG_ERR_DISABLED:
+        call_problem(call, DG_ERR_NOT_AUTHORIZED, "this API key or its tenant is disabled");
+        return;
+    }
+    if (err == DG_ERR_TIMEOUT)
+        err = DG_ERR_UNAVAILABLE;
+    if (dg_err_row(err)->http_status == 503)
+        http_add_header(call->exchange, "Retry-After", RETRY_AFTER);
+    call_problem(call, err, "%s", text);
+}
+
+void call_answer(struct provisioning_call *call, unsigned status, const char *version,
+                 struct slice body) {
+    char tag[32];
+    if (version) {
+        snprintf(tag, sizeof(tag), "\"%s\"", version);
+        http_add_header(call->exchange, "ETag", tag);
+    }
+    http_add_header(call->exchange, "Cache-Control",
+                    call->secret ? "no-store" : "private, no-cache");
+    http_respond(call->exchange, status, body.size ? "application/json" : NULL, body);
+}
+
+/* ---- what the client sent -----------------------------------------------------------------------
+ */
+
+/* "application/json; charset=utf-8" is JSON; no header at all is taken for it. */
+static bool body_claims_json(struct http_exchange *x) {
+    static const char *const types[] = {"application/json", "application/merge-patch+json"};
+    struct slice type;
+    if (!http_request_header(x, "Content-Type", &type) || type.size == 0)
+        return true;
+    const uint8_t *semicolon = memchr(type.data, ';', type.size);
+    size_t size = semicolon ? (size_t)(semicolon - type.data) : type.size;
+    while (size > 0 && type.data[size - 1] == ' ')
+        size--;
+    for (unsigned i = 0; i < sizeof(types) / sizeof(types[0]); i++)
+        if (strlen(types[i]) == size && strncasecmp((const char *)type.data, types[i], size) == 0)
+            return true;
+    return false;
+}
+
+bool call_read_body(struct provisioning_call *call) {
+    char detail[CALL_DETAIL_SIZE];
+    if (!body_claims_json(call->exchange)) {
+        call_problem(call, DG_ERR_MEDIA_TYPE, "send Content-Type: application/json");
+        return false;
+    }
+    int err =
+        json_parse_object(http_request_body(call->exchange), &call->body, detail, sizeof(detail));
+    if (err < 0)
+        call_problem(call, err, "%s", detail);
+    return err == 0;
+}
+
+bool call_read_precondition(struct provisioning_call *call) {
+    struct slice match, none_match;
+    bool has_match = http_request_header(call->exchange, "If-Match", &match);
+    bool has_none = http_request_header(call->exchange, "If-None-Match", &none_match);
+    call->precondition = CALL_PRECONDITION_NONE;
+    if (has_match && has_none) {
+        call_problem(call, DG_ERR_MALFORMED, "If-Match and If-None-Match exclude each other");
+        return false;
+    }
+    if (has_match && !etag_parse_if_match(match, &call->precondition)) {
+        call_problem(call, DG_ERR_MALFORMED, "If-Match takes one entity tag, or *");
+        return false;
+    }
+    if (has_none && !slice_equals_string(none_match, "*")) {
+        call_problem(call, DG_ERR_MALFORMED,
+                     "If-None-Match takes only * when something is written");
+        return false;
+    }
+    if (has_none)
+        call->precondition = CALL_PRECONDITION_ABSENT;
+    return true;
+}
+
+/* ---- statements ---------------------------------------------------------------------------------
+ */
+
+/* Worker's thread. */
+static void deliver_result(struct mail *mail, void *receiver) {
+    struct registry_request *request = (struct registry_request *)(void *)mail;
+    struct http_exchange *x = http_find(receiver, request->owner);
+    struct provisioning_call *call = x ? http_context(x) : NULL;
+    if (call && request->err < 0)
+        call_fail(call, request->err, request->detail);
+    else if (call)
+        call->then(call, request);
+    registry_request_free(request);
+}
+
+void call_execute(struct provisioning_call *call, struct registry_request *request,
+                  void (*then)(struct provisioning_call *call, struct registry_request *result)) {
+    call->then = then;
+    request->mail.deliver = deliver_result;
+    request->reply_to = &call->worker->mailbox;
+    request->owner = http_exchange_id(call->exchange);
+    registry_execute(call->registry, request);
+}

@@ -1,0 +1,59 @@
+/*
+ * One authenticated request of /v1, from its arrival to its answer. Created by auth.c, freed with
+ * the HTTP exchange; worker's thread only.
+ *
+ * A handler ends in exactly one call_answer...() or call_problem(), now or after call_execute().
+ * The exchange may end inside that call, so nothing touches the call afterwards.
+ */
+#pragma once
+
+#include <jansson.h>
+
+#include "gateway/http/http.h"
+#include "provisioning/route.h"
+#include "registry/registry.h"
+
+enum { CALL_DETAIL_SIZE = 512 };
+
+/* What a write demands of the version it replaces; also the values SQL compares. */
+enum call_precondition {
+    CALL_PRECONDITION_NONE = -2,
+    CALL_PRECONDITION_EXISTS = -1, /* If-Match: * */
+    CALL_PRECONDITION_ABSENT = 0,  /* If-None-Match: * */
+};
+
+struct provisioning_call {
+    struct http_exchange *exchange;
+    struct worker *worker;
+    struct registry *registry;
+    const struct provisioning_route *route;
+    struct registry_identity principal;
+    void (*then)(struct provisioning_call *call, struct registry_request *result);
+    json_t *body;         /* owned; NULL before call_read_body() */
+    int64_t precondition; /* enum call_precondition or a version */
+    unsigned attempts;
+    char *name;   /* owned; of a thing that the path does not name (POST) */
+    char *secret; /* owned, wiped; JSON members to be shown once, e.g. "key":"..." */
+};
+
+/* Frees what the call owns; for http_set_context(). Accepts NULL. */
+void call_free(void *call);
+
+/* Parses the body as one JSON object into call->body. False after answering with a problem. */
+bool call_read_body(struct provisioning_call *call);
+/* Reads If-Match and If-None-Match into call->precondition. False after answering. */
+bool call_read_precondition(struct provisioning_call *call);
+
+/* Sends the statement. then runs when PostgreSQL has answered; failures are answered here and then
+ * is not called. Takes the request over; then may read it until it returns. */
+void call_execute(struct provisioning_call *call, struct registry_request *request,
+                  void (*then)(struct provisioning_call *call, struct registry_request *result));
+
+/* The problem of err with a detail for people (printf style). */
+void call_problem(struct provisioning_call *call, int err, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* A problem for what the registry or a helper returned: retry advice for what may pass. */
+void call_fail(struct provisioning_call *call, int err, const char *detail);
+/* JSON with an entity tag. */
+void call_answer(struct provisioning_call *call, unsigned status, const char *version,
+                 struct slice body);

@@ -1,0 +1,42 @@
+/* Devices: the partition is fixed when the device is made; enabled false is the off switch. */
+#include <stdio.h>
+
+#include "common/limits.h"
+#include "common/murmur2.h"
+#include "provisioning/resource.h"
+
+static const struct member members[] = {
+    {"enabled", MEMBER_BOOLEAN, false, 0, 0, "true"},
+    {"metadata", MEMBER_METADATA, false, 0, LIMIT_METADATA_BYTES, "{}"},
+    {"tags", MEMBER_TAGS, false, 0, LIMIT_TAGS_BYTES, "{}"},
+    {"device_id", MEMBER_READ_ONLY},
+    {"partition", MEMBER_READ_ONLY},
+    {"version", MEMBER_READ_ONLY},
+    {"created_at", MEMBER_READ_ONLY},
+    {"updated_at", MEMBER_READ_ONLY},
+    {NULL},
+};
+
+/* The hash as a positive number: PostgreSQL takes it modulo the tenant's partition count in the
+ * statement that makes the device, so the count cannot change in between. */
+static int bind_hash(struct provisioning_call *call, const json_t *object,
+                     struct registry_request *request, char *ret_detail, size_t detail_size) {
+    struct slice device = http_path_parameter(call->exchange, "device");
+    char text[16];
+    snprintf(text, sizeof(text), "%u",
+             (uint32_t)murmur2_kafka(device.data, device.size) & 0x7fffffffu);
+    return registry_request_add(request, slice_from_string(text));
+}
+
+const struct provisioning_resource device_resource = {
+    .noun = "device",
+    .path = {{"tenant", NAME_TENANT}, {"device", NAME_DEVICE}},
+    .members = members,
+    .list = STATEMENT_DEVICE_LIST,
+    .get = STATEMENT_DEVICE_GET,
+    .put = STATEMENT_DEVICE_PUT,
+    .update = STATEMENT_DEVICE_PUT,
+    .remove = STATEMENT_DEVICE_DELETE,
+    .filters = true,
+    .bind_extra = bind_hash,
+};

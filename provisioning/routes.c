@@ -1,0 +1,63 @@
+/* The tables that http walks, made from routes_table.h. */
+#include "provisioning/auth.h"
+#include "provisioning/credentials.h"
+#include "provisioning/operations.h"
+#include "provisioning/provisioning.h"
+#include "provisioning/resource.h"
+#include "provisioning/route.h"
+
+/* Roles that columns of the table stand for. */
+enum {
+    ROLES_ADMIN = REGISTRY_ROLE_ADMIN,
+    ROLES_MANAGE = REGISTRY_ROLE_ADMIN | REGISTRY_ROLE_OPERATOR,
+    ROLES_READ = REGISTRY_ROLE_ADMIN | REGISTRY_ROLE_OPERATOR | REGISTRY_ROLE_READER,
+};
+
+/* Largest bodies: metadata and tags with their names and escapes; certificates and secrets. */
+enum {
+    OBJECT_BYTES = 2 * (LIMIT_METADATA_BYTES + LIMIT_TAGS_BYTES),
+    SECRET_BYTES = 32 * 1024,
+};
+
+const struct provisioning_route provisioning_rows[] = {
+#define ROUTE(id, method_, path_, scope_, roles_, bytes, run_, resource_, summary_) \
+    [PROVISIONING_##id] = {#id,                                                     \
+                           #method_,                                                \
+                           path_,                                                   \
+                           PROVISIONING_SCOPE_##scope_,                             \
+                           ROLES_##roles_,                                          \
+                           bytes,                                                   \
+                           run_,                                                    \
+                           &resource_##_resource,                                   \
+                           summary_},
+#define OPERATION(...)
+#include "provisioning/routes_table.h"
+#undef ROUTE
+#undef OPERATION
+};
+
+const struct http_route provisioning_routes[] = {
+#define ROUTE(id, method_, path_, scope_, roles_, bytes, run_, resource_, summary_) \
+    {HTTP_METHOD_##method_, path_, bytes, auth_handle, &provisioning_rows[PROVISIONING_##id]},
+#define OPERATION(...)
+#include "provisioning/routes_table.h"
+#undef ROUTE
+#undef OPERATION
+    {.pattern = NULL},
+};
+
+const struct http_route provisioning_operations_routes[] = {
+#define ROUTE(...)
+#define OPERATION(id, method_, path_, handler, summary_) \
+    {HTTP_METHOD_##method_, path_, 0, handler, NULL},
+#include "provisioning/routes_table.h"
+#undef ROUTE
+#undef OPERATION
+    {.pattern = NULL},
+};
+
+/* Load balancers probe the devices' listener too; nothing of the API is there. */
+const struct http_route provisioning_device_routes[] = {
+    {HTTP_METHOD_GET, "/healthz", 0, operations_healthz, NULL},
+    {.pattern = NULL},
+};

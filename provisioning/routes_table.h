@@ -1,0 +1,48 @@
+/*
+ * Every route of the management listener.
+ * ROUTE(id, method, path, scope, roles, largest body in bytes, handler, resource, summary)
+ * OPERATION(id, method, path, handler, summary): without authentication.
+ * schemas/openapi.yaml describes the same routes; a test compares the two.
+ */
+/* clang-format off */
+ROUTE(LIST_TENANTS,       GET,    "/v1/tenants",          OWN,      READ,    0,             resource_list,   tenant, "List tenants")
+ROUTE(GET_TENANT,         GET,    "/v1/tenants/{tenant}", TENANT,   READ,    0,             resource_get,    tenant, "Show one tenant")
+ROUTE(PUT_TENANT,         PUT,    "/v1/tenants/{tenant}", PLATFORM, ADMIN,   OBJECT_BYTES,  resource_put,    tenant, "Create or replace a tenant")
+ROUTE(PATCH_TENANT,       PATCH,  "/v1/tenants/{tenant}", PLATFORM, ADMIN,   OBJECT_BYTES,  resource_patch,  tenant, "Change members of a tenant")
+ROUTE(DELETE_TENANT,      DELETE, "/v1/tenants/{tenant}", PLATFORM, ADMIN,   0,             resource_delete, tenant, "Delete a tenant with all that is in it")
+
+ROUTE(LIST_DEVICES,       GET,    "/v1/tenants/{tenant}/devices",          TENANT, READ,   0,            resource_list,   device, "List devices")
+ROUTE(GET_DEVICE,         GET,    "/v1/tenants/{tenant}/devices/{device}", TENANT, READ,   0,            resource_get,    device, "Show one device")
+ROUTE(PUT_DEVICE,         PUT,    "/v1/tenants/{tenant}/devices/{device}", TENANT, MANAGE, OBJECT_BYTES, resource_put,    device, "Create or replace a device")
+ROUTE(PATCH_DEVICE,       PATCH,  "/v1/tenants/{tenant}/devices/{device}", TENANT, MANAGE, OBJECT_BYTES, resource_patch,  device, "Change members of a device; enabled false is the off switch")
+ROUTE(DELETE_DEVICE,      DELETE, "/v1/tenants/{tenant}/devices/{device}", TENANT, MANAGE, 0,            resource_delete, device, "Delete a device")
+
+ROUTE(LIST_CREDENTIALS,   GET,    "/v1/tenants/{tenant}/devices/{device}/credentials",              TENANT, READ,   0,            resource_list,     credential, "List the credentials of a device")
+ROUTE(POST_CREDENTIAL,    POST,   "/v1/tenants/{tenant}/devices/{device}/credentials",              TENANT, MANAGE, SECRET_BYTES, credential_post,   credential, "Add a credential; a generated secret is shown only in this answer")
+ROUTE(GET_CREDENTIAL,     GET,    "/v1/tenants/{tenant}/devices/{device}/credentials/{credential}", TENANT, READ,   0,            resource_get,      credential, "Show one credential, without its secret")
+ROUTE(PUT_CREDENTIAL,     PUT,    "/v1/tenants/{tenant}/devices/{device}/credentials/{credential}", TENANT, MANAGE, SECRET_BYTES, credential_put,    credential, "Create or replace a credential whose secret the client gives")
+ROUTE(PATCH_CREDENTIAL,   PATCH,  "/v1/tenants/{tenant}/devices/{device}/credentials/{credential}", TENANT, MANAGE, SECRET_BYTES, resource_patch,    credential, "Change the validity of a credential")
+ROUTE(DELETE_CREDENTIAL,  DELETE, "/v1/tenants/{tenant}/devices/{device}/credentials/{credential}", TENANT, MANAGE, 0,            resource_delete,   credential, "Remove a credential and end the connections made with it")
+
+ROUTE(LIST_AUTHORITIES,   GET,    "/v1/tenants/{tenant}/certificate-authorities",             TENANT, READ,  0,            resource_list,   authority, "List certificate authorities")
+ROUTE(GET_AUTHORITY,      GET,    "/v1/tenants/{tenant}/certificate-authorities/{authority}", TENANT, READ,  0,            resource_get,    authority, "Show one certificate authority")
+ROUTE(PUT_AUTHORITY,      PUT,    "/v1/tenants/{tenant}/certificate-authorities/{authority}", TENANT, ADMIN, SECRET_BYTES, resource_put,    authority, "Create or replace a certificate authority")
+ROUTE(PATCH_AUTHORITY,    PATCH,  "/v1/tenants/{tenant}/certificate-authorities/{authority}", TENANT, ADMIN, SECRET_BYTES, resource_patch,  authority, "Change a certificate authority")
+ROUTE(DELETE_AUTHORITY,   DELETE, "/v1/tenants/{tenant}/certificate-authorities/{authority}", TENANT, ADMIN, 0,            resource_delete, authority, "Remove a certificate authority and end the connections it vouches for")
+
+ROUTE(LIST_API_KEYS,      GET,    "/v1/tenants/{tenant}/api-keys",           TENANT, READ,  0,            resource_list,   api_key, "List the API keys of a tenant")
+ROUTE(POST_API_KEY,       POST,   "/v1/tenants/{tenant}/api-keys",           TENANT, ADMIN, SECRET_BYTES, api_key_post,    api_key, "Make an API key; its secret is shown only in this answer")
+ROUTE(GET_API_KEY,        GET,    "/v1/tenants/{tenant}/api-keys/{api_key}", TENANT, READ,  0,            resource_get,    api_key, "Show one API key, without its secret")
+ROUTE(PATCH_API_KEY,      PATCH,  "/v1/tenants/{tenant}/api-keys/{api_key}", TENANT, ADMIN, SECRET_BYTES, resource_patch,  api_key, "Change roles, description or end of an API key")
+ROUTE(DELETE_API_KEY,     DELETE, "/v1/tenants/{tenant}/api-keys/{api_key}", TENANT, ADMIN, 0,            resource_delete, api_key, "Revoke an API key")
+
+ROUTE(LIST_PLATFORM_KEYS,  GET,    "/v1/api-keys",           PLATFORM, READ,  0,            resource_list,   api_key, "List the API keys of the platform")
+ROUTE(POST_PLATFORM_KEY,   POST,   "/v1/api-keys",           PLATFORM, ADMIN, SECRET_BYTES, api_key_post,    api_key, "Make an API key of the platform; its secret is shown only in this answer")
+ROUTE(GET_PLATFORM_KEY,    GET,    "/v1/api-keys/{api_key}", PLATFORM, READ,  0,            resource_get,    api_key, "Show one API key of the platform")
+ROUTE(PATCH_PLATFORM_KEY,  PATCH,  "/v1/api-keys/{api_key}", PLATFORM, ADMIN, SECRET_BYTES, resource_patch,  api_key, "Change an API key of the platform")
+ROUTE(DELETE_PLATFORM_KEY, DELETE, "/v1/api-keys/{api_key}", PLATFORM, ADMIN, 0,            resource_delete, api_key, "Revoke an API key of the platform")
+
+OPERATION(HEALTHZ, GET, "/healthz", operations_healthz, "The process answers")
+OPERATION(READYZ,  GET, "/readyz",  operations_readyz,  "Traffic may come here; otherwise why not")
+OPERATION(METRICS, GET, "/metrics", operations_metrics, "Metrics in Prometheus text format")
+/* clang-format on */
