@@ -73,6 +73,18 @@ static int append_publish(struct session *session, const struct mqtt_publish *pu
         session_tag_make(SESSION_TAG_QOS1, session->inflight ? session->inflight->next : 0));
 }
 
+/* As session_publish(). */
+static bool not_stored(struct session *session, const struct mqtt_publish *publish, int err) {
+    if (inflight_count(session->inflight) == 0)
+        inflight_release(&session->shared->inflight_pool, &session->inflight);
+    if (err == DG_ERR_PRESSURE) {
+        session_pause(session, SESSION_PAUSED_STREAM);
+        return false;
+    }
+    refuse_publish(session, publish, err);
+    return true;
+}
+
 static bool store(struct session *session, const struct mqtt_publish *publish) {
     struct session_permit permit;
     int err = session_may(session, SESSION_PUBLISH, publish->topic, &permit);
@@ -80,13 +92,9 @@ static bool store(struct session *session, const struct mqtt_publish *publish) {
         err = inflight_reserve(&session->shared->inflight_pool, &session->inflight);
     if (err == 0)
         err = append_publish(session, publish, &permit);
-    if (__builtin_expect(err == DG_ERR_PRESSURE, 0)) {
-        session_pause(session, SESSION_PAUSED_STREAM);
-        return false;
-    }
     if (__builtin_expect(err < 0, 0))
-        refuse_publish(session, publish, err);
-    else if (publish->qos > 0)
+        return not_stored(session, publish, err);
+    if (publish->qos > 0)
         inflight_push(session->inflight, publish->packet_id, session_now_us(session));
     metric_add(publish->qos > 0 ? METRIC_MQTT_PUBLISH_QOS1 : METRIC_MQTT_PUBLISH_QOS0, 1);
     return true;
