@@ -262,6 +262,28 @@ Test(transport, an_end_inside_tls_is_found) {
         }
 }
 
+/* The last read ends within the last record: the rest of it is inside OpenSSL, the socket empty. */
+Test(transport, the_rest_of_a_record_is_read_without_a_wake_up) {
+    install_certificate("server");
+    char line[1000], last[1000];
+    memset(line, 'n', sizeof(line));
+    line[sizeof(line) - 1] = '\n';
+    memcpy(last, line, sizeof(last));
+    memcpy(last + sizeof(last) - 11, "\necho done\n", 11);
+    unsigned whole = LIMIT_BEFORE_LOGIN_BYTES / sizeof(line);
+    for (unsigned v = 1; v < 3; v++) {
+        struct client client;
+        connect_with(&client, VERSIONS[v]);
+        send_text(&client, "pause\n");
+        usleep(20000);
+        for (unsigned i = 0; i < whole; i++)
+            client_send(&client, line, sizeof(line));
+        client_send(&client, last, sizeof(last));
+        expect_text(&client, "done\n");
+        client_close(&client);
+    }
+}
+
 /* Many records at once, more than one turn may read. */
 Test(transport, a_flood_inside_tls_is_read_to_its_end) {
     install_certificate("server");
@@ -659,6 +681,22 @@ static void expect_pause(struct event_base *base, struct listener_set *set, uint
     client_close(&second);
 }
 
+/* Who still sends after we closed is not answered with a reset that could overtake our last words.
+ */
+static void expect_linger(struct event_base *base, uint16_t port) {
+    struct client client = {.fd = connect_to(port)};
+    event_base_loop(base, EVLOOP_ONCE);
+    send_text(&client, "close\n");
+    wait_for(&closed, 1);
+    for (unsigned i = 0; i < 5; i++) {
+        send_text(&client, "still talking\n");
+        usleep(5000);
+    }
+    expect_text(&client, "bye\n");
+    cr_expect(client_at_end(&client));
+    client_close(&client);
+}
+
 static void describe_peer(struct worker *worker, void *context) {
     struct connection *c = connection_find(worker, atomic_load(&last_id));
     connection_format_peer(c, context);
@@ -691,6 +729,7 @@ Test(transport, listening) {
     char peer[CONNECTION_PEER_TEXT_SIZE] = "";
     loopback_run(loopback.workers[0], describe_peer, peer);
     cr_expect_eq(strncmp(peer, "127.0.0.1:", 10), 0);
+    expect_linger(base, port);
     expect_pause(base, set, port);
     listener_set_close(set);
     client_close(&client);
