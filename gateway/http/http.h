@@ -72,7 +72,8 @@ void *http_context(struct http_exchange *x);
 /* Adds a header before http_respond(); name and value are copied; CR and LF are refused. */
 void http_add_header(struct http_exchange *x, const char *name, const char *value);
 /* Ends the exchange. body may be empty; content_type NULL when it is. HEAD sends no body. Head and
- * body together stay below LIMIT_OUTPUT_BYTES, or the connection closes: long lists come in pages. */
+ * body together stay below LIMIT_OUTPUT_BYTES, or the connection closes: long lists come in pages.
+ */
 void http_respond(struct http_exchange *x, unsigned status, const char *content_type,
                   struct slice body);
 /* RFC 9457 problem from the error table: {"type","title","status","detail"}. */
