@@ -40,8 +40,8 @@
 #define LIMIT_UNIT_BYTES (1024 * 1024)
 #define LIMIT_GROUP_BYTES (4 * 1024 * 1024)
 #define LIMIT_PARTITIONS_PER_STREAM 1024
-#define LIMIT_APPENDER_BYTES (16 * 1024 * 1024)       /* open and in flight, of one worker */
-#define LIMIT_PLACER_BACKLOG_BYTES (64 * 1024 * 1024) /* durable, not yet in a segment */
+#define LIMIT_APPENDER_BYTES (16 * 1024 * 1024)        /* open and in flight, of one worker */
+#define LIMIT_PLACER_BACKLOG_BYTES (64 * 1024 * 1024)  /* durable, not yet in a segment */
 #define LIMIT_PLACER_RETAINED_BYTES (32 * 1024 * 1024) /* placed, kept for close readers */
 #define LIMIT_CHUNK_POOL_FREE_BYTES (64 * 1024 * 1024)
 #define LIMIT_OPEN_SEGMENTS 512
@@ -56,6 +56,7 @@
 #define LIMIT_KAFKA_BEFORE_LOGIN_BYTES (16 * 1024)
 #define LIMIT_KAFKA_PIPELINED_BYTES (64 * 1024)
 #define LIMIT_KAFKA_FETCH_PARTITIONS 4096
+#define LIMIT_KAFKA_FETCH_BYTES (16 * 1024 * 1024) /* of one answer */
 #define LIMIT_KAFKA_MAX_WAIT_MS 30000
 
 /* HTTP */

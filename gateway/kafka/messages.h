@@ -1,0 +1,238 @@
+/*
+ * The Kafka requests and responses this endpoint speaks, as C structs; the rows in messages.c say
+ * which field is in which version. And the table of APIs: what is advertised is what is here.
+ */
+#pragma once
+
+#include "gateway/kafka/codec.h"
+
+enum kafka_api_key {
+    KAFKA_PRODUCE = 0,
+    KAFKA_FETCH = 1,
+    KAFKA_LIST_OFFSETS = 2,
+    KAFKA_METADATA = 3,
+    KAFKA_FIND_COORDINATOR = 10,
+    KAFKA_SASL_HANDSHAKE = 17,
+    KAFKA_API_VERSIONS = 18,
+    KAFKA_OFFSET_FOR_LEADER_EPOCH = 23,
+    KAFKA_SASL_AUTHENTICATE = 36,
+};
+
+/* Kafka's error codes that have no row of their own in the error table. */
+enum kafka_error {
+    KAFKA_ERROR_NONE = 0,
+    KAFKA_ERROR_OFFSET_OUT_OF_RANGE = 1,
+    KAFKA_ERROR_UNKNOWN_TOPIC = 3,
+    KAFKA_ERROR_NOT_AUTHORIZED = 29,
+    KAFKA_ERROR_GROUP_NOT_AUTHORIZED = 30,
+    KAFKA_ERROR_UNSUPPORTED_MECHANISM = 33,
+    KAFKA_ERROR_ILLEGAL_SASL_STATE = 34,
+    KAFKA_ERROR_UNSUPPORTED_VERSION = 35,
+    KAFKA_ERROR_INVALID_REQUEST = 42,
+    KAFKA_ERROR_STORAGE = 56,
+    KAFKA_ERROR_SASL_FAILED = 58,
+    KAFKA_ERROR_FETCH_SESSION_NOT_FOUND = 70,
+    KAFKA_ERROR_FENCED_LEADER_EPOCH = 74,
+    KAFKA_ERROR_UNKNOWN_LEADER_EPOCH = 75,
+    KAFKA_ERROR_UNKNOWN_TOPIC_ID = 100,
+};
+
+struct kafka_api {
+    int16_t key, first, last;
+    int16_t flexible_from; /* KAFKA_NEVER */
+    bool before_login;
+    const char *name;
+    const struct kafka_field *request, *response;
+    size_t request_size;
+};
+
+/* Ended by a row without a name. */
+extern const struct kafka_api kafka_apis[];
+
+/* The row of an API, or NULL. */
+const struct kafka_api *kafka_api_find(int key);
+
+static inline bool kafka_api_is_flexible(const struct kafka_api *api, int version) {
+    return version >= api->flexible_from;
+}
+
+struct kafka_api_versions_request {
+    struct slice software_name, software_version;
+};
+struct kafka_api_versions_response {
+    int16_t error;
+    struct kafka_array keys;
+    int32_t throttle;
+};
+struct kafka_api_version {
+    int16_t key, first, last;
+};
+
+struct kafka_metadata_request {
+    struct kafka_array topics; /* struct kafka_metadata_request_topic */
+    bool allow_auto_create, cluster_operations, topic_operations;
+};
+struct kafka_metadata_request_topic {
+    uint8_t id[KAFKA_UUID_SIZE];
+    struct slice name;
+};
+struct kafka_metadata_response {
+    int32_t throttle;
+    struct kafka_array brokers; /* struct kafka_broker */
+    struct slice cluster_id;
+    int32_t controller;
+    struct kafka_array topics; /* struct kafka_metadata_topic */
+    int32_t cluster_operations;
+};
+struct kafka_broker {
+    int32_t id;
+    struct slice host;
+    int32_t port;
+    struct slice rack;
+};
+struct kafka_metadata_topic {
+    int16_t error;
+    struct slice name;
+    uint8_t id[KAFKA_UUID_SIZE];
+    bool internal;
+    struct kafka_array partitions; /* struct kafka_metadata_partition */
+    int32_t operations;
+};
+struct kafka_metadata_partition {
+    int16_t error;
+    int32_t index, leader, leader_epoch;
+    struct kafka_array replicas, in_sync, offline;
+};
+
+struct kafka_list_offsets_request {
+    int32_t replica_id;
+    int8_t isolation;
+    struct kafka_array topics; /* struct kafka_topic */
+};
+/* A topic by name or id with partitions of the message's own kind. */
+struct kafka_topic {
+    struct slice name;
+    uint8_t id[KAFKA_UUID_SIZE];
+    struct kafka_array partitions;
+};
+struct kafka_list_offsets_partition {
+    int32_t index, current_epoch;
+    int64_t timestamp;
+};
+struct kafka_list_offsets_response {
+    int32_t throttle;
+    struct kafka_array topics;
+};
+struct kafka_list_offsets_answer {
+    int32_t index;
+    int16_t error;
+    int64_t timestamp, offset;
+    int32_t leader_epoch;
+};
+
+struct kafka_fetch_request {
+    int32_t replica_id, max_wait_ms, min_bytes, max_bytes;
+    int8_t isolation;
+    int32_t session_id, session_epoch;
+    struct kafka_array topics, forgotten;
+    struct slice rack;
+};
+struct kafka_fetch_partition {
+    int32_t index, current_epoch;
+    int64_t offset;
+    int32_t last_fetched_epoch;
+    int64_t log_start;
+    int32_t max_bytes;
+};
+struct kafka_fetch_response {
+    int32_t throttle;
+    int16_t error;
+    int32_t session_id;
+    struct kafka_array topics;
+};
+struct kafka_fetch_answer {
+    int32_t index;
+    int16_t error;
+    int64_t high_watermark, last_stable, log_start;
+    struct kafka_array aborted;
+    int32_t preferred_replica;
+    struct kafka_records records;
+};
+
+struct kafka_epoch_request {
+    int32_t replica_id;
+    struct kafka_array topics;
+};
+struct kafka_epoch_partition {
+    int32_t index, current_epoch, epoch;
+};
+struct kafka_epoch_response {
+    int32_t throttle;
+    struct kafka_array topics;
+};
+struct kafka_epoch_answer {
+    int16_t error;
+    int32_t index, epoch;
+    int64_t end_offset;
+};
+
+struct kafka_produce_request {
+    struct slice transactional_id;
+    int16_t acks;
+    int32_t timeout_ms;
+    struct kafka_array topics;
+};
+struct kafka_produce_partition {
+    int32_t index;
+    struct slice records;
+};
+struct kafka_produce_response {
+    struct kafka_array topics;
+    int32_t throttle;
+};
+struct kafka_produce_answer {
+    int32_t index;
+    int16_t error;
+    int64_t base_offset, append_time, log_start;
+    struct kafka_array record_errors;
+    struct slice message;
+};
+
+struct kafka_find_coordinator_request {
+    struct slice key;
+    int8_t key_type;
+    struct kafka_array keys;
+};
+struct kafka_find_coordinator_response {
+    int32_t throttle;
+    int16_t error;
+    struct slice message;
+    int32_t node;
+    struct slice host;
+    int32_t port;
+    struct kafka_array coordinators; /* struct kafka_coordinator */
+};
+struct kafka_coordinator {
+    struct slice key;
+    int32_t node;
+    struct slice host;
+    int32_t port;
+    int16_t error;
+    struct slice message;
+};
+
+struct kafka_sasl_handshake_request {
+    struct slice mechanism;
+};
+struct kafka_sasl_handshake_response {
+    int16_t error;
+    struct kafka_array mechanisms; /* struct slice */
+};
+struct kafka_sasl_authenticate_request {
+    struct slice bytes;
+};
+struct kafka_sasl_authenticate_response {
+    int16_t error;
+    struct slice message, bytes;
+    int64_t lifetime_ms;
+};

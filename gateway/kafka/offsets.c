@@ -1,0 +1,109 @@
+/* ListOffsets and OffsetForLeaderEpoch: where a partition begins, ends, and stood at a time. */
+#include "gateway/kafka/session.h"
+
+enum { OFFSET_LATEST = -1, OFFSET_EARLIEST = -2, OFFSET_MAX_TIMESTAMP = -3 };
+
+static int16_t stream_error(int err) {
+    return err < 0 ? dg_err_row(err)->kafka_code : 0;
+}
+
+/* A look-up that finds nothing is no error: offset and timestamp stay -1. */
+static int16_t look_up(struct stream *stream, const struct kafka_topic_ref *topic,
+                       const struct kafka_list_offsets_partition *asked,
+                       struct kafka_list_offsets_answer *answer) {
+    struct stream_offsets offsets;
+    uint32_t partition = (uint32_t)asked->index;
+    int err = 0;
+    stream_offsets(stream, topic->stream_id, partition, &offsets);
+    switch (asked->timestamp) {
+    case OFFSET_LATEST:
+        answer->offset = offsets.durable_end;
+        return 0;
+    case OFFSET_EARLIEST:
+        answer->offset = offsets.log_start;
+        return 0;
+    case OFFSET_MAX_TIMESTAMP:
+        err = stream_find_last(stream, topic->stream_id, partition, &answer->offset,
+                               &answer->timestamp);
+        break;
+    default:
+        if (asked->timestamp < 0)
+            return KAFKA_ERROR_INVALID_REQUEST;
+        err = stream_find_time(stream, topic->stream_id, partition, asked->timestamp,
+                               &answer->offset, &answer->timestamp);
+    }
+    return err == DG_ERR_NOT_FOUND ? 0 : stream_error(err);
+}
+
+static struct kafka_list_offsets_answer
+answer_partition(struct kafka_call *call, int16_t topic_error, const struct kafka_topic_ref *topic,
+                 const struct kafka_list_offsets_partition *asked) {
+    struct kafka_list_offsets_answer answer = {
+        .index = asked->index,
+        .error = topic_error,
+        .timestamp = -1,
+        .offset = -1,
+        .leader_epoch = KAFKA_LEADER_EPOCH,
+    };
+    if (answer.error == 0 && (uint32_t)asked->index >= topic->tenant->partition_count)
+        answer.error = KAFKA_ERROR_UNKNOWN_TOPIC;
+    if (answer.error == 0)
+        answer.error = look_up(call->session->worker->stream, topic, asked, &answer);
+    return answer;
+}
+
+int kafka_handle_list_offsets(struct kafka_call *call, const void *request) {
+    const struct kafka_list_offsets_request *r = request;
+    struct kafka_list_offsets_response response = {0};
+    if (!kafka_take_items(call, &response.topics, r->topics.count, sizeof(struct kafka_topic)))
+        return DG_ERR_LIMIT;
+    for (uint32_t t = 0; t < r->topics.count; t++) {
+        const struct kafka_topic *asked = (const struct kafka_topic *)r->topics.items + t;
+        struct kafka_topic *topic = (struct kafka_topic *)response.topics.items + t;
+        struct kafka_topic_ref ref;
+        int16_t error = kafka_topic_find(call->session, asked, false, &ref);
+        topic->name = asked->name;
+        if (!kafka_take_items(call, &topic->partitions, asked->partitions.count,
+                              sizeof(struct kafka_list_offsets_answer)))
+            return DG_ERR_LIMIT;
+        const struct kafka_list_offsets_partition *partitions = asked->partitions.items;
+        struct kafka_list_offsets_answer *answers = topic->partitions.items;
+        for (uint32_t p = 0; p < asked->partitions.count; p++)
+            answers[p] = answer_partition(call, error, &ref, &partitions[p]);
+    }
+    return kafka_answer(call, &response);
+}
+
+/* The log was never cut behind a consumer's back, so there is one epoch. */
+int kafka_handle_epoch(struct kafka_call *call, const void *request) {
+    const struct kafka_epoch_request *r = request;
+    struct kafka_epoch_response response = {0};
+    if (!kafka_take_items(call, &response.topics, r->topics.count, sizeof(struct kafka_topic)))
+        return DG_ERR_LIMIT;
+    for (uint32_t t = 0; t < r->topics.count; t++) {
+        const struct kafka_topic *asked = (const struct kafka_topic *)r->topics.items + t;
+        struct kafka_topic *topic = (struct kafka_topic *)response.topics.items + t;
+        struct kafka_topic_ref ref;
+        int16_t error = kafka_topic_find(call->session, asked, false, &ref);
+        topic->name = asked->name;
+        if (!kafka_take_items(call, &topic->partitions, asked->partitions.count,
+                              sizeof(struct kafka_epoch_answer)))
+            return DG_ERR_LIMIT;
+        const struct kafka_epoch_partition *partitions = asked->partitions.items;
+        struct kafka_epoch_answer *answers = topic->partitions.items;
+        for (uint32_t p = 0; p < asked->partitions.count; p++) {
+            struct stream_offsets offsets = {.durable_end = -1};
+            int16_t own = error;
+            if (own == 0 && (uint32_t)partitions[p].index >= ref.tenant->partition_count)
+                own = KAFKA_ERROR_UNKNOWN_TOPIC;
+            if (own == 0)
+                stream_offsets(call->session->worker->stream, ref.stream_id,
+                               (uint32_t)partitions[p].index, &offsets);
+            answers[p] = (struct kafka_epoch_answer){.error = own,
+                                                     .index = partitions[p].index,
+                                                     .epoch = own ? -1 : KAFKA_LEADER_EPOCH,
+                                                     .end_offset = offsets.durable_end};
+        }
+    }
+    return kafka_answer(call, &response);
+}
