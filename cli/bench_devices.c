@@ -24,7 +24,7 @@ static bool read_devices(FILE *file, struct bench_device *devices, int64_t count
 
 /* PUT the device, renew its credential "bench", return the key. NULL with a message. */
 static char *provision_one(struct cli_run *run, const char *tenant, const char *device) {
-    char path[512], credentials[600], *key = NULL;
+    char path[512], credentials[600], credential[640], *key = NULL;
     struct api_answer answer;
     snprintf(path, sizeof(path), "/v1/tenants/%s/devices/%s", tenant, device);
     snprintf(credentials, sizeof(credentials), "%s/credentials", path);
@@ -35,8 +35,8 @@ static char *provision_one(struct cli_run *run, const char *tenant, const char *
     api_answer_free(&answer);
     if (!made)
         return NULL;
-    snprintf(path, sizeof(path), "%s/bench", credentials);
-    api_call(run, "DELETE", path, NULL, &answer);
+    snprintf(credential, sizeof(credential), "%s/bench", credentials);
+    api_call(run, "DELETE", credential, NULL, &answer);
     api_answer_free(&answer);
     api_call(run, "POST", credentials, "{\"name\":\"bench\",\"kind\":\"key\"}", &answer);
     json_t *object = answer.status == 201 ? json_loads(answer.body, 0, NULL) : NULL;
