@@ -17,6 +17,7 @@
 #include "common/limits.h"
 #include "common/mailbox.h"
 #include "common/slice.h"
+#include "registry/credential.h"
 #include "registry/statements.h"
 
 struct registry;
@@ -85,6 +86,7 @@ enum registry_login_kind {
 struct registry_login {
     struct mail mail; /* set deliver before the call; runs on reply_to's thread */
     struct mailbox *reply_to;
+    void (*reply)(struct mail *mail, void *receiver); /* the registry's: deliver, kept */
     uint64_t owner; /* the caller's own, returned untouched: an id with a generation, not a pointer */
 
     enum registry_login_kind kind;
@@ -132,6 +134,7 @@ enum { REGISTRY_PARAMETERS_MAX = 12 };
 struct registry_request {
     struct mail mail;
     struct mailbox *reply_to;
+    void (*reply)(struct mail *mail, void *receiver); /* the registry's */
     uint64_t owner;
     enum registry_statement statement;
     unsigned parameter_count;
@@ -158,6 +161,7 @@ static inline const char *registry_value(const struct registry_request *request,
 struct registry_tenant_query {
     struct mail mail;
     struct mailbox *reply_to;
+    void (*reply)(struct mail *mail, void *receiver); /* the registry's */
     uint64_t owner;
     char tenant[LIMIT_TENANT_BYTES + 1]; /* empty: all tenants, for a platform principal */
 
@@ -172,3 +176,23 @@ struct registry_tenant_query {
 };
 void registry_find_tenants(struct registry *registry, struct registry_tenant_query *query);
 void registry_tenant_query_free(struct registry_tenant_query *query);
+
+/* ---- passwords and the master key, for whoever makes credentials --------------------------------- */
+
+/* A password to be hashed by the slow function, off the workers. Freed with
+ * registry_password_hash_free(), which wipes it. */
+struct registry_password_hash {
+    struct mail mail;
+    struct mailbox *reply_to;
+    void (*reply)(struct mail *mail, void *receiver); /* the registry's */
+    uint64_t owner;
+    int err; /* 0, DG_ERR_BUSY (queue full), DG_ERR_NO_MEMORY, DG_ERR_SHUTTING_DOWN */
+    char encoded[CREDENTIAL_PASSWORD_SIZE];
+    size_t password_size;
+    char password[LIMIT_PASSWORD_BYTES];
+};
+void registry_hash_password(struct registry *registry, struct registry_password_hash *hash);
+void registry_password_hash_free(struct registry_password_hash *hash);
+
+/* Any thread; constant. */
+const struct credential_master *registry_master(const struct registry *registry);

@@ -4,6 +4,42 @@
  */
 /* clang-format off */
 /* ---- login (registry/login.c) ---- */
+/* Columns of cache.c's enum device_column: one row per credential, one with nulls without any. */
+#define SQL_MS(column) "(extract(epoch from " column ") * 1000)::bigint"
+#define SQL_LOGIN_DEVICE \
+    "select t.tenant_key, t.name, t.stream_id, t.partition_count, t.enabled, d.device_key," \
+    " d.device_id, d.partition, d.enabled, c.credential_key, c.kind, encode(c.secret, 'hex')," \
+    " c.thumbprint, c.master_key_id, " SQL_MS("c.not_before") ", " SQL_MS("c.not_after") \
+    " from device d join tenant t using (tenant_key) left join credential c using (device_key)"
+STATEMENT(LOGIN_DEVICE, 2,
+    SQL_LOGIN_DEVICE " where t.name = $1::text and d.device_id = $2::text order by c.credential_key")
+STATEMENT(LOGIN_DEVICE_BY_KEY, 1,
+    SQL_LOGIN_DEVICE " where d.device_key = $1::bigint order by c.credential_key")
+STATEMENT(LOGIN_PRINCIPAL, 1,
+    "select k.credential_key, k.roles, encode(k.secret, 'hex'), k.master_key_id, "
+    SQL_MS("k.not_after") ", t.tenant_key, t.name, t.stream_id, t.partition_count, t.enabled"
+    " from api_key k left join tenant t using (tenant_key) where k.key_id = $1::text")
+/* tenant or null, subject hashes */
+STATEMENT(LOGIN_AUTHORITIES, 2,
+    "select a.credential_key, t.name, a.certificate from certificate_authority a"
+    " join tenant t using (tenant_key) where a.subject_hash = any ($2::text[])"
+    " and ($1::text is null or t.name = $1::text) order by a.credential_key limit 16")
+/* name or null, key or null; with neither, all */
+STATEMENT(LOGIN_TENANTS, 2,
+    "select tenant_key, name, stream_id, partition_count, enabled from tenant"
+    " where ($1::text is null or name = $1::text) and ($2::bigint is null or tenant_key = $2::bigint)"
+    " order by name limit 10000")
+STATEMENT(CHANGES, 1,
+    "select revision, coalesce(tenant_key, 0), coalesce(device_key, 0), coalesce(credential_key, 0)"
+    " from registry_change where revision > $1::bigint order by revision limit 1000")
+STATEMENT(CHANGES_RANGE, 0,
+    "select coalesce(min(revision), 0), coalesce(max(revision), 0) from registry_change")
+STATEMENT(CHANGES_TRIM, 0,
+    "delete from registry_change where changed_at < now() - interval '7 days'"
+    " and revision < (select max(revision) from registry_change)")
+STATEMENT(AUTHORITY_KEYS, 1,
+    "select credential_key from certificate_authority where tenant_key = $1::bigint"
+    " order by credential_key limit 8")
 
 /* ---- provisioning: tenants ---- */
 /* Shapes that the rows below share. A body is JSON as clients see it; times are UTC with ms. */

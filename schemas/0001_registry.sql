@@ -86,43 +86,59 @@ create table registry_change (
     tenant_key     bigint,
     device_key     bigint,          -- null: the whole tenant, or a principal or CA
     credential_key bigint,          -- an API key or CA
+    narrows        boolean not null, -- false: something was added, which ends no connection
     changed_at     timestamptz not null default now()
 );
 
 -- Writers take the lock so that revisions become visible in their order: a gateway that has read
--- revision n has read everything below it.
-create function registry_changed_device() returns trigger language plpgsql as $$
+-- revision n has read everything below it. A statement that changed no row leaves no trace.
+create function registry_announce() returns void language plpgsql as $$
 begin
     perform pg_advisory_xact_lock(4445474154);
+    perform pg_notify('duragate_registry', '');
+end $$;
+
+create function registry_changed_device() returns trigger language plpgsql as $$
+begin
+    if not exists (select from changed) then
+        return null;
+    end if;
+    perform registry_announce();
     if tg_table_name = 'device' then
-        insert into registry_change (tenant_key, device_key)
-            select tenant_key, device_key from changed;
+        insert into registry_change (tenant_key, device_key, narrows)
+            select tenant_key, device_key, tg_op <> 'INSERT' from changed;
     else
-        insert into registry_change (tenant_key, device_key)
-            select distinct d.tenant_key, c.device_key
+        insert into registry_change (tenant_key, device_key, narrows)
+            select distinct d.tenant_key, c.device_key, tg_op <> 'INSERT'
             from changed c left join device d using (device_key);
     end if;
-    perform pg_notify('duragate_registry', '');
     return null;
 end $$;
 
 create function registry_changed_tenant() returns trigger language plpgsql as $$
 begin
-    perform pg_advisory_xact_lock(4445474154);
-    insert into registry_change (tenant_key) select tenant_key from changed;
-    perform pg_notify('duragate_registry', '');
+    if not exists (select from changed) then
+        return null;
+    end if;
+    perform registry_announce();
+    insert into registry_change (tenant_key, narrows)
+        select tenant_key, tg_op <> 'INSERT' from changed;
     return null;
 end $$;
 
 create function registry_changed_principal() returns trigger language plpgsql as $$
 begin
-    perform pg_advisory_xact_lock(4445474154);
-    insert into registry_change (tenant_key, credential_key)
-        select tenant_key, credential_key from changed;
-    perform pg_notify('duragate_registry', '');
+    if not exists (select from changed) then
+        return null;
+    end if;
+    perform registry_announce();
+    insert into registry_change (tenant_key, credential_key, narrows)
+        select tenant_key, credential_key, tg_op <> 'INSERT' from changed;
     return null;
 end $$;
 
+-- An update is announced by its old rows: a CA or an API key that is replaced gets a new key number,
+-- and connections that rely on the old number are what must hear of it.
 do $$
 declare
     t text;
@@ -134,7 +150,7 @@ begin
                     when 'credential' then 'registry_changed_device'
                     else 'registry_changed_principal' end;
         execute format('create trigger %1$s_inserted after insert on %1$s referencing new table as changed for each statement execute function %2$s()', t, f);
-        execute format('create trigger %1$s_updated after update on %1$s referencing new table as changed for each statement execute function %2$s()', t, f);
+        execute format('create trigger %1$s_updated after update on %1$s referencing old table as changed for each statement execute function %2$s()', t, f);
         execute format('create trigger %1$s_deleted after delete on %1$s referencing old table as changed for each statement execute function %2$s()', t, f);
     end loop;
 end $$;

@@ -1,0 +1,92 @@
+/*
+ * What the registry thread remembers of PostgreSQL: tenants, the devices that logged in (a bounded
+ * set, the least recently used go first), and API keys. Kept and used while PostgreSQL is away;
+ * while it is there every change is heard and applied. Registry thread only.
+ */
+#pragma once
+
+#include <libpq-fe.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/hash.h"
+#include "common/limits.h"
+#include "common/slice.h"
+#include "registry/credential.h"
+
+#include <uthash.h>
+
+enum cache_kind { CACHE_KEY, CACHE_PASSWORD, CACHE_SAS, CACHE_X509 };
+
+struct cache_tenant {
+    int64_t key, stream_id;
+    uint32_t partition_count;
+    bool enabled;
+    char name[LIMIT_TENANT_BYTES + 1];
+    UT_hash_handle hh, by_name;
+};
+
+struct cache_credential {
+    int64_t key;
+    enum cache_kind kind;
+    int64_t not_before_ms, not_after_ms; /* 0: no limit */
+    char thumbprint[CREDENTIAL_HEX_SIZE];
+    bool has_verified; /* a password was found right: its keyed hash, so that the next is cheap */
+    uint8_t verified[CREDENTIAL_HASH_SIZE];
+    size_t secret_size;
+    uint8_t secret[CREDENTIAL_PASSWORD_SIZE];
+};
+
+struct cache_device {
+    int64_t key;
+    int64_t tenant_key;
+    struct cache_device *newer, *older;
+    uint32_t partition;
+    bool enabled;
+    unsigned credential_count;
+    struct cache_credential *credentials; /* owned */
+    UT_hash_handle hh, by_key;
+    uint16_t name_size;
+    char name[]; /* "tenant/device", the hash key; the device id begins behind the '/' */
+};
+
+struct cache_principal {
+    int64_t credential_key, not_after_ms;
+    int64_t tenant_key; /* 0: platform */
+    uint32_t roles;
+    uint8_t secret[CREDENTIAL_HASH_SIZE];
+    UT_hash_handle hh;
+    char key_id[LIMIT_API_KEY_ID_BYTES + 1];
+};
+
+struct cache {
+    struct cache_tenant *tenants, *tenants_by_name;
+    struct cache_device *devices, *devices_by_key;
+    struct cache_device *newest, *oldest;
+    struct cache_principal *principals;
+    uint64_t device_count, devices_max;
+    bool has_evicted; /* a device with a live connection may be unknown */
+};
+
+void cache_free(struct cache *cache);
+
+struct cache_tenant *cache_find_tenant(struct cache *cache, int64_t key);
+struct cache_tenant *cache_find_tenant_by_name(struct cache *cache, const char *name);
+/* Row of LOGIN_TENANTS' five columns, beginning at column. NULL when out of memory. */
+struct cache_tenant *cache_store_tenant(struct cache *cache, const PGresult *result, int row,
+                                        int column);
+void cache_remove_tenant(struct cache *cache, int64_t key);
+
+struct cache_device *cache_find_device(struct cache *cache, const char *tenant, const char *device);
+struct cache_device *cache_find_device_by_key(struct cache *cache, int64_t key);
+/* All rows of LOGIN_DEVICE (one device). NULL when there is none, or memory is out. */
+struct cache_device *cache_store_device(struct cache *cache, const PGresult *result);
+void cache_remove_device(struct cache *cache, struct cache_device *device);
+
+struct cache_principal *cache_find_principal(struct cache *cache, const char *key_id);
+struct cache_principal *cache_store_principal(struct cache *cache, const char *key_id,
+                                              const PGresult *result);
+void cache_remove_principal(struct cache *cache, int64_t credential_key);
+
+/* Hexadecimal text to bytes; -1 when it is not, or has no room. */
+int cache_decode_hex(const char *text, uint8_t *ret_bytes, size_t room);

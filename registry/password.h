@@ -1,0 +1,33 @@
+/*
+ * The thread that runs the slow password function, behind a short queue: a storm of password logins
+ * gets "busy" and costs neither the registry thread nor the workers.
+ */
+#pragma once
+
+#include <stdbool.h>
+
+#include "common/err.h"
+#include "common/mailbox.h"
+#include "common/slice.h"
+#include "registry/credential.h"
+
+struct password_pool;
+
+/* One check, made by its asker; comes back to reply_to with err 0, DG_ERR_BAD_CREDENTIALS or
+ * DG_ERR_NO_MEMORY. */
+struct password_job {
+    struct mail mail; /* deliver is the asker's */
+    struct mailbox *reply_to;
+    struct password_job *next;
+    void *context;
+    struct slice password; /* stays valid until it comes back */
+    char encoded[CREDENTIAL_PASSWORD_SIZE]; /* to check against; or "" to be hashed into */
+    int err;
+};
+
+DG_NODISCARD int password_pool_create(struct password_pool **ret_pool);
+/* Finishes the job in hand; the rest comes back with DG_ERR_SHUTTING_DOWN. Accepts NULL. */
+void password_pool_free(struct password_pool *pool);
+
+/* DG_ERR_BUSY when the queue is full; the job then stays the caller's. Any thread. */
+DG_NODISCARD int password_pool_submit(struct password_pool *pool, struct password_job *job);
