@@ -44,7 +44,8 @@ int cache_decode_hex(const char *text, uint8_t *ret_bytes, size_t room) {
     return (int)(size / 2);
 }
 
-/* ---- tenants -------------------------------------------------------------------------------------- */
+/* ---- tenants
+ * -------------------------------------------------------------------------------------- */
 
 struct cache_tenant *cache_find_tenant(struct cache *cache, int64_t key) {
     struct cache_tenant *tenant;
@@ -98,7 +99,8 @@ void cache_remove_tenant(struct cache *cache, int64_t key) {
     free(tenant);
 }
 
-/* ---- devices -------------------------------------------------------------------------------------- */
+/* ---- devices
+ * -------------------------------------------------------------------------------------- */
 
 static void unlink_lru(struct cache *cache, struct cache_device *device) {
     *(device->newer ? &device->newer->older : &cache->newest) = device->older;
@@ -228,7 +230,8 @@ struct cache_device *cache_store_device(struct cache *cache, const PGresult *res
     return device;
 }
 
-/* ---- principals ----------------------------------------------------------------------------------- */
+/* ---- principals
+ * ----------------------------------------------------------------------------------- */
 
 struct cache_principal *cache_find_principal(struct cache *cache, const char *key_id) {
     struct cache_principal *principal;

@@ -30,7 +30,8 @@ enum {
     CERTIFICATE_MAX = 16 * 1024,
 };
 
-/* ---- base64 --------------------------------------------------------------------------------------- */
+/* ---- base64
+ * --------------------------------------------------------------------------------------- */
 
 size_t credential_base64_encode(const uint8_t *data, size_t size, char *ret_text) {
     return (size_t)EVP_EncodeBlock((unsigned char *)ret_text, data, (int)size);
@@ -61,7 +62,8 @@ static bool base64_is_text(struct slice text) {
     return true;
 }
 
-/* ---- the master key ------------------------------------------------------------------------------- */
+/* ---- the master key
+ * ------------------------------------------------------------------------------- */
 
 static int refuse_master(char *ret_error, const char *path, const char *why) {
     snprintf(ret_error, ERROR_SIZE,
@@ -106,7 +108,8 @@ int credential_master_load(const char *path, struct credential_master *ret_maste
     return err < 0 ? refuse_master(ret_error, path, "is not 'key-id:base64 of 32 bytes'") : 0;
 }
 
-/* ---- generated keys ------------------------------------------------------------------------------- */
+/* ---- generated keys
+ * ------------------------------------------------------------------------------- */
 
 void credential_generate_key(char *ret_text) {
     uint8_t bytes[24];
@@ -126,7 +129,8 @@ void credential_hash_key(const struct credential_master *master, const char *tex
     dg_assert(hash && length == CREDENTIAL_HASH_SIZE);
 }
 
-/* ---- passwords ------------------------------------------------------------------------------------ */
+/* ---- passwords
+ * ------------------------------------------------------------------------------------ */
 
 static int run_scrypt(struct slice password, const uint8_t *salt, uint8_t *ret_hash) {
     int done = EVP_PBE_scrypt((const char *)password.data, password.size, salt, SALT_SIZE,
@@ -153,7 +157,8 @@ int credential_hash_password(struct slice password, char *ret_encoded) {
 int credential_check_password(struct slice password, struct slice encoded) {
     char prefix[32];
     uint8_t salt[SALT_SIZE], stored[CREDENTIAL_HASH_SIZE], hash[CREDENTIAL_HASH_SIZE];
-    int size = snprintf(prefix, sizeof(prefix), "scrypt$%d$%d$%d$", SCRYPT_LOG_N, SCRYPT_R, SCRYPT_P);
+    int size =
+        snprintf(prefix, sizeof(prefix), "scrypt$%d$%d$%d$", SCRYPT_LOG_N, SCRYPT_R, SCRYPT_P);
     if (!slice_starts_with(encoded, prefix))
         return DG_ERR_BAD_CREDENTIALS;
     struct slice rest = slice_skip(encoded, (size_t)size);
@@ -172,7 +177,8 @@ int credential_check_password(struct slice password, struct slice encoded) {
     return err;
 }
 
-/* ---- sealed keys ---------------------------------------------------------------------------------- */
+/* ---- sealed keys
+ * ---------------------------------------------------------------------------------- */
 
 int credential_seal_sas_keys(const struct credential_master *master, const uint8_t *primary,
                              const uint8_t *secondary, uint8_t *ret_sealed) {
@@ -180,13 +186,12 @@ int credential_seal_sas_keys(const struct credential_master *master, const uint8
     int size = 0, more = 0;
     random_bytes(sealed, NONCE_SIZE);
     EVP_CIPHER_CTX *cipher = EVP_CIPHER_CTX_new();
-    bool done = cipher &&
-                EVP_EncryptInit_ex(cipher, EVP_aes_256_gcm(), NULL, master->key, sealed) == 1 &&
-                EVP_EncryptUpdate(cipher, body, &size, primary, CREDENTIAL_SAS_KEY_SIZE) == 1 &&
-                EVP_EncryptUpdate(cipher, body + size, &more, secondary,
-                                  CREDENTIAL_SAS_KEY_SIZE) == 1 &&
-                EVP_EncryptFinal_ex(cipher, body + size + more, &size) == 1 &&
-                EVP_CIPHER_CTX_ctrl(cipher, EVP_CTRL_GCM_GET_TAG, TAG_SIZE, sealed + NONCE_SIZE) == 1;
+    bool done =
+        cipher && EVP_EncryptInit_ex(cipher, EVP_aes_256_gcm(), NULL, master->key, sealed) == 1 &&
+        EVP_EncryptUpdate(cipher, body, &size, primary, CREDENTIAL_SAS_KEY_SIZE) == 1 &&
+        EVP_EncryptUpdate(cipher, body + size, &more, secondary, CREDENTIAL_SAS_KEY_SIZE) == 1 &&
+        EVP_EncryptFinal_ex(cipher, body + size + more, &size) == 1 &&
+        EVP_CIPHER_CTX_ctrl(cipher, EVP_CTRL_GCM_GET_TAG, TAG_SIZE, sealed + NONCE_SIZE) == 1;
     EVP_CIPHER_CTX_free(cipher);
     if (!done)
         return DG_ERR_NO_MEMORY;
@@ -216,7 +221,8 @@ int credential_open_sas_keys(const struct credential_master *master, struct slic
     return done ? 0 : DG_ERR_CORRUPT;
 }
 
-/* ---- certificates --------------------------------------------------------------------------------- */
+/* ---- certificates
+ * --------------------------------------------------------------------------------- */
 
 static void write_hex(const uint8_t *data, size_t size, char *ret_text) {
     for (size_t i = 0; i < size; i++)

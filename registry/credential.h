@@ -1,14 +1,14 @@
 /*
  * Secrets: making, hashing, sealing and checking them. Pure but for randomness; any thread.
  *
- * Generated keys are random, so a keyed hash (HMAC-SHA256 under the master key) is enough and cheap.
- * Passwords that people choose go through scrypt, off the workers. Symmetric keys that must be known
- * to check a signature are sealed with AES-256-GCM. The master key lives in a file, never in
- * PostgreSQL; each secret names the master key that made it.
+ * Generated keys are random, so a keyed hash (HMAC-SHA256 under the master key) is enough and
+ * cheap. Passwords that people choose go through scrypt, off the workers. Symmetric keys that must
+ * be known to check a signature are sealed with AES-256-GCM. The master key lives in a file, never
+ * in PostgreSQL; each secret names the master key that made it.
  *
  * Forms in PostgreSQL (column secret): key: 32 bytes of hash. password: "scrypt$15$8$1$" salt "$"
- * hash, both base64. sas: 12 bytes nonce, 16 bytes tag, then the primary and secondary key (32 bytes
- * each) encrypted.
+ * hash, both base64. sas: 12 bytes nonce, 16 bytes tag, then the primary and secondary key (32
+ * bytes each) encrypted.
  */
 #pragma once
 

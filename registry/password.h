@@ -20,7 +20,7 @@ struct password_job {
     struct mailbox *reply_to;
     struct password_job *next;
     void *context;
-    struct slice password; /* stays valid until it comes back */
+    struct slice password;                  /* stays valid until it comes back */
     char encoded[CREDENTIAL_PASSWORD_SIZE]; /* to check against; or "" to be hashed into */
     int err;
 };

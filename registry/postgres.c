@@ -52,19 +52,21 @@ static void set_state(struct postgres *p, enum postgres_state state) {
 }
 
 static void set_timer(struct postgres *p, uint64_t ms) {
-    struct timeval wait = {.tv_sec = (time_t)(ms / 1000), .tv_usec = (suseconds_t)(ms % 1000 * 1000)};
+    struct timeval wait = {.tv_sec = (time_t)(ms / 1000),
+                           .tv_usec = (suseconds_t)(ms % 1000 * 1000)};
     evtimer_add(p->timer, &wait);
 }
 
-/* ---- answering ------------------------------------------------------------------------------------ */
+/* ---- answering
+ * ------------------------------------------------------------------------------------ */
 
 static int state_to_error(const char *sqlstate) {
     static const struct {
         const char *prefix;
         int err;
     } rows[] = {
-        {"23505", DG_ERR_EXISTS},  {"23503", DG_ERR_INVALID}, {"23", DG_ERR_INVALID},
-        {"22", DG_ERR_INVALID},    {"57", DG_ERR_UNAVAILABLE}, {"53", DG_ERR_UNAVAILABLE},
+        {"23505", DG_ERR_EXISTS},   {"23503", DG_ERR_INVALID},     {"23", DG_ERR_INVALID},
+        {"22", DG_ERR_INVALID},     {"57", DG_ERR_UNAVAILABLE},    {"53", DG_ERR_UNAVAILABLE},
         {"08", DG_ERR_UNAVAILABLE}, {"25006", DG_ERR_UNAVAILABLE}, {"40", DG_ERR_UNAVAILABLE},
     };
     for (unsigned i = 0; sqlstate && i < sizeof(rows) / sizeof(rows[0]); i++)
@@ -88,11 +90,14 @@ static void answer_first(struct postgres *p) {
     p->result = NULL;
     ExecStatusType status = result ? PQresultStatus(result) : PGRES_FATAL_ERROR;
     bool good = status == PGRES_TUPLES_OK || status == PGRES_COMMAND_OK;
-    int err = good ? 0 : state_to_error(result ? PQresultErrorField(result, PG_DIAG_SQLSTATE) : NULL);
-    const char *detail = good || !result ? NULL : PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
+    int err =
+        good ? 0 : state_to_error(result ? PQresultErrorField(result, PG_DIAG_SQLSTATE) : NULL);
+    const char *detail =
+        good || !result ? NULL : PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
     if (err == DG_ERR_INTERNAL)
         LOG_ERROR("registry.statement_failed",
-                  log_text("statement", statements[query->statement].name), log_text("why", detail));
+                  log_text("statement", statements[query->statement].name),
+                  log_text("why", detail));
     metric_observe(METRIC_REGISTRY_QUERY_LATENCY, clock_monotonic_ns() - query->sent_ns, 1);
     query->done(query, err, good ? result : NULL, detail);
     PQclear(result);
@@ -107,7 +112,8 @@ static void answer_all(struct postgres *p, int err) {
     }
 }
 
-/* ---- losing and finding the server ---------------------------------------------------------------- */
+/* ---- losing and finding the server
+ * ---------------------------------------------------------------- */
 
 static void drop_connection(struct postgres *p) {
     if (p->socket_event)
@@ -189,10 +195,11 @@ static void step_connect(struct postgres *p) {
 }
 
 static void start_connect(struct postgres *p) {
-    const char *names[] = {"dbname", "password", "application_name", "fallback_application_name",
+    const char *names[] = {"dbname",           "password",
+                           "application_name", "fallback_application_name",
                            "tcp_user_timeout", NULL};
-    const char *values[] = {p->options.conninfo, p->options.password, "duragate", "duragate", "5000",
-                            NULL};
+    const char *values[] = {
+        p->options.conninfo, p->options.password, "duragate", "duragate", "5000", NULL};
     if (!p->options.password[0])
         values[1] = NULL; /* as if not given: the conninfo or a password file may have it */
     set_state(p, POSTGRES_CONNECTING);
@@ -206,7 +213,8 @@ static void start_connect(struct postgres *p) {
         fail(p, "out of memory");
 }
 
-/* ---- results -------------------------------------------------------------------------------------- */
+/* ---- results
+ * -------------------------------------------------------------------------------------- */
 
 static void become_ready(struct postgres *p) {
     LOG_INFO("registry.connected", log_text("connection", p->options.name));
@@ -285,7 +293,8 @@ static void on_socket(evutil_socket_t fd, short what, void *context) {
         flush_output(p);
 }
 
-/* ---- deadlines ------------------------------------------------------------------------------------ */
+/* ---- deadlines
+ * ------------------------------------------------------------------------------------ */
 
 static void on_timer(evutil_socket_t fd, short what, void *context) {
     struct postgres *p = context;
@@ -304,7 +313,8 @@ static void on_timer(evutil_socket_t fd, short what, void *context) {
     }
 }
 
-/* ---- public --------------------------------------------------------------------------------------- */
+/* ---- public
+ * --------------------------------------------------------------------------------------- */
 
 int postgres_create(struct event_base *base, const struct postgres_options *options,
                     struct postgres **ret_postgres) {
@@ -341,8 +351,8 @@ bool postgres_is_ready(const struct postgres *postgres) {
 
 void postgres_send(struct postgres *p, struct postgres_query *query, unsigned count,
                    const char *const *parameters) {
-    if (p->state != POSTGRES_READY || p->in_flight == IN_FLIGHT_MAX) {
-        query->done(query, DG_ERR_UNAVAILABLE, NULL, NULL);
+    if (!p || p->state != POSTGRES_READY || p->in_flight == IN_FLIGHT_MAX) {
+        query->done(query, p ? DG_ERR_UNAVAILABLE : DG_ERR_SHUTTING_DOWN, NULL, NULL);
         return;
     }
     metric_add(METRIC_REGISTRY_QUERIES, 1);
@@ -351,8 +361,8 @@ void postgres_send(struct postgres *p, struct postgres_query *query, unsigned co
     *p->last = query;
     p->last = &query->next;
     p->in_flight++;
-    if (PQsendQueryPrepared(p->connection, statements[query->statement].name, (int)count, parameters,
-                            NULL, NULL, 0) != 1 ||
+    if (PQsendQueryPrepared(p->connection, statements[query->statement].name, (int)count,
+                            parameters, NULL, NULL, 0) != 1 ||
         PQpipelineSync(p->connection) != 1)
         fail(p, PQerrorMessage(p->connection));
     else

@@ -25,8 +25,7 @@ struct postgres_query {
     enum registry_statement statement;
     /* err 0: result holds the rows (cleared by postgres.c afterwards). DG_ERR_EXISTS,
      * DG_ERR_INVALID: detail says what PostgreSQL said. DG_ERR_UNAVAILABLE, DG_ERR_INTERNAL. */
-    void (*done)(struct postgres_query *query, int err, const PGresult *result,
-                 const char *detail);
+    void (*done)(struct postgres_query *query, int err, const PGresult *result, const char *detail);
 };
 
 struct postgres_options {
@@ -45,7 +44,8 @@ DG_NODISCARD int postgres_create(struct event_base *base, const struct postgres_
 /* Answers what is under way with DG_ERR_SHUTTING_DOWN. Accepts NULL. */
 void postgres_free(struct postgres *postgres);
 
-/* Sends; done() is called later, or at once with DG_ERR_UNAVAILABLE when there is no connection.
+/* Sends; done() is called later, or at once with DG_ERR_UNAVAILABLE when there is no connection
+ * (DG_ERR_SHUTTING_DOWN when postgres is NULL).
  * Parameters are text; a NULL pointer is SQL NULL. */
 void postgres_send(struct postgres *postgres, struct postgres_query *query, unsigned count,
                    const char *const *parameters);

@@ -43,9 +43,16 @@ void registry_close(struct registry *registry);
  * text) says what is wrong. */
 bool registry_is_up(struct registry *registry, const char **ret_why);
 
-/* ---- who is it --------------------------------------------------------------------------------- */
+/* ---- who is it ---------------------------------------------------------------------------------
+ */
 
-enum stream_kind { STREAM_EVENTS, STREAM_COMMANDS, STREAM_AUDIT, STREAM_QUARANTINE, STREAM_KINDS = 8 };
+enum stream_kind {
+    STREAM_EVENTS,
+    STREAM_COMMANDS,
+    STREAM_AUDIT,
+    STREAM_QUARANTINE,
+    STREAM_KINDS = 8
+};
 
 /* Storage's stream id of one of a tenant's topics. */
 static inline uint64_t registry_stream(int64_t tenant_stream_id, enum stream_kind kind) {
@@ -62,9 +69,9 @@ struct registry_identity {
     uint32_t partition;
     char device[LIMIT_DEVICE_ID_BYTES + 1];
     /* ... or a principal (API key); without a tenant it is a platform principal */
-    uint32_t roles; /* enum registry_role bits */
-    int64_t credential_key;  /* what was used; named in revocations */
-    int64_t valid_until_ms;  /* wall clock; the connection must end then; 0: no end */
+    uint32_t roles;         /* enum registry_role bits */
+    int64_t credential_key; /* what was used; named in revocations */
+    int64_t valid_until_ms; /* wall clock; the connection must end then; 0: no end */
 };
 
 enum registry_role {
@@ -87,13 +94,15 @@ struct registry_login {
     struct mail mail; /* set deliver before the call; runs on reply_to's thread */
     struct mailbox *reply_to;
     void (*reply)(struct mail *mail, void *receiver); /* the registry's: deliver, kept */
-    uint64_t owner; /* the caller's own, returned untouched: an id with a generation, not a pointer */
+    uint64_t
+        owner; /* the caller's own, returned untouched: an id with a generation, not a pointer */
 
     enum registry_login_kind kind;
-    char tenant[LIMIT_TENANT_BYTES + 1];     /* empty with a certificate: found by its issuer */
-    char name[LIMIT_DEVICE_ID_BYTES + 1];    /* device id or API key id; may be empty with a certificate */
-    struct slice secret;                     /* into secret_bytes, or leaf DER then chain */
-    size_t leaf_size_bytes;                  /* CERTIFICATE: length of the leaf within secret */
+    char tenant[LIMIT_TENANT_BYTES + 1]; /* empty with a certificate: found by its issuer */
+    char name[LIMIT_DEVICE_ID_BYTES +
+              1];           /* device id or API key id; may be empty with a certificate */
+    struct slice secret;    /* into secret_bytes, or leaf DER then chain */
+    size_t leaf_size_bytes; /* CERTIFICATE: length of the leaf within secret */
 
     int err; /* 0, DG_ERR_BAD_CREDENTIALS, DG_ERR_DISABLED, DG_ERR_UNAVAILABLE, DG_ERR_BUSY ... */
     struct registry_identity identity;
@@ -108,16 +117,17 @@ void registry_login_free(struct registry_login *login);
 /* Any thread. One identical error for an unknown device and a wrong secret. */
 void registry_login(struct registry *registry, struct registry_login *login);
 
-/* ---- what changed ------------------------------------------------------------------------------ */
+/* ---- what changed ------------------------------------------------------------------------------
+ */
 
-/* Posted to each listener when a device, a tenant or a principal changed: connections in scope whose
- * credential is not among those listed must end now. The receiver frees it with free(). */
+/* Posted to each listener when a device, a tenant or a principal changed: connections in scope
+ * whose credential is not among those listed must end now. The receiver frees it with free(). */
 struct registry_revocation {
     struct mail mail;
-    int64_t tenant_key; /* 0 for a platform principal */
-    int64_t device_key; /* 0: every device (and principal) of the tenant */
+    int64_t tenant_key;     /* 0 for a platform principal */
+    int64_t device_key;     /* 0: every device (and principal) of the tenant */
     int64_t credential_key; /* != 0: exactly this principal or CA or credential is gone */
-    int err; /* reason: DG_ERR_DISABLED, DG_ERR_ADMINISTRATIVE */
+    int err;                /* reason: DG_ERR_DISABLED, DG_ERR_ADMINISTRATIVE */
     unsigned kept_count;
     int64_t kept[LIMIT_CREDENTIALS_PER_DEVICE + 8]; /* credential keys still valid */
 };
@@ -126,7 +136,8 @@ struct registry_revocation {
 DG_NODISCARD int registry_listen(struct registry *registry, struct mailbox *mailbox,
                                  void (*deliver)(struct mail *mail, void *receiver));
 
-/* ---- statements for the provisioning API ------------------------------------------------------- */
+/* ---- statements for the provisioning API -------------------------------------------------------
+ */
 
 enum { REGISTRY_PARAMETERS_MAX = 12 };
 
@@ -172,12 +183,13 @@ struct registry_tenant_query {
         int64_t stream_id;
         uint32_t partition_count;
         char name[LIMIT_TENANT_BYTES + 1];
-    } *tenants; /* owned; freed by registry_tenant_query_free */
+    } * tenants; /* owned; freed by registry_tenant_query_free */
 };
 void registry_find_tenants(struct registry *registry, struct registry_tenant_query *query);
 void registry_tenant_query_free(struct registry_tenant_query *query);
 
-/* ---- passwords and the master key, for whoever makes credentials --------------------------------- */
+/* ---- passwords and the master key, for whoever makes credentials
+ * --------------------------------- */
 
 /* A password to be hashed by the slow function, off the workers. Freed with
  * registry_password_hash_free(), which wipes it. */

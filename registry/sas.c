@@ -44,7 +44,8 @@ static int decode_percent(struct slice text, uint8_t *ret, size_t room) {
 static int parse_signature(struct slice value, uint8_t *ret_signature) {
     uint8_t text[64];
     int size = decode_percent(value, text, sizeof(text));
-    if (size < 0 || credential_base64_decode(slice_make(text, (size_t)size), ret_signature, 32) != 32)
+    if (size < 0 ||
+        credential_base64_decode(slice_make(text, (size_t)size), ret_signature, 32) != 32)
         return DG_ERR_MALFORMED;
     return 0;
 }
@@ -64,7 +65,8 @@ static int parse_expiry(struct slice value, struct sas_token *token) {
 }
 
 static bool is_name(struct slice name, const char *wanted) {
-    return name.size == strlen(wanted) && strncasecmp((const char *)name.data, wanted, name.size) == 0;
+    return name.size == strlen(wanted) &&
+           strncasecmp((const char *)name.data, wanted, name.size) == 0;
 }
 
 /* One "name=value"; unknown names (skn) are passed over. */

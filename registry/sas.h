@@ -1,9 +1,9 @@
 /*
- * SAS tokens as a password: "SharedAccessSignature sr=<resource>&sig=<signature>&se=<expiry>", fields
- * in any order. Signed text: the resource as it stands, LF, the expiry's text; HMAC-SHA256 with the
- * decoded key. The resource, percent-decoded, must end with "devices/<device id>"; what stands
- * before it (a host name, a tenant) is not looked at, since the signature with the device's own key
- * already says who it is. Pure.
+ * SAS tokens as a password: "SharedAccessSignature sr=<resource>&sig=<signature>&se=<expiry>",
+ * fields in any order. Signed text: the resource as it stands, LF, the expiry's text; HMAC-SHA256
+ * with the decoded key. The resource, percent-decoded, must end with "devices/<device id>"; what
+ * stands before it (a host name, a tenant) is not looked at, since the signature with the device's
+ * own key already says who it is. Pure.
  */
 #pragma once
 

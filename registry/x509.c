@@ -25,8 +25,8 @@ static void read_common_name(X509 *leaf, char *ret_name) {
     if (at < 0 || X509_NAME_get_index_by_NID(subject, NID_commonName, at) >= 0)
         return;
     unsigned char *text = NULL;
-    int size = ASN1_STRING_to_UTF8(&text,
-                                   X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, at)));
+    int size =
+        ASN1_STRING_to_UTF8(&text, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, at)));
     if (size > 0 && size < X509_NAME_SIZE && !memchr(text, 0, (size_t)size))
         memcpy(ret_name, text, (size_t)size);
     OPENSSL_free(text);

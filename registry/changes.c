@@ -1,0 +1,289 @@
+/*
+ * Hearing what changed. registry_change has a row for each change, in the order in which changes
+ * became visible; NOTIFY only says "look". The changes connection reads the rows behind the last
+ * revision on every notification and once a second, which also notices a server that is frozen.
+ *
+ * A changed device is read again, its cache entry replaced, and every worker told which of its
+ * credentials still stand. A row counts as applied only when its look-up succeeded; else reading
+ * goes back to before it.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "common/metrics.h"
+#include "registry/directory.h"
+
+enum { INTERVAL_S = 1, TRIM_EVERY = 3600 };
+
+struct change_query {
+    struct postgres_query query;
+    struct registry *registry;
+    int64_t revision_before; /* where to go back to if this look-up fails */
+    int64_t tenant_key, device_key;
+    struct registry_revocation *revocation;
+};
+
+static void read_changes(struct registry *registry);
+
+void changes_update_condition(struct registry *registry) {
+    int condition = !postgres_is_ready(registry->queries) ? REGISTRY_NO_QUERIES
+                    : !postgres_is_ready(registry->changes) || !registry->synced
+                        ? REGISTRY_NO_CHANGES
+                        : REGISTRY_UP;
+    if (atomic_exchange(&registry->condition, condition) != condition)
+        metric_set(METRIC_REGISTRY_UP, condition == REGISTRY_UP);
+}
+
+/* ---- telling the workers
+ * -------------------------------------------------------------------------- */
+
+static void tell_workers(struct registry *registry, const struct registry_revocation *what) {
+    for (const struct registry_listener *l = registry->listeners; l; l = l->next) {
+        struct registry_revocation *copy = malloc(sizeof(*copy));
+        if (!copy) {
+            /* A revocation that is not delivered would leave a connection open: stop instead. */
+            LOG_ERROR("registry.revocation_lost", log_text("why", "out of memory"));
+            abort();
+        }
+        *copy = *what;
+        copy->mail.deliver = l->deliver;
+        mailbox_post(l->mailbox, &copy->mail);
+    }
+}
+
+static struct change_query *
+make_query(struct registry *registry, int64_t revision_before, enum registry_statement statement,
+           void (*done)(struct postgres_query *, int, const PGresult *, const char *)) {
+    struct change_query *q = calloc(1, sizeof(*q));
+    if (!q) {
+        LOG_ERROR("registry.change_lost", log_text("why", "out of memory"));
+        abort();
+    }
+    q->registry = registry;
+    q->revision_before = revision_before;
+    q->query.statement = statement;
+    q->query.done = done;
+    return q;
+}
+
+static void go_back(struct change_query *q) {
+    if (q->revision_before < q->registry->revision)
+        q->registry->revision = q->revision_before;
+}
+
+/* ---- a device
+ * ------------------------------------------------------------------------------------- */
+
+/* Certificates of the tenant's authorities stay good whatever the device's own credentials are. */
+static void authorities_found(struct postgres_query *query, int err, const PGresult *result,
+                              const char *detail) {
+    struct change_query *q = (struct change_query *)(void *)query;
+    for (int row = 0; err == 0 && row < PQntuples(result); row++)
+        q->revocation->kept[q->revocation->kept_count++] =
+            strtoll(PQgetvalue(result, row, 0), NULL, 10);
+    if (err < 0)
+        go_back(q);
+    else
+        tell_workers(q->registry, q->revocation);
+    free(q->revocation);
+    free(q);
+}
+
+static void keep_current(struct change_query *q, const struct cache_device *device) {
+    struct registry_revocation *revocation = malloc(sizeof(*revocation));
+    if (!revocation)
+        abort();
+    *revocation = (struct registry_revocation){
+        .tenant_key = device->tenant_key, .device_key = device->key, .err = DG_ERR_ADMINISTRATIVE};
+    for (unsigned i = 0; i < device->credential_count && i < LIMIT_CREDENTIALS_PER_DEVICE; i++)
+        revocation->kept[revocation->kept_count++] = device->credentials[i].key;
+    char tenant_key[24];
+    snprintf(tenant_key, sizeof(tenant_key), "%lld", (long long)device->tenant_key);
+    struct change_query *next =
+        make_query(q->registry, q->revision_before, STATEMENT_AUTHORITY_KEYS, authorities_found);
+    next->revocation = revocation;
+    postgres_send(q->registry->queries, &next->query, 1, (const char *[]){tenant_key});
+}
+
+static void device_read(struct postgres_query *query, int err, const PGresult *result,
+                        const char *detail) {
+    struct change_query *q = (struct change_query *)(void *)query;
+    struct registry *registry = q->registry;
+    if (err < 0) {
+        go_back(q);
+        free(q);
+        return;
+    }
+    struct cache_device *old = cache_find_device_by_key(&registry->cache, q->device_key);
+    bool exists = PQntuples(result) > 0;
+    if (old && !exists)
+        cache_remove_device(&registry->cache, old);
+    const struct cache_device *device =
+        exists ? cache_store_device(&registry->cache, result) : NULL;
+    if (device && device->enabled) {
+        keep_current(q, device);
+    } else {
+        struct registry_revocation revocation = {.tenant_key = q->tenant_key,
+                                                 .device_key = q->device_key,
+                                                 .err = exists ? DG_ERR_DISABLED
+                                                               : DG_ERR_ADMINISTRATIVE};
+        tell_workers(registry, &revocation);
+    }
+    free(q);
+}
+
+/* A device that is not in the cache has no connection, unless the cache was ever too small. */
+static void apply_device(struct registry *registry, int64_t revision, int64_t tenant_key,
+                         int64_t device_key) {
+    if (!cache_find_device_by_key(&registry->cache, device_key) && !registry->cache.has_evicted)
+        return;
+    char text[24];
+    snprintf(text, sizeof(text), "%lld", (long long)device_key);
+    struct change_query *q =
+        make_query(registry, revision - 1, STATEMENT_LOGIN_DEVICE_BY_KEY, device_read);
+    q->tenant_key = tenant_key;
+    q->device_key = device_key;
+    postgres_send(registry->queries, &q->query, 1, (const char *[]){text});
+}
+
+/* ---- a tenant
+ * ------------------------------------------------------------------------------------- */
+
+static void tenant_read(struct postgres_query *query, int err, const PGresult *result,
+                        const char *detail) {
+    struct change_query *q = (struct change_query *)(void *)query;
+    struct registry *registry = q->registry;
+    bool exists = err == 0 && PQntuples(result) > 0;
+    const struct cache_tenant *tenant =
+        exists ? cache_store_tenant(&registry->cache, result, 0, 0) : NULL;
+    if (err < 0)
+        go_back(q);
+    else if (!tenant || !tenant->enabled)
+        tell_workers(registry, &(struct registry_revocation){
+                                   .tenant_key = q->tenant_key,
+                                   .err = exists ? DG_ERR_DISABLED : DG_ERR_ADMINISTRATIVE});
+    free(q);
+}
+
+static void apply_tenant(struct registry *registry, int64_t revision, int64_t tenant_key) {
+    char text[24];
+    snprintf(text, sizeof(text), "%lld", (long long)tenant_key);
+    struct change_query *q =
+        make_query(registry, revision - 1, STATEMENT_LOGIN_TENANTS, tenant_read);
+    q->tenant_key = tenant_key;
+    postgres_send(registry->queries, &q->query, 2, (const char *[]){NULL, text});
+}
+
+/* ---- reading
+ * -------------------------------------------------------------------------------------- */
+
+static void apply_change(struct registry *registry, int64_t revision, int64_t tenant_key,
+                         int64_t device_key, int64_t credential_key) {
+    if (device_key != 0) {
+        apply_device(registry, revision, tenant_key, device_key);
+    } else if (credential_key != 0) { /* an API key or an authority: what used it logs in again */
+        cache_remove_principal(&registry->cache, credential_key);
+        tell_workers(registry, &(struct registry_revocation){.tenant_key = tenant_key,
+                                                             .credential_key = credential_key,
+                                                             .err = DG_ERR_ADMINISTRATIVE});
+    } else if (tenant_key != 0) {
+        apply_tenant(registry, revision, tenant_key);
+    }
+}
+
+static int64_t number_at(const PGresult *result, int row, int column) {
+    return strtoll(PQgetvalue(result, row, column), NULL, 10);
+}
+
+static void changes_read(struct postgres_query *query, int err, const PGresult *result,
+                         const char *detail) {
+    struct change_query *q = (struct change_query *)(void *)query;
+    struct registry *registry = q->registry;
+    free(q);
+    registry->reading_changes = false;
+    if (err < 0 || !postgres_is_ready(registry->queries))
+        return; /* the rows are read again when both connections are there */
+    int rows = PQntuples(result);
+    for (int row = 0; row < rows; row++) {
+        registry->revision = number_at(result, row, 0);
+        apply_change(registry, registry->revision, number_at(result, row, 1),
+                     number_at(result, row, 2), number_at(result, row, 3));
+    }
+    if (rows > 0) {
+        read_changes(registry);
+    } else if (!registry->synced) {
+        registry->synced = true;
+        changes_update_condition(registry);
+    }
+}
+
+/* Rows older than what we know may have been trimmed while we were away: then nothing in the cache
+ * can be trusted, and every connection must prove itself anew. */
+static void range_read(struct postgres_query *query, int err, const PGresult *result,
+                       const char *detail) {
+    struct change_query *q = (struct change_query *)(void *)query;
+    struct registry *registry = q->registry;
+    free(q);
+    registry->reading_changes = false;
+    if (err < 0)
+        return;
+    int64_t first = number_at(result, 0, 0), newest = number_at(result, 0, 1);
+    if (registry->revision < 0) {
+        registry->revision = newest;
+    } else if (first > registry->revision + 1 || newest < registry->revision) {
+        LOG_WARN("registry.resync",
+                 log_text("why", "changes were missed; all devices are read again"));
+        struct cache_device *next;
+        for (struct cache_device *d = registry->cache.newest; d; d = next) {
+            next = d->older;
+            apply_device(registry, newest, d->tenant_key, d->key);
+        }
+        registry->revision = newest;
+    }
+    read_changes(registry);
+}
+
+static void read_changes(struct registry *registry) {
+    if (registry->reading_changes || !postgres_is_ready(registry->changes))
+        return;
+    registry->reading_changes = true;
+    char text[24];
+    snprintf(text, sizeof(text), "%lld", (long long)registry->revision);
+    struct change_query *q = make_query(registry, 0, STATEMENT_CHANGES, changes_read);
+    postgres_send(registry->changes, &q->query, 1, (const char *[]){text});
+}
+
+void changes_ready(void *context) {
+    struct registry *registry = context;
+    registry->synced = false;
+    registry->reading_changes = true;
+    struct change_query *q = make_query(registry, 0, STATEMENT_CHANGES_RANGE, range_read);
+    postgres_send(registry->changes, &q->query, 0, NULL);
+}
+
+void changes_lost(void *context) {
+    struct registry *registry = context;
+    registry->synced = false;
+    changes_update_condition(registry);
+}
+
+void changes_notified(void *context) {
+    read_changes(context);
+}
+
+static void trimmed(struct postgres_query *query, int err, const PGresult *result,
+                    const char *detail) {
+    free(query);
+}
+
+void changes_on_timer(evutil_socket_t fd, short what, void *context) {
+    struct registry *registry = context;
+    event_add(registry->change_timer, &(struct timeval){.tv_sec = INTERVAL_S});
+    read_changes(registry);
+    if (++registry->trims % TRIM_EVERY == 0 && postgres_is_ready(registry->changes)) {
+        struct change_query *q = make_query(registry, 0, STATEMENT_CHANGES_TRIM, trimmed);
+        postgres_send(registry->changes, &q->query, 0, NULL);
+    }
+}

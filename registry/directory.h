@@ -1,0 +1,75 @@
+/*
+ * What the files of registry/ share: the registry thread's state. Registry thread only, but for
+ * what registry.h says.
+ */
+#pragma once
+
+#include <event2/event.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "registry/cache.h"
+#include "registry/password.h"
+#include "registry/postgres.h"
+#include "registry/registry.h"
+
+enum registry_condition {
+    REGISTRY_STARTING,
+    REGISTRY_UP,
+    REGISTRY_NO_QUERIES,
+    REGISTRY_NO_CHANGES,
+};
+
+struct registry {
+    pthread_t thread;
+    struct event_base *base;
+    struct mailbox mailbox;
+    struct event *mailbox_event, *change_timer;
+    struct credential_master master;
+    uint8_t verified_key[32]; /* of this process: hashes of passwords found right */
+    char *conninfo, *password;
+    uint64_t query_timeout_ms;
+    struct postgres *queries, *changes;
+    struct password_pool *passwords;
+    struct cache cache;
+    atomic_int condition; /* enum registry_condition */
+    struct registry_listener *listeners;
+    /* changes.c */
+    int64_t revision;     /* last change applied; -1: none known yet */
+    bool reading_changes; /* a CHANGES is under way */
+    bool synced;          /* everything up to now was applied since the connection came up */
+    unsigned trims;
+    struct mail stop_mail;
+};
+
+struct registry_listener {
+    struct registry_listener *next;
+    struct mailbox *mailbox;
+    void (*deliver)(struct mail *mail, void *receiver);
+};
+
+/* login.c: handles a request on the registry thread; it goes back by itself. */
+void login_begin(struct registry *registry, struct registry_login *login);
+void tenants_begin(struct registry *registry, struct registry_tenant_query *query);
+/* A login goes back to its asker. */
+void login_reply(struct registry_login *login, int err);
+
+/* certificate_login.c */
+void login_with_authority(struct registry *registry, struct registry_login *login,
+                          struct slice chain);
+
+/* Fills in who a device is, its credential and its end of validity. */
+void login_fill_device(struct registry *registry, struct registry_login *login,
+                       const struct cache_device *device, int64_t credential_key,
+                       int64_t valid_until_ms);
+/* Answers with the device, or DG_ERR_DISABLED; for a credential that was right. */
+void login_accept(struct registry *registry, struct registry_login *login,
+                  const struct cache_device *device, int64_t credential_key,
+                  int64_t valid_until_ms);
+
+/* changes.c */
+void changes_ready(void *context);
+void changes_lost(void *context);
+void changes_notified(void *context);
+void changes_on_timer(evutil_socket_t fd, short what, void *context);
+void changes_update_condition(struct registry *registry);

@@ -1,0 +1,348 @@
+/*
+ * Who is it. A device or principal is found in the cache, else in PostgreSQL; then its credentials
+ * are tried. Whatever is wrong with the name or the secret has one answer, after the same work;
+ * only a right credential learns that the device is disabled.
+ */
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/metrics.h"
+#include "registry/directory.h"
+#include "registry/sas.h"
+#include "registry/x509.h"
+
+struct login_query {
+    struct postgres_query query;
+    struct registry *registry;
+    struct registry_login *login;
+};
+
+void login_reply(struct registry_login *login, int err) {
+    login->err = err;
+    login->mail.deliver = login->reply;
+    mailbox_post(login->reply_to, &login->mail);
+}
+
+/* ---- a right credential
+ * --------------------------------------------------------------------------- */
+
+void login_fill_device(struct registry *registry, struct registry_login *login,
+                       const struct cache_device *device, int64_t credential_key,
+                       int64_t valid_until_ms) {
+    const struct cache_tenant *tenant = cache_find_tenant(&registry->cache, device->tenant_key);
+    struct registry_identity *identity = &login->identity;
+    const char *id = strchr(device->name, '/') + 1;
+    *identity = (struct registry_identity){
+        .tenant_key = tenant->key,
+        .tenant_stream_id = tenant->stream_id,
+        .partition_count = tenant->partition_count,
+        .device_key = device->key,
+        .partition = device->partition,
+        .credential_key = credential_key,
+        .valid_until_ms = valid_until_ms,
+    };
+    memcpy(identity->tenant, tenant->name, sizeof(identity->tenant));
+    memcpy(identity->device, id, strlen(id) + 1);
+}
+
+void login_accept(struct registry *registry, struct registry_login *login,
+                  const struct cache_device *device, int64_t credential_key,
+                  int64_t valid_until_ms) {
+    const struct cache_tenant *tenant = cache_find_tenant(&registry->cache, device->tenant_key);
+    if (!tenant || !tenant->enabled || !device->enabled) {
+        login_reply(login, DG_ERR_DISABLED);
+        return;
+    }
+    login_fill_device(registry, login, device, credential_key, valid_until_ms);
+    login_reply(login, 0);
+}
+
+/* ---- trying a device's credentials
+ * ---------------------------------------------------------------- */
+
+static bool is_current(const struct cache_credential *credential, int64_t now_ms) {
+    return (credential->not_before_ms == 0 || now_ms >= credential->not_before_ms) &&
+           (credential->not_after_ms == 0 || now_ms < credential->not_after_ms);
+}
+
+static int64_t earlier(int64_t a_ms, int64_t b_ms) {
+    return a_ms == 0 || (b_ms != 0 && b_ms < a_ms) ? b_ms : a_ms;
+}
+
+static bool matches_key(const struct cache_credential *credential, const uint8_t *hash) {
+    return credential->secret_size == CREDENTIAL_HASH_SIZE &&
+           CRYPTO_memcmp(credential->secret, hash, CREDENTIAL_HASH_SIZE) == 0;
+}
+
+static void hash_verified(const struct registry *registry, struct slice secret, uint8_t *ret_hash) {
+    unsigned size = 0;
+    HMAC(EVP_sha256(), registry->verified_key, sizeof(registry->verified_key), secret.data,
+         secret.size, ret_hash, &size);
+}
+
+/* ---- passwords: slow, elsewhere, then remembered ---- */
+
+struct password_login {
+    struct password_job job;
+    struct registry *registry;
+    struct registry_login *login;
+    int64_t device_key, credential_key;
+};
+
+static struct cache_credential *find_credential(struct cache_device *device, int64_t key) {
+    for (unsigned i = 0; device && i < device->credential_count; i++)
+        if (device->credentials[i].key == key)
+            return &device->credentials[i];
+    return NULL;
+}
+
+/* The device may have changed while the function ran: look again. */
+static void deliver_password(struct mail *mail, void *receiver) {
+    struct password_login *p = (struct password_login *)(void *)mail;
+    struct registry *registry = p->registry;
+    struct cache_device *device = cache_find_device_by_key(&registry->cache, p->device_key);
+    struct cache_credential *credential = find_credential(device, p->credential_key);
+    if (p->job.err == 0 && credential) {
+        hash_verified(registry, p->login->secret, credential->verified);
+        credential->has_verified = true;
+        login_accept(registry, p->login, device, credential->key, credential->not_after_ms);
+    } else {
+        login_reply(p->login, p->job.err < 0 ? p->job.err : DG_ERR_BAD_CREDENTIALS);
+    }
+    free(p);
+}
+
+static void check_password(struct registry *registry, struct registry_login *login,
+                           const struct cache_device *device,
+                           const struct cache_credential *credential) {
+    struct password_login *p = calloc(1, sizeof(*p));
+    if (!p) {
+        login_reply(login, DG_ERR_NO_MEMORY);
+        return;
+    }
+    *p = (struct password_login){.registry = registry,
+                                 .login = login,
+                                 .device_key = device->key,
+                                 .credential_key = credential->key};
+    p->job.mail.deliver = deliver_password;
+    p->job.reply_to = &registry->mailbox;
+    p->job.password = login->secret;
+    memcpy(p->job.encoded, credential->secret, credential->secret_size);
+    int err = password_pool_submit(registry->passwords, &p->job);
+    if (err < 0) {
+        free(p);
+        login_reply(login, err);
+    }
+}
+
+/* ---- secrets ---- */
+
+static bool matches_sas(const struct registry *registry, const struct cache_credential *credential,
+                        const struct sas_token *token) {
+    uint8_t keys[2 * CREDENTIAL_SAS_KEY_SIZE];
+    if (credential_open_sas_keys(&registry->master,
+                                 slice_make(credential->secret, credential->secret_size), keys) < 0)
+        return false;
+    bool primary = sas_is_signed_by(token, keys);
+    bool secondary = sas_is_signed_by(token, keys + CREDENTIAL_SAS_KEY_SIZE);
+    OPENSSL_cleanse(keys, sizeof(keys));
+    return primary || secondary;
+}
+
+static void try_token(struct registry *registry, struct registry_login *login,
+                      const struct cache_device *device, int64_t now_ms) {
+    struct sas_token token;
+    bool readable = sas_parse(login->secret, &token) == 0 && token.expiry_ms > now_ms &&
+                    sas_names_device(&token, login->name);
+    for (unsigned i = 0; readable && i < device->credential_count; i++) {
+        const struct cache_credential *c = &device->credentials[i];
+        if (c->kind == CACHE_SAS && is_current(c, now_ms) && matches_sas(registry, c, &token)) {
+            login_accept(registry, login, device, c->key,
+                         earlier(c->not_after_ms, token.expiry_ms));
+            return;
+        }
+    }
+    login_reply(login, DG_ERR_BAD_CREDENTIALS);
+}
+
+static void try_secret(struct registry *registry, struct registry_login *login,
+                       const struct cache_device *device, int64_t now_ms) {
+    uint8_t hash[CREDENTIAL_HASH_SIZE], verified[CREDENTIAL_HASH_SIZE];
+    const struct cache_credential *password = NULL, *found = NULL;
+    credential_hash_key(&registry->master, (const char *)login->secret.data, login->secret.size,
+                        hash);
+    hash_verified(registry, login->secret, verified);
+    for (unsigned i = 0; i < device->credential_count && !found; i++) {
+        const struct cache_credential *c = &device->credentials[i];
+        if (!is_current(c, now_ms))
+            continue;
+        if (c->kind == CACHE_KEY && matches_key(c, hash))
+            found = c;
+        if (c->kind == CACHE_PASSWORD && c->has_verified &&
+            CRYPTO_memcmp(c->verified, verified, sizeof(verified)) == 0)
+            found = c;
+        if (c->kind == CACHE_PASSWORD && !password)
+            password = c;
+    }
+    if (found)
+        login_accept(registry, login, device, found->key, found->not_after_ms);
+    else if (password)
+        check_password(registry, login, device, password);
+    else
+        login_reply(login, DG_ERR_BAD_CREDENTIALS);
+}
+
+/* ---- certificates ---- */
+
+static const struct cache_credential *find_thumbprint(const struct cache_device *device,
+                                                      const struct x509_client *client,
+                                                      int64_t now_ms) {
+    for (unsigned i = 0; i < device->credential_count; i++) {
+        const struct cache_credential *c = &device->credentials[i];
+        if (c->kind == CACHE_X509 && is_current(c, now_ms) &&
+            (strcmp(c->thumbprint, client->sha256) == 0 ||
+             strcmp(c->thumbprint, client->sha1) == 0))
+            return c;
+    }
+    return NULL;
+}
+
+static void try_certificate(struct registry *registry, struct registry_login *login,
+                            const struct cache_device *device, int64_t now_ms) {
+    struct x509_client client;
+    if (x509_describe(login->secret, login->leaf_size_bytes, &client) < 0) {
+        login_reply(login, DG_ERR_BAD_CREDENTIALS);
+        return;
+    }
+    const struct cache_credential *pinned =
+        device ? find_thumbprint(device, &client, now_ms) : NULL;
+    bool in_time = now_ms >= client.not_before_ms && now_ms < client.not_after_ms;
+    if (pinned && in_time)
+        login_accept(registry, login, device, pinned->key,
+                     earlier(pinned->not_after_ms, client.not_after_ms));
+    else if (pinned)
+        login_reply(login, DG_ERR_BAD_CREDENTIALS);
+    else
+        login_with_authority(registry, login, login->secret);
+}
+
+static void try_device(struct registry *registry, struct registry_login *login,
+                       const struct cache_device *device) {
+    int64_t now_ms = clock_wall_ms();
+    static const struct cache_device nobody; /* the same work for an unknown name */
+    if (login->kind == REGISTRY_LOGIN_DEVICE_CERTIFICATE)
+        try_certificate(registry, login, device, now_ms);
+    else if (sas_is_token(login->secret))
+        try_token(registry, login, device ? device : &nobody, now_ms);
+    else
+        try_secret(registry, login, device ? device : &nobody, now_ms);
+}
+
+/* ---- finding the device
+ * --------------------------------------------------------------------------- */
+
+static void device_found(struct postgres_query *query, int err, const PGresult *result,
+                         const char *detail) {
+    struct login_query *q = (struct login_query *)(void *)query;
+    if (err < 0)
+        login_reply(q->login, DG_ERR_UNAVAILABLE);
+    else
+        try_device(q->registry, q->login, cache_store_device(&q->registry->cache, result));
+    free(q);
+}
+
+static struct login_query *make_query(struct registry *registry, struct registry_login *login,
+                                      enum registry_statement statement) {
+    struct login_query *q = calloc(1, sizeof(*q));
+    if (!q) {
+        login_reply(login, DG_ERR_NO_MEMORY);
+        return NULL;
+    }
+    q->query.statement = statement;
+    q->registry = registry;
+    q->login = login;
+    return q;
+}
+
+static void begin_device(struct registry *registry, struct registry_login *login) {
+    const struct cache_device *device =
+        cache_find_device(&registry->cache, login->tenant, login->name);
+    metric_add(device ? METRIC_REGISTRY_CACHE_HITS : METRIC_REGISTRY_CACHE_MISSES, 1);
+    bool nameless = !login->name[0] || !login->tenant[0]; /* a certificate alone */
+    if (device || nameless) {
+        try_device(registry, login, device);
+        return;
+    }
+    struct login_query *q = make_query(registry, login, STATEMENT_LOGIN_DEVICE);
+    if (!q)
+        return;
+    q->query.done = device_found;
+    postgres_send(registry->queries, &q->query, 2, (const char *[]){login->tenant, login->name});
+}
+
+/* ---- principals
+ * ----------------------------------------------------------------------------------- */
+
+static void try_principal(struct registry *registry, struct registry_login *login,
+                          const struct cache_principal *principal) {
+    static const struct cache_principal nobody;
+    const struct cache_principal *p = principal ? principal : &nobody;
+    uint8_t hash[CREDENTIAL_HASH_SIZE];
+    credential_hash_key(&registry->master, (const char *)login->secret.data, login->secret.size,
+                        hash);
+    bool right = CRYPTO_memcmp(hash, p->secret, sizeof(hash)) == 0 && principal;
+    bool in_time = p->not_after_ms == 0 || clock_wall_ms() < p->not_after_ms;
+    if (!right || !in_time) {
+        login_reply(login, DG_ERR_BAD_CREDENTIALS);
+        return;
+    }
+    login->identity = (struct registry_identity){
+        .roles = p->roles, .credential_key = p->credential_key, .valid_until_ms = p->not_after_ms};
+    const struct cache_tenant *tenant = cache_find_tenant(&registry->cache, p->tenant_key);
+    if (p->tenant_key != 0 && (!tenant || !tenant->enabled)) {
+        login_reply(login, DG_ERR_DISABLED);
+        return;
+    }
+    if (tenant) {
+        login->identity.tenant_key = tenant->key;
+        login->identity.tenant_stream_id = tenant->stream_id;
+        login->identity.partition_count = tenant->partition_count;
+        memcpy(login->identity.tenant, tenant->name, sizeof(tenant->name));
+    }
+    login_reply(login, 0);
+}
+
+static void principal_found(struct postgres_query *query, int err, const PGresult *result,
+                            const char *detail) {
+    struct login_query *q = (struct login_query *)(void *)query;
+    if (err < 0)
+        login_reply(q->login, DG_ERR_UNAVAILABLE);
+    else
+        try_principal(q->registry, q->login,
+                      cache_store_principal(&q->registry->cache, q->login->name, result));
+    free(q);
+}
+
+static void begin_principal(struct registry *registry, struct registry_login *login) {
+    const struct cache_principal *principal = cache_find_principal(&registry->cache, login->name);
+    if (principal) {
+        try_principal(registry, login, principal);
+        return;
+    }
+    struct login_query *q = make_query(registry, login, STATEMENT_LOGIN_PRINCIPAL);
+    if (!q)
+        return;
+    q->query.done = principal_found;
+    postgres_send(registry->queries, &q->query, 1, (const char *[]){login->name});
+}
+
+void login_begin(struct registry *registry, struct registry_login *login) {
+    if (login->kind == REGISTRY_LOGIN_PRINCIPAL)
+        begin_principal(registry, login);
+    else
+        begin_device(registry, login);
+}

@@ -1,0 +1,457 @@
+/* The registry thread: its life, its mailbox, and requests that only pass through. */
+#include "registry/registry.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/random.h"
+#include "registry/directory.h"
+
+/* ---- requests that pass through
+ * ------------------------------------------------------------------- */
+
+struct request_query {
+    struct postgres_query query;
+    struct registry_request *request;
+};
+
+static void request_reply(struct registry_request *request) {
+    request->mail.deliver = request->reply;
+    mailbox_post(request->reply_to, &request->mail);
+}
+
+static int copy_rows(struct registry_request *request, const PGresult *result) {
+    unsigned rows = (unsigned)PQntuples(result), columns = (unsigned)PQnfields(result);
+    request->values = calloc((size_t)rows * columns + 1, sizeof(*request->values));
+    if (!request->values)
+        return DG_ERR_NO_MEMORY;
+    request->row_count = rows;
+    request->column_count = columns;
+    for (unsigned i = 0; i < rows * columns; i++) {
+        int row = (int)(i / columns), column = (int)(i % columns);
+        if (PQgetisnull(result, row, column))
+            continue;
+        request->values[i] = strdup(PQgetvalue(result, row, column));
+        if (!request->values[i])
+            return DG_ERR_NO_MEMORY;
+    }
+    return 0;
+}
+
+static void request_done(struct postgres_query *query, int err, const PGresult *result,
+                         const char *detail) {
+    struct request_query *q = (struct request_query *)(void *)query;
+    q->request->err = err == 0 ? copy_rows(q->request, result) : err;
+    q->request->detail = detail ? strdup(detail) : NULL;
+    request_reply(q->request);
+    free(q);
+}
+
+static void deliver_request(struct mail *mail, void *receiver) {
+    struct registry *registry = receiver;
+    struct registry_request *request = (struct registry_request *)(void *)mail;
+    struct request_query *q = calloc(1, sizeof(*q));
+    if (!q) {
+        request->err = DG_ERR_NO_MEMORY;
+        request_reply(request);
+        return;
+    }
+    q->request = request;
+    q->query.statement = request->statement;
+    q->query.done = request_done;
+    postgres_send(registry->queries, &q->query, request->parameter_count,
+                  (const char *const *)request->parameters);
+}
+
+void registry_execute(struct registry *registry, struct registry_request *request) {
+    request->reply = request->mail.deliver;
+    request->mail.deliver = deliver_request;
+    mailbox_post(&registry->mailbox, &request->mail);
+}
+
+struct registry_request *registry_request_new(enum registry_statement statement) {
+    struct registry_request *request = calloc(1, sizeof(*request));
+    if (request)
+        request->statement = statement;
+    return request;
+}
+
+int registry_request_add(struct registry_request *request, struct slice value) {
+    if (request->parameter_count == REGISTRY_PARAMETERS_MAX)
+        return DG_ERR_LIMIT;
+    char *copy = NULL;
+    if (value.data && !(copy = strndup((const char *)value.data, value.size)))
+        return DG_ERR_NO_MEMORY;
+    request->parameters[request->parameter_count++] = copy;
+    return 0;
+}
+
+static void wipe_free(char *text) {
+    if (text)
+        explicit_bzero(text, strlen(text));
+    free(text);
+}
+
+void registry_request_free(struct registry_request *request) {
+    if (!request)
+        return;
+    for (unsigned i = 0; i < request->parameter_count; i++)
+        wipe_free(request->parameters[i]); /* may be a secret's hash */
+    for (unsigned i = 0; request->values && i < request->row_count * request->column_count; i++)
+        free(request->values[i]);
+    free(request->values);
+    free(request->detail);
+    free(request);
+}
+
+/* ---- logins
+ * --------------------------------------------------------------------------------------- */
+
+static void deliver_login(struct mail *mail, void *receiver) {
+    login_begin(receiver, (struct registry_login *)(void *)mail);
+}
+
+void registry_login(struct registry *registry, struct registry_login *login) {
+    login->reply = login->mail.deliver;
+    login->mail.deliver = deliver_login;
+    mailbox_post(&registry->mailbox, &login->mail);
+}
+
+static bool copy_name(struct slice name, char *ret_name, size_t room) {
+    if (name.size >= room || (name.size && memchr(name.data, 0, name.size)))
+        return false;
+    if (name.size)
+        memcpy(ret_name, name.data, name.size);
+    ret_name[name.size] = '\0';
+    return true;
+}
+
+struct registry_login *registry_login_new(enum registry_login_kind kind, struct slice tenant,
+                                          struct slice name, struct slice secret) {
+    size_t limit =
+        kind == REGISTRY_LOGIN_DEVICE_CERTIFICATE ? LIMIT_BEFORE_LOGIN_BYTES : LIMIT_PASSWORD_BYTES;
+    if (secret.size > limit)
+        return NULL;
+    struct registry_login *login = calloc(1, sizeof(*login) + secret.size + 1);
+    if (!login || !copy_name(tenant, login->tenant, sizeof(login->tenant)) ||
+        !copy_name(name, login->name, sizeof(login->name))) {
+        free(login);
+        return NULL;
+    }
+    login->kind = kind;
+    if (secret.size)
+        memcpy(login->secret_bytes, secret.data, secret.size);
+    login->secret = slice_make(login->secret_bytes, secret.size);
+    return login;
+}
+
+void registry_login_free(struct registry_login *login) {
+    if (!login)
+        return;
+    explicit_bzero(login->secret_bytes, login->secret.size);
+    free(login);
+}
+
+/* ---- tenants
+ * -------------------------------------------------------------------------------------- */
+
+struct tenants_query {
+    struct postgres_query query;
+    struct registry *registry;
+    struct registry_tenant_query *asked;
+};
+
+static void tenants_reply(struct registry_tenant_query *query, int err) {
+    query->err = err;
+    query->mail.deliver = query->reply;
+    mailbox_post(query->reply_to, &query->mail);
+}
+
+static bool take_tenant(struct registry_tenant_query *query, const struct cache_tenant *tenant) {
+    struct registry_tenant *to = &query->tenants[query->tenant_count++];
+    *to = (struct registry_tenant){.tenant_key = tenant->key,
+                                   .stream_id = tenant->stream_id,
+                                   .partition_count = tenant->partition_count};
+    memcpy(to->name, tenant->name, sizeof(to->name));
+    return true;
+}
+
+static void tenants_found(struct postgres_query *query, int err, const PGresult *result,
+                          const char *detail) {
+    struct tenants_query *q = (struct tenants_query *)(void *)query;
+    int rows = err == 0 ? PQntuples(result) : 0;
+    q->asked->tenants = calloc((size_t)rows + 1, sizeof(*q->asked->tenants));
+    for (int row = 0; q->asked->tenants && row < rows; row++) {
+        const struct cache_tenant *tenant = cache_store_tenant(&q->registry->cache, result, row, 0);
+        if (tenant && tenant->enabled)
+            take_tenant(q->asked, tenant);
+    }
+    tenants_reply(q->asked, !q->asked->tenants ? DG_ERR_NO_MEMORY : err);
+    free(q);
+}
+
+/* From the cache, which hears of every change, for one tenant; a list is always asked for. */
+void tenants_begin(struct registry *registry, struct registry_tenant_query *query) {
+    const struct cache_tenant *known =
+        query->tenant[0] ? cache_find_tenant_by_name(&registry->cache, query->tenant) : NULL;
+    struct tenants_query *q = calloc(1, sizeof(*q));
+    if (known)
+        query->tenants = calloc(1, sizeof(*query->tenants));
+    if (known && query->tenants) {
+        take_tenant(query, known);
+        tenants_reply(query, 0);
+        free(q);
+        return;
+    }
+    if (!q || known) {
+        free(q);
+        tenants_reply(query, DG_ERR_NO_MEMORY);
+        return;
+    }
+    q->registry = registry;
+    q->asked = query;
+    q->query.statement = STATEMENT_LOGIN_TENANTS;
+    q->query.done = tenants_found;
+    postgres_send(registry->queries, &q->query, 2,
+                  (const char *[]){query->tenant[0] ? query->tenant : NULL, NULL});
+}
+
+static void deliver_tenant_query(struct mail *mail, void *receiver) {
+    tenants_begin(receiver, (struct registry_tenant_query *)(void *)mail);
+}
+
+void registry_find_tenants(struct registry *registry, struct registry_tenant_query *query) {
+    query->reply = query->mail.deliver;
+    query->mail.deliver = deliver_tenant_query;
+    mailbox_post(&registry->mailbox, &query->mail);
+}
+
+void registry_tenant_query_free(struct registry_tenant_query *query) {
+    if (query)
+        free(query->tenants);
+    free(query);
+}
+
+/* ---- passwords to be hashed
+ * ----------------------------------------------------------------------- */
+
+struct hash_job {
+    struct password_job job;
+    struct registry_password_hash *hash;
+};
+
+static void hash_reply(struct registry_password_hash *hash, int err) {
+    hash->err = err;
+    hash->mail.deliver = hash->reply;
+    mailbox_post(hash->reply_to, &hash->mail);
+}
+
+static void deliver_hashed(struct mail *mail, void *receiver) {
+    struct hash_job *job = (struct hash_job *)(void *)mail;
+    memcpy(job->hash->encoded, job->job.encoded, sizeof(job->hash->encoded));
+    hash_reply(job->hash, job->job.err);
+    free(job);
+}
+
+static void deliver_hash(struct mail *mail, void *receiver) {
+    struct registry *registry = receiver;
+    struct registry_password_hash *hash = (struct registry_password_hash *)(void *)mail;
+    struct hash_job *job = calloc(1, sizeof(*job));
+    int err = DG_ERR_NO_MEMORY;
+    if (job) {
+        job->hash = hash;
+        job->job.mail.deliver = deliver_hashed;
+        job->job.reply_to = &registry->mailbox;
+        job->job.password = slice_make(hash->password, hash->password_size);
+        err = password_pool_submit(registry->passwords, &job->job);
+    }
+    if (err < 0) {
+        free(job);
+        hash_reply(hash, err);
+    }
+}
+
+void registry_hash_password(struct registry *registry, struct registry_password_hash *hash) {
+    hash->reply = hash->mail.deliver;
+    hash->mail.deliver = deliver_hash;
+    mailbox_post(&registry->mailbox, &hash->mail);
+}
+
+void registry_password_hash_free(struct registry_password_hash *hash) {
+    if (hash)
+        explicit_bzero(hash, sizeof(*hash));
+    free(hash);
+}
+
+const struct credential_master *registry_master(const struct registry *registry) {
+    return &registry->master;
+}
+
+/* ---- condition
+ * ------------------------------------------------------------------------------------ */
+
+bool registry_is_up(struct registry *registry, const char **ret_why) {
+    static const char *const texts[] = {
+        [REGISTRY_STARTING] = "PostgreSQL is not connected yet",
+        [REGISTRY_UP] = "",
+        [REGISTRY_NO_QUERIES] = "PostgreSQL does not answer",
+        [REGISTRY_NO_CHANGES] = "changes in PostgreSQL are not being heard",
+    };
+    int condition = atomic_load(&registry->condition);
+    *ret_why = texts[condition];
+    return condition == REGISTRY_UP;
+}
+
+int registry_listen(struct registry *registry, struct mailbox *mailbox,
+                    void (*deliver)(struct mail *mail, void *receiver)) {
+    struct registry_listener *listener = calloc(1, sizeof(*listener));
+    if (!listener)
+        return DG_ERR_NO_MEMORY;
+    *listener = (struct registry_listener){
+        .next = registry->listeners, .mailbox = mailbox, .deliver = deliver};
+    registry->listeners = listener;
+    return 0;
+}
+
+/* ---- the thread
+ * ----------------------------------------------------------------------------------- */
+
+static void queries_changed(void *context) {
+    changes_update_condition(context);
+}
+
+static void ignore_notification(void *context) {
+}
+
+static void on_mail(evutil_socket_t fd, short what, void *context) {
+    struct registry *registry = context;
+    mailbox_drain(&registry->mailbox);
+}
+
+static void deliver_stop(struct mail *mail, void *receiver) {
+    struct registry *registry = receiver;
+    event_base_loopbreak(registry->base);
+}
+
+static void *run(void *context) {
+    struct registry *registry = context;
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, NULL);
+    pthread_setname_np(pthread_self(), "registry");
+    event_base_dispatch(registry->base);
+    /* What is still out comes back before the connections go. */
+    postgres_free(registry->queries);
+    postgres_free(registry->changes);
+    registry->queries = registry->changes = NULL;
+    return NULL;
+}
+
+/* The connections, before the thread runs: they begin with its loop. */
+static int create_connections(struct registry *registry) {
+    struct postgres_options options = {
+        .name = "queries",
+        .conninfo = registry->conninfo,
+        .password = registry->password,
+        .timeout_ms = registry->query_timeout_ms,
+        .context = registry,
+        .ready = queries_changed,
+        .lost = queries_changed,
+        .notified = ignore_notification,
+    };
+    int err = postgres_create(registry->base, &options, &registry->queries);
+    if (err < 0)
+        return err;
+    options.name = "changes";
+    options.listen = "duragate_registry";
+    options.ready = changes_ready;
+    options.lost = changes_lost;
+    options.notified = changes_notified;
+    return postgres_create(registry->base, &options, &registry->changes);
+}
+
+static int create_events(struct registry *registry) {
+    registry->mailbox_event = event_new(registry->base, mailbox_fd(&registry->mailbox),
+                                        EV_READ | EV_PERSIST, on_mail, registry);
+    registry->change_timer = evtimer_new(registry->base, changes_on_timer, registry);
+    if (!registry->mailbox_event || !registry->change_timer ||
+        event_add(registry->mailbox_event, NULL) != 0 ||
+        event_add(registry->change_timer, &(struct timeval){.tv_sec = 1}) != 0)
+        return DG_ERR_NO_MEMORY;
+    return 0;
+}
+
+static int create_parts(struct registry *registry, const struct registry_options *options) {
+    registry->conninfo = strdup(options->conninfo);
+    registry->password = strdup(options->password);
+    registry->query_timeout_ms = options->query_timeout_ms;
+    registry->cache.devices_max = options->cache_devices_max;
+    registry->revision = -1;
+    random_bytes(registry->verified_key, sizeof(registry->verified_key));
+    registry->base = event_base_new();
+    if (!registry->conninfo || !registry->password || !registry->base)
+        return DG_ERR_NO_MEMORY;
+    int err = mailbox_init(&registry->mailbox, registry);
+    if (err == 0)
+        err = password_pool_create(&registry->passwords);
+    if (err == 0)
+        err = create_connections(registry);
+    return err == 0 ? create_events(registry) : err;
+}
+
+static void free_parts(struct registry *registry) {
+    password_pool_free(registry->passwords);
+    if (registry->mailbox.receiver) {
+        mailbox_drain(&registry->mailbox); /* answers of the pool, late requests */
+        mailbox_free(&registry->mailbox);
+    }
+    if (registry->mailbox_event)
+        event_free(registry->mailbox_event);
+    if (registry->change_timer)
+        event_free(registry->change_timer);
+    if (registry->base)
+        event_base_free(registry->base);
+    while (registry->listeners) {
+        struct registry_listener *listener = registry->listeners;
+        registry->listeners = listener->next;
+        free(listener);
+    }
+    cache_free(&registry->cache);
+    free(registry->conninfo);
+    wipe_free(registry->password);
+    explicit_bzero(registry, sizeof(*registry));
+    free(registry);
+}
+
+int registry_open(const struct registry_options *options, struct registry **ret_registry,
+                  char *ret_error) {
+    struct registry *registry = calloc(1, sizeof(*registry));
+    if (!registry)
+        return DG_ERR_NO_MEMORY;
+    int err = credential_master_load(options->master_key_file, &registry->master, ret_error);
+    if (err < 0) {
+        free(registry);
+        return err;
+    }
+    err = create_parts(registry, options);
+    if (err == 0 && pthread_create(&registry->thread, NULL, run, registry) != 0)
+        err = DG_ERR_NO_MEMORY;
+    if (err < 0) {
+        snprintf(ret_error, REGISTRY_ERROR_SIZE, "the registry cannot start: %s", dg_err_text(err));
+        postgres_free(registry->queries);
+        postgres_free(registry->changes);
+        free_parts(registry);
+        return err;
+    }
+    *ret_registry = registry;
+    return 0;
+}
+
+void registry_close(struct registry *registry) {
+    registry->stop_mail.deliver = deliver_stop;
+    mailbox_post(&registry->mailbox, &registry->stop_mail);
+    pthread_join(registry->thread, NULL);
+    free_parts(registry);
+}
