@@ -487,6 +487,13 @@ static void server_free_events(struct server *server) {
         event_free(server->drain_limit);
 }
 
+/* Workers have ended; registry and stream still answer what a worker's parts wait for. */
+static void free_worker_parts(struct worker *worker) {
+    mqtt_worker_free(worker);
+    kafka_worker_free(worker);
+    worker_free(worker);
+}
+
 static void server_end(struct server *server) {
     if (server->listeners)
         listener_set_free(server->listeners);
@@ -497,11 +504,9 @@ static void server_end(struct server *server) {
     if (server->registry)
         registry_close(server->registry);
     for (unsigned i = 0; i < server->worker_count && server->workers[i]; i++)
-        mqtt_worker_free(server->workers[i]); /* and the appender: before the stream closes */
+        free_worker_parts(server->workers[i]);
     if (server->stream)
         stream_close(server->stream);
-    for (unsigned i = 0; i < server->worker_count && server->workers[i]; i++)
-        worker_free(server->workers[i]);
     tls_release(server->tls);
     server_free_events(server);
     if (server->base)
