@@ -31,15 +31,21 @@ static bool truth_at(const PGresult *result, int row, int column) {
     return PQgetvalue(result, row, column)[0] == 't';
 }
 
+static int digit(char c) {
+    static const char digits[] = "0123456789abcdef";
+    const char *at = c ? strchr(digits, c >= 'A' && c <= 'F' ? c | 0x20 : c) : NULL;
+    return at ? (int)(at - digits) : -1;
+}
+
 int cache_decode_hex(const char *text, uint8_t *ret_bytes, size_t room) {
     size_t size = strlen(text);
     if (size % 2 != 0 || size / 2 > room)
         return -1;
     for (size_t i = 0; i < size / 2; i++) {
-        unsigned byte;
-        if (sscanf(text + 2 * i, "%2x", &byte) != 1)
+        int high = digit(text[2 * i]), low = digit(text[2 * i + 1]);
+        if (high < 0 || low < 0)
             return -1;
-        ret_bytes[i] = (uint8_t)byte;
+        ret_bytes[i] = (uint8_t)(high << 4 | low);
     }
     return (int)(size / 2);
 }
@@ -161,7 +167,7 @@ static void read_credential(const PGresult *result, int row, struct cache_creden
     snprintf(credential->thumbprint, sizeof(credential->thumbprint), "%s",
              PQgetvalue(result, row, COLUMN_THUMBPRINT));
     int size = cache_decode_hex(PQgetvalue(result, row, COLUMN_SECRET), credential->secret,
-                                sizeof(credential->secret));
+                                sizeof(credential->secret) - 1); /* a text ends with NUL */
     credential->secret_size = size > 0 ? (size_t)size : 0;
 }
 

@@ -101,7 +101,9 @@ int credential_master_load(const char *path, struct credential_master *ret_maste
     ssize_t size = read(fd, text, sizeof(text));
     bool open_to_all = fstat(fd, &status) != 0 || (status.st_mode & S_IRWXO) != 0;
     close(fd);
-    int err = size > 0 ? parse_master(slice_make(text, (size_t)size), ret_master) : DG_ERR_INVALID;
+    int err = DG_ERR_INVALID;
+    if (size > 0 && !open_to_all)
+        err = parse_master(slice_make(text, (size_t)size), ret_master);
     OPENSSL_cleanse(text, sizeof(text));
     if (open_to_all)
         return refuse_master(ret_error, path, "may be read by everybody (chmod 600 it)");

@@ -1,0 +1,194 @@
+/* What needs no PostgreSQL: secrets, SAS tokens, certificates' forms, roles. */
+#include <criterion/criterion.h>
+#include <fcntl.h>
+#include <openssl/hmac.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "registry/admin.h"
+#include "registry/cache.h"
+#include "registry/credential.h"
+#include "registry/registry.h"
+#include "registry/sas.h"
+
+static const struct credential_master master = {.id = "k1", .key = {1, 2, 3}};
+
+static int load(const char *text, mode_t mode, struct credential_master *ret, char *ret_error) {
+    char path[] = "/tmp/duragate-master-XXXXXX";
+    int fd = mkstemp(path);
+    cr_assert(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
+    cr_assert(fchmod(fd, mode) == 0);
+    close(fd);
+    int err = credential_master_load(path, ret, ret_error);
+    unlink(path);
+    return err;
+}
+
+#define KEY32 "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+
+Test(registry, master_key_file) {
+    static const struct {
+        const char *text;
+        mode_t mode;
+        int err;
+    } rows[] = {
+        {"k1:" KEY32 "\n", 0600, 0},
+        {"k1:" KEY32, 0640, 0},
+        {"k1:" KEY32 "\r\n", 0400, 0},
+        {"k1:" KEY32 "\n", 0644, DG_ERR_INVALID},
+        {":" KEY32 "\n", 0600, DG_ERR_INVALID},
+        {KEY32 "\n", 0600, DG_ERR_INVALID},
+        {"k1:AAEC\n", 0600, DG_ERR_INVALID},
+        {"k1:AAE*\n", 0600, DG_ERR_INVALID},
+        {"", 0600, DG_ERR_INVALID},
+    };
+    for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct credential_master got = {0};
+        char error[REGISTRY_ERROR_SIZE] = "";
+        cr_expect_eq(load(rows[i].text, rows[i].mode, &got, error), rows[i].err, "row %u: %s", i,
+                     error);
+        cr_expect_eq(got.key[31], rows[i].err == 0 ? 31 : 0, "row %u", i);
+        cr_expect_eq(error[0] == '\0', rows[i].err == 0, "row %u", i);
+    }
+    struct credential_master got;
+    char error[REGISTRY_ERROR_SIZE] = "";
+    cr_expect_eq(credential_master_load("", &got, error), DG_ERR_INVALID);
+    cr_expect(strstr(error, "security.master_key_file"));
+}
+
+Test(registry, generated_keys) {
+    char key[CREDENTIAL_KEY_TEXT_SIZE], other[CREDENTIAL_KEY_TEXT_SIZE];
+    uint8_t hash[CREDENTIAL_HASH_SIZE], again[CREDENTIAL_HASH_SIZE];
+    credential_generate_key(key);
+    credential_generate_key(other);
+    cr_expect_eq(strlen(key), 32);
+    cr_expect_eq(strspn(key, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"),
+                 32);
+    cr_expect_str_neq(key, other);
+    credential_hash_key(&master, key, strlen(key), hash);
+    credential_hash_key(&master, key, strlen(key), again);
+    cr_expect_arr_eq(hash, again, sizeof(hash));
+    const struct credential_master different = {.id = "k2", .key = {9}};
+    credential_hash_key(&different, key, strlen(key), again);
+    cr_expect_arr_neq(hash, again, sizeof(hash));
+}
+
+Test(registry, passwords) {
+    char encoded[CREDENTIAL_PASSWORD_SIZE], again[CREDENTIAL_PASSWORD_SIZE];
+    struct slice right = slice_from_string("correct horse");
+    cr_assert_eq(credential_hash_password(right, encoded), 0);
+    cr_assert_eq(credential_hash_password(right, again), 0);
+    cr_expect_str_neq(encoded, again, "a salt each");
+    cr_expect_eq(credential_check_password(right, slice_from_string(encoded)), 0);
+    static const char *const wrong[] = {"correct horsf", "", "correct horse "};
+    for (unsigned i = 0; i < 3; i++)
+        cr_expect_eq(
+            credential_check_password(slice_from_string(wrong[i]), slice_from_string(encoded)),
+            DG_ERR_BAD_CREDENTIALS);
+    static const char *const damaged[] = {
+        "", "scrypt$", "scrypt$15$8$1$", "scrypt$15$8$1$AA==$AA==", "scrypt$31$8$1$AAAA$AAAA", "x"};
+    for (unsigned i = 0; i < 6; i++)
+        cr_expect_eq(credential_check_password(right, slice_from_string(damaged[i])),
+                     DG_ERR_BAD_CREDENTIALS, "%s", damaged[i]);
+}
+
+Test(registry, sealed_keys) {
+    uint8_t primary[32] = "primary", secondary[32] = "secondary", opened[64];
+    uint8_t sealed[CREDENTIAL_SAS_SEALED_SIZE];
+    cr_assert_eq(credential_seal_sas_keys(&master, primary, secondary, sealed), 0);
+    struct slice blob = slice_make(sealed, sizeof(sealed));
+    cr_assert_eq(credential_open_sas_keys(&master, blob, opened), 0);
+    cr_expect_arr_eq(opened, primary, 32);
+    cr_expect_arr_eq(opened + 32, secondary, 32);
+    const struct credential_master different = {.id = "k2", .key = {9}};
+    cr_expect_eq(credential_open_sas_keys(&different, blob, opened), DG_ERR_CORRUPT);
+    for (size_t i = 0; i < sizeof(sealed); i++) {
+        sealed[i] ^= 1;
+        cr_expect_eq(credential_open_sas_keys(&master, blob, opened), DG_ERR_CORRUPT, "byte %zu",
+                     i);
+        sealed[i] ^= 1;
+    }
+    cr_expect_eq(credential_open_sas_keys(&master, slice_make(sealed, 91), opened), DG_ERR_CORRUPT);
+}
+
+#define SIG "7XMfwbVYH8Zd3Uy8xNvFqBqxH0nJmB0Tj7cZ8b1aK3s%3D"
+
+Test(registry, sas_forms) {
+    static const struct {
+        const char *text;
+        int err;
+        bool names_dev1;
+    } rows[] = {
+        {"SharedAccessSignature sr=h%2Fdevices%2Fdev1&sig=" SIG "&se=1900000000", 0, true},
+        {"SharedAccessSignature se=1900000000&SIG=" SIG "&skn=x&SR=h%2fdevices%2fdev1", 0, true},
+        {"SharedAccessSignature sr=h/devices/dev1&sig=" SIG "&se=1900000000", 0, true},
+        {"SharedAccessSignature sr=h%2Fdevices%2Fdev2&sig=" SIG "&se=1900000000", 0, false},
+        {"SharedAccessSignature sr=h%2Fdevices%2FDEV1&sig=" SIG "&se=1900000000", 0, false},
+        {"SharedAccessSignature sr=hdevices%2Fdev1&sig=" SIG "&se=1900000000", 0, false},
+        {"SharedAccessSignature sr=h%2Fdevices%2Fdev1%2Fmodules%2Fm&sig=" SIG "&se=1900000000", 0,
+         false},
+        {"SharedAccessSignature sr=h%2Fdevices%2Fdev1&sig=" SIG, DG_ERR_MALFORMED, false},
+        {"SharedAccessSignature sr=h%2Fdevices%2Fdev1&se=1900000000", DG_ERR_MALFORMED, false},
+        {"SharedAccessSignature sig=" SIG "&se=1900000000", DG_ERR_MALFORMED, false},
+        {"SharedAccessSignature sr=h%2Fdevices%2Fdev1&sig=AAAA&se=1900000000", DG_ERR_MALFORMED,
+         false},
+        {"SharedAccessSignature sr=h&sig=" SIG "&se=19x", DG_ERR_MALFORMED, false},
+        {"SharedAccessSignature sr=h&sig=" SIG "&se=", DG_ERR_MALFORMED, false},
+        {"SharedAccessSignature sr=h&sig=" SIG "&se=9999999999999", DG_ERR_MALFORMED, false},
+        {"SharedAccessSignature  ", DG_ERR_MALFORMED, false},
+        {"SharedAccessSignature", DG_ERR_MALFORMED, false},
+        {"", DG_ERR_MALFORMED, false},
+    };
+    for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct sas_token token;
+        int err = sas_parse(slice_from_string(rows[i].text), &token);
+        cr_expect_eq(err, rows[i].err, "row %u: %d", i, err);
+        if (err == 0)
+            cr_expect_eq(sas_names_device(&token, "dev1"), rows[i].names_dev1, "row %u", i);
+    }
+}
+
+Test(registry, sas_signature) {
+    static const char text[] = "host.example%2Fdevices%2Fdev1\n1900000000";
+    uint8_t key[32] = "0123456789abcdef0123456789abcde", mac[32];
+    char base64[64], token_text[256];
+    HMAC(EVP_sha256(), key, 32, (const uint8_t *)text, sizeof(text) - 1, mac, NULL);
+    credential_base64_encode(mac, 32, base64);
+    char escaped[160] = "";
+    for (const char *c = base64; *c; c++)
+        snprintf(escaped + strlen(escaped), 4, strchr("+/=", *c) ? "%%%02X" : "%c", *c);
+    snprintf(token_text, sizeof(token_text),
+             "SharedAccessSignature sr=host.example%%2Fdevices%%2Fdev1&sig=%s&se=1900000000",
+             escaped);
+    struct sas_token token;
+    cr_assert_eq(sas_parse(slice_from_string(token_text), &token), 0);
+    cr_expect_eq(token.expiry_ms, 1900000000000);
+    cr_expect(sas_is_signed_by(&token, key));
+    key[0] ^= 1;
+    cr_expect(!sas_is_signed_by(&token, key));
+}
+
+Test(registry, roles) {
+    static const char *const names[] = {"admin",    "operator", "reader",
+                                        "consumer", "auditor",  "commander"};
+    for (unsigned i = 0; i < 6; i++) {
+        cr_expect_eq(registry_role_by_name(names[i]), 1u << i);
+        cr_expect_str_eq(registry_role_name(1u << i), names[i]);
+    }
+    cr_expect_eq(registry_role_by_name("Admin"), 0);
+    cr_expect_null(registry_role_name(3));
+    cr_expect_null(registry_role_name(64));
+}
+
+Test(registry, hexadecimal) {
+    uint8_t bytes[2] = {0};
+    cr_expect_eq(cache_decode_hex("0aFF", bytes, 2), 2);
+    cr_expect_eq(bytes[0], 0x0A);
+    cr_expect_eq(bytes[1], 0xFF);
+    static const char *const wrong[] = {"0", "0g", "g0", " 1", "+1", "0x", "010203"};
+    for (unsigned i = 0; i < 7; i++)
+        cr_expect_eq(cache_decode_hex(wrong[i], bytes, 2), -1, "%s", wrong[i]);
+}
