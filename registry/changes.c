@@ -40,7 +40,7 @@ void changes_update_condition(struct registry *registry) {
  * -------------------------------------------------------------------------- */
 
 static void tell_workers(struct registry *registry, const struct registry_revocation *what) {
-    for (const struct registry_listener *l = registry->listeners; l; l = l->next) {
+    for (const struct registry_listener *l = atomic_load(&registry->listeners); l; l = l->next) {
         struct registry_revocation *copy = malloc(sizeof(*copy));
         if (!copy) {
             /* A revocation that is not delivered would leave a connection open: stop instead. */

@@ -33,7 +33,7 @@ struct registry {
     struct password_pool *passwords;
     struct cache cache;
     atomic_int condition; /* enum registry_condition */
-    struct registry_listener *listeners;
+    _Atomic(struct registry_listener *) listeners;
     /* changes.c */
     int64_t revision;     /* last change applied; -1: none known yet */
     bool reading_changes; /* a CHANGES is under way */

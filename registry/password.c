@@ -80,6 +80,8 @@ void password_pool_free(struct password_pool *pool) {
 
 int password_pool_submit(struct password_pool *pool, struct password_job *job) {
     int err = DG_ERR_BUSY;
+    if (!pool)
+        return DG_ERR_SHUTTING_DOWN;
     pthread_mutex_lock(&pool->lock);
     if (pool->waiting < QUEUE_MAX && !pool->stopping) {
         job->next = NULL;

@@ -29,5 +29,6 @@ DG_NODISCARD int password_pool_create(struct password_pool **ret_pool);
 /* Finishes the job in hand; the rest comes back with DG_ERR_SHUTTING_DOWN. Accepts NULL. */
 void password_pool_free(struct password_pool *pool);
 
-/* DG_ERR_BUSY when the queue is full; the job then stays the caller's. Any thread. */
+/* DG_ERR_BUSY when the queue is full, DG_ERR_SHUTTING_DOWN for NULL; the job then stays the
+ * caller's. Any thread. */
 DG_NODISCARD int password_pool_submit(struct password_pool *pool, struct password_job *job);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/limits.h"
 #include "common/log.h"
 #include "common/metrics.h"
 #include "common/random.h"
@@ -14,7 +15,6 @@ enum {
     BACKOFF_FIRST_MS = 100,
     BACKOFF_MAX_MS = 5000,
     SWEEP_MS = 50,
-    IN_FLIGHT_MAX = 4096,
 };
 
 enum postgres_state { POSTGRES_DOWN, POSTGRES_CONNECTING, POSTGRES_PREPARING, POSTGRES_READY };
@@ -351,8 +351,10 @@ bool postgres_is_ready(const struct postgres *postgres) {
 
 void postgres_send(struct postgres *p, struct postgres_query *query, unsigned count,
                    const char *const *parameters) {
-    if (!p || p->state != POSTGRES_READY || p->in_flight == IN_FLIGHT_MAX) {
-        query->done(query, p ? DG_ERR_UNAVAILABLE : DG_ERR_SHUTTING_DOWN, NULL, NULL);
+    bool busy = p && p->in_flight == LIMIT_REGISTRY_STATEMENTS;
+    if (!p || p->state != POSTGRES_READY || busy) {
+        int err = !p ? DG_ERR_SHUTTING_DOWN : busy ? DG_ERR_BUSY : DG_ERR_UNAVAILABLE;
+        query->done(query, err, NULL, NULL);
         return;
     }
     metric_add(METRIC_REGISTRY_QUERIES, 1);

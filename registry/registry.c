@@ -310,8 +310,8 @@ int registry_listen(struct registry *registry, struct mailbox *mailbox,
     if (!listener)
         return DG_ERR_NO_MEMORY;
     *listener = (struct registry_listener){
-        .next = registry->listeners, .mailbox = mailbox, .deliver = deliver};
-    registry->listeners = listener;
+        .next = atomic_load(&registry->listeners), .mailbox = mailbox, .deliver = deliver};
+    atomic_store(&registry->listeners, listener); /* the registry thread may be reading */
     return 0;
 }
 
@@ -403,6 +403,7 @@ static int create_parts(struct registry *registry, const struct registry_options
 
 static void free_parts(struct registry *registry) {
     password_pool_free(registry->passwords);
+    registry->passwords = NULL;
     if (registry->mailbox.receiver) {
         mailbox_drain(&registry->mailbox); /* answers of the pool, late requests */
         mailbox_free(&registry->mailbox);
@@ -413,9 +414,9 @@ static void free_parts(struct registry *registry) {
         event_free(registry->change_timer);
     if (registry->base)
         event_base_free(registry->base);
-    while (registry->listeners) {
-        struct registry_listener *listener = registry->listeners;
-        registry->listeners = listener->next;
+    struct registry_listener *listener = atomic_load(&registry->listeners), *next;
+    for (; listener; listener = next) {
+        next = listener->next;
         free(listener);
     }
     cache_free(&registry->cache);

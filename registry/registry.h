@@ -129,10 +129,11 @@ struct registry_revocation {
     int64_t credential_key; /* != 0: exactly this principal or CA or credential is gone */
     int err;                /* reason: DG_ERR_DISABLED, DG_ERR_ADMINISTRATIVE */
     unsigned kept_count;
-    int64_t kept[LIMIT_CREDENTIALS_PER_DEVICE + 8]; /* credential keys still valid */
+    /* credential keys still valid: the device's, and the tenant's certificate authorities */
+    int64_t kept[LIMIT_CREDENTIALS_PER_DEVICE + LIMIT_AUTHORITIES_PER_TENANT];
 };
 
-/* Registers a receiver of revocations, before its thread runs; deliver is set on each message. */
+/* Registers a receiver of revocations; deliver is set on each message. One caller at a time. */
 DG_NODISCARD int registry_listen(struct registry *registry, struct mailbox *mailbox,
                                  void (*deliver)(struct mail *mail, void *receiver));
 
