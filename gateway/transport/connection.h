@@ -54,7 +54,6 @@ struct connection_listener {
     const char *name; /* "mqtt", "mqtts", "kafka", ...: log lines */
     const struct connection_protocol *protocol;
     bool tls;
-    bool loopback;       /* bound to a loopback address: plain-text passwords are allowed */
     const void *context; /* the protocol's own, e.g. the routes of this listener */
     uint64_t handshake_timeout_ms;
 };
@@ -138,5 +137,6 @@ DG_NODISCARD int connection_peer_certificates(struct connection *c, uint8_t **re
 enum { CONNECTION_PEER_TEXT_SIZE = 64 };
 /* "192.0.2.7:5123" or "[2001:db8::1]:5123", NUL-terminated. */
 void connection_format_peer(const struct connection *c, char *ret_text);
+/* True when the bytes never leave the machine: plain-text passwords are allowed then. */
 bool connection_peer_is_loopback(const struct connection *c);
 bool connection_is_encrypted(const struct connection *c);

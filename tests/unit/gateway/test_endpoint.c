@@ -166,8 +166,7 @@ void registry_login(struct registry *registry, struct registry_login *login) {
 /* ---- the server ---- */
 
 static struct loopback server;
-static const struct connection_listener listener = {
-    .name = "mqtt", .protocol = &mqtt_protocol, .loopback = true};
+static const struct connection_listener listener = {.name = "mqtt", .protocol = &mqtt_protocol};
 
 static int prepare(struct worker *worker) {
     int err = mqtt_worker_start(worker, NULL, NULL);
