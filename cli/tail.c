@@ -252,6 +252,12 @@ static void print_message(struct tail *tail, const rd_kafka_message_t *message) 
         tail->left--;
 }
 
+/* librdkafka looks for its group's coordinator although no group is joined; and it reconnects. */
+static bool is_passing(rd_kafka_resp_err_t error) {
+    return error == RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED ||
+           error == RD_KAFKA_RESP_ERR__TRANSPORT || error == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN;
+}
+
 /* True while there is more to do. */
 static bool tail_step(struct tail *tail, int *ret_code) {
     rd_kafka_message_t *message = rd_kafka_consumer_poll(tail->client, POLL_MS);
@@ -260,7 +266,7 @@ static bool tail_step(struct tail *tail, int *ret_code) {
         more = ++tail->at_end < tail->assigned->cnt || !cli_has(tail->run, CLI_NO_FOLLOW);
     } else if (message && message->err == RD_KAFKA_RESP_ERR_NO_ERROR) {
         print_message(tail, message);
-    } else if (message && message->err != RD_KAFKA_RESP_ERR__TRANSPORT) {
+    } else if (message && !is_passing(message->err)) {
         *ret_code = cli_fail(tail->run, DG_EXIT_FAILURE, "%s", rd_kafka_message_errstr(message));
         more = false;
     }
