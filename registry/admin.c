@@ -15,9 +15,9 @@ static const struct {
     uint32_t bit;
     const char *name;
 } roles[] = {
-    {REGISTRY_ROLE_ADMIN, "admin"},       {REGISTRY_ROLE_OPERATOR, "operator"},
-    {REGISTRY_ROLE_READER, "reader"},     {REGISTRY_ROLE_CONSUMER, "consumer"},
-    {REGISTRY_ROLE_AUDITOR, "auditor"},   {REGISTRY_ROLE_COMMANDER, "commander"},
+    {REGISTRY_ROLE_ADMIN, "admin"},     {REGISTRY_ROLE_OPERATOR, "operator"},
+    {REGISTRY_ROLE_READER, "reader"},   {REGISTRY_ROLE_CONSUMER, "consumer"},
+    {REGISTRY_ROLE_AUDITOR, "auditor"}, {REGISTRY_ROLE_COMMANDER, "commander"},
 };
 
 uint32_t registry_role_by_name(const char *name) {
@@ -74,16 +74,19 @@ static int judge(const PGconn *connection, const PGresult *result,
 }
 
 static int insert_key(PGconn *connection, const struct registry_admin_key *key,
-                      const struct credential_master *master, const char *secret,
-                      char *ret_error) {
+                      const struct credential_master *master, const char *secret, char *ret_error) {
     uint8_t hash[CREDENTIAL_HASH_SIZE];
     char hash_text[2 * CREDENTIAL_HASH_SIZE + 1], roles_text[16];
     credential_hash_key(master, secret, strlen(secret), hash);
     for (unsigned i = 0; i < sizeof(hash); i++)
         snprintf(hash_text + 2 * i, 3, "%02x", hash[i]);
     snprintf(roles_text, sizeof(roles_text), "%u", key->roles);
-    const char *values[] = {key->key_id, key->tenant, roles_text,
-                            hash_text,   credential_master_id(master), key->replace ? "t" : "f"};
+    const char *values[] = {key->key_id,
+                            key->tenant,
+                            roles_text,
+                            hash_text,
+                            credential_master_id(master),
+                            key->replace ? "t" : "f"};
     PGresult *result = PQexecParams(connection, CREATE, 6, NULL, values, NULL, NULL, 0);
     int err = judge(connection, result, key, ret_error);
     PQclear(result);

@@ -15,78 +15,75 @@ struct authority_query {
     struct postgres_query query;
     struct registry *registry;
     struct registry_login *login;
-    struct slice chain;
+    uint64_t epoch; /* of registry->credential_epoch, when the question was sent */
     struct x509_client client;
-    int64_t credential_key;
 };
 
-static void device_found(struct postgres_query *query, int err, const PGresult *result,
-                         const char *detail) {
-    struct authority_query *q = (struct authority_query *)(void *)query;
-    const struct cache_device *device =
-        err == 0 ? cache_store_device(&q->registry->cache, result) : NULL;
-    if (device)
-        login_accept(q->registry, q->login, device, q->credential_key, q->client.not_after_ms);
-    else
-        login_reply(q->login, err < 0 ? DG_ERR_UNAVAILABLE : DG_ERR_BAD_CREDENTIALS);
-    free(q);
-}
-
-static void find_device(struct authority_query *q, const char *tenant) {
-    bool other = (q->login->tenant[0] && strcmp(q->login->tenant, tenant) != 0) ||
-                 (q->login->name[0] && strcmp(q->login->name, q->client.common_name) != 0);
-    if (other || !q->client.common_name[0]) {
-        login_reply(q->login, DG_ERR_BAD_CREDENTIALS);
-        free(q);
+/* The authority said yes: now it is any device of its tenant whose id is the common name. */
+static void continue_as(struct registry *registry, struct registry_login *login,
+                        const struct authority *authority, const struct x509_client *client) {
+    bool other = login->name[0] && strcmp(login->name, client->common_name) != 0;
+    if (other || !client->common_name[0]) {
+        login_reply(login, DG_ERR_BAD_CREDENTIALS);
         return;
     }
-    const struct cache_device *device =
-        cache_find_device(&q->registry->cache, tenant, q->client.common_name);
-    if (device) {
-        login_accept(q->registry, q->login, device, q->credential_key, q->client.not_after_ms);
-        free(q);
-        return;
-    }
-    q->query.statement = STATEMENT_LOGIN_DEVICE;
-    q->query.done = device_found;
-    snprintf(q->login->tenant, sizeof(q->login->tenant), "%s", tenant);
-    postgres_send(q->registry->queries, &q->query, 2,
-                  (const char *[]){q->login->tenant, q->client.common_name});
+    snprintf(login->tenant, sizeof(login->tenant), "%s", authority->tenant);
+    snprintf(login->name, sizeof(login->name), "%s", client->common_name);
+    login_as_device(registry, login, authority->credential_key, client->not_after_ms);
 }
 
 static void authorities_found(struct postgres_query *query, int err, const PGresult *result,
                               const char *detail) {
     struct authority_query *q = (struct authority_query *)(void *)query;
-    for (int row = 0; err == 0 && row < PQntuples(result); row++) {
-        if (!x509_chain_is_good(q->chain, PQgetvalue(result, row, 2), clock_wall_ms()))
-            continue;
-        q->credential_key = strtoll(PQgetvalue(result, row, 0), NULL, 10);
-        find_device(q, PQgetvalue(result, row, 1));
-        return;
-    }
-    login_reply(q->login, err < 0 ? DG_ERR_UNAVAILABLE : DG_ERR_BAD_CREDENTIALS);
+    struct registry *registry = q->registry;
+    struct registry_login *login = q->login;
+    if (err == 0)
+        authorities_store(&registry->authorities, result);
+    const struct authority *authority =
+        err == 0 ? authorities_find(&registry->authorities, login->tenant, &q->client,
+                                    login->secret, clock_wall_ms())
+                 : NULL;
+    bool outdated = err == 0 && q->epoch != registry->credential_epoch;
+    if (outdated)
+        authorities_clear(&registry->authorities); /* one that was read may be gone by now */
+    if (outdated)
+        login_again(registry, login);
+    else if (authority)
+        continue_as(registry, login, authority, &q->client);
+    else
+        login_reply(login, err < 0 ? login_lookup_error(err) : DG_ERR_BAD_CREDENTIALS);
     free(q);
 }
 
+static void write_issuers(const struct x509_client *client, char *ret_text, size_t room) {
+    size_t size = 0;
+    for (unsigned i = 0; i < client->issuer_count; i++) /* hexadecimal: nothing to escape */
+        size += (size_t)snprintf(ret_text + size, room - size, "%c%s", i ? ',' : '{',
+                                 client->issuers[i]);
+    snprintf(ret_text + size, room - size, "}");
+}
+
 void login_with_authority(struct registry *registry, struct registry_login *login,
-                          struct slice chain) {
+                          const struct x509_client *client) {
+    const struct authority *known = authorities_find(&registry->authorities, login->tenant, client,
+                                                     login->secret, clock_wall_ms());
+    if (known) {
+        continue_as(registry, login, known, client);
+        return;
+    }
     struct authority_query *q = calloc(1, sizeof(*q));
-    if (!q || x509_describe(chain, login->leaf_size_bytes, &q->client) < 0) {
-        free(q);
-        login_reply(login, q ? DG_ERR_BAD_CREDENTIALS : DG_ERR_NO_MEMORY);
+    if (!q) {
+        login_reply(login, DG_ERR_NO_MEMORY);
         return;
     }
     q->registry = registry;
     q->login = login;
-    q->chain = chain;
+    q->client = *client;
+    q->epoch = registry->credential_epoch;
     q->query.statement = STATEMENT_LOGIN_AUTHORITIES;
     q->query.done = authorities_found;
-    char issuers[X509_ISSUERS_MAX * (CREDENTIAL_HEX_SIZE + 1) + 3] = "{";
-    for (unsigned i = 0; i < q->client.issuer_count; i++) {
-        strcat(issuers, i ? "," : "");
-        strcat(issuers, q->client.issuers[i]); /* hexadecimal: nothing to escape */
-    }
-    strcat(issuers, "}");
+    char issuers[X509_ISSUERS_MAX * (CREDENTIAL_HEX_SIZE + 1) + 3];
+    write_issuers(client, issuers, sizeof(issuers));
     postgres_send(registry->queries, &q->query, 2,
                   (const char *[]){login->tenant[0] ? login->tenant : NULL, issuers});
 }

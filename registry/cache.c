@@ -50,8 +50,7 @@ int cache_decode_hex(const char *text, uint8_t *ret_bytes, size_t room) {
     return (int)(size / 2);
 }
 
-/* ---- tenants
- * -------------------------------------------------------------------------------------- */
+/* ---- tenants ---- */
 
 struct cache_tenant *cache_find_tenant(struct cache *cache, int64_t key) {
     struct cache_tenant *tenant;
@@ -105,8 +104,7 @@ void cache_remove_tenant(struct cache *cache, int64_t key) {
     free(tenant);
 }
 
-/* ---- devices
- * -------------------------------------------------------------------------------------- */
+/* ---- devices ---- */
 
 static void unlink_lru(struct cache *cache, struct cache_device *device) {
     *(device->newer ? &device->newer->older : &cache->newest) = device->older;
@@ -236,8 +234,7 @@ struct cache_device *cache_store_device(struct cache *cache, const PGresult *res
     return device;
 }
 
-/* ---- principals
- * ----------------------------------------------------------------------------------- */
+/* ---- principals ---- */
 
 struct cache_principal *cache_find_principal(struct cache *cache, const char *key_id) {
     struct cache_principal *principal;
@@ -284,7 +281,52 @@ void cache_remove_principal(struct cache *cache, int64_t credential_key) {
     }
 }
 
+/* ---- unknown names ---- */
+
+struct cache_unknown {
+    uint64_t until_ms;
+    UT_hash_handle hh;
+    char name[LIMIT_TENANT_BYTES + LIMIT_DEVICE_ID_BYTES + 2];
+};
+
+static struct cache_unknown *find_unknown(struct cache *cache, const char *tenant,
+                                          const char *device) {
+    char name[LIMIT_TENANT_BYTES + LIMIT_DEVICE_ID_BYTES + 2];
+    struct cache_unknown *unknown;
+    snprintf(name, sizeof(name), "%s/%s", tenant, device);
+    HASH_FIND_STR(cache->unknown, name, unknown);
+    return unknown;
+}
+
+void cache_store_unknown(struct cache *cache, const char *tenant, const char *device,
+                         uint64_t until_ms) {
+    struct cache_unknown *unknown = find_unknown(cache, tenant, device);
+    if (!unknown && (unknown = malloc(sizeof(*unknown)))) {
+        if (HASH_COUNT(cache->unknown) >= LIMIT_REGISTRY_UNKNOWN_NAMES)
+            cache_clear_unknown(cache);
+        snprintf(unknown->name, sizeof(unknown->name), "%s/%s", tenant, device);
+        HASH_ADD_STR(cache->unknown, name, unknown);
+    }
+    if (unknown)
+        unknown->until_ms = until_ms;
+}
+
+bool cache_is_unknown(struct cache *cache, const char *tenant, const char *device,
+                      uint64_t now_ms) {
+    const struct cache_unknown *unknown = find_unknown(cache, tenant, device);
+    return unknown && now_ms < unknown->until_ms;
+}
+
+void cache_clear_unknown(struct cache *cache) {
+    struct cache_unknown *unknown, *next;
+    HASH_ITER(hh, cache->unknown, unknown, next) {
+        HASH_DEL(cache->unknown, unknown);
+        free(unknown);
+    }
+}
+
 void cache_free(struct cache *cache) {
+    cache_clear_unknown(cache);
     struct cache_principal *principal, *next_principal;
     struct cache_tenant *tenant, *next_tenant;
     HASH_ITER(hh, cache->principals, principal, next_principal) {

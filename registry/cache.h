@@ -59,11 +59,14 @@ struct cache_principal {
     char key_id[LIMIT_API_KEY_ID_BYTES + 1];
 };
 
+struct cache_unknown; /* a name that PostgreSQL did not know a moment ago */
+
 struct cache {
     struct cache_tenant *tenants, *tenants_by_name;
     struct cache_device *devices, *devices_by_key;
     struct cache_device *newest, *oldest;
     struct cache_principal *principals;
+    struct cache_unknown *unknown;
     uint64_t device_count, devices_max;
     bool has_evicted; /* a device with a live connection may be unknown */
 };
@@ -87,6 +90,12 @@ struct cache_principal *cache_find_principal(struct cache *cache, const char *ke
 struct cache_principal *cache_store_principal(struct cache *cache, const char *key_id,
                                               const PGresult *result);
 void cache_remove_principal(struct cache *cache, int64_t credential_key);
+
+/* Names of no device, for a short time (monotonic clock) and until anything changes. */
+void cache_store_unknown(struct cache *cache, const char *tenant, const char *device,
+                         uint64_t until_ms);
+bool cache_is_unknown(struct cache *cache, const char *tenant, const char *device, uint64_t now_ms);
+void cache_clear_unknown(struct cache *cache);
 
 /* Hexadecimal text to bytes; -1 when it is not, or has no room. */
 int cache_decode_hex(const char *text, uint8_t *ret_bytes, size_t room);

@@ -36,8 +36,7 @@ void changes_update_condition(struct registry *registry) {
         metric_set(METRIC_REGISTRY_UP, condition == REGISTRY_UP);
 }
 
-/* ---- telling the workers
- * -------------------------------------------------------------------------- */
+/* ---- telling the workers ---- */
 
 static void tell_workers(struct registry *registry, const struct registry_revocation *what) {
     for (const struct registry_listener *l = atomic_load(&registry->listeners); l; l = l->next) {
@@ -73,8 +72,7 @@ static void go_back(struct change_query *q) {
         q->registry->revision = q->revision_before;
 }
 
-/* ---- a device
- * ------------------------------------------------------------------------------------- */
+/* ---- a device ---- */
 
 /* Certificates of the tenant's authorities stay good whatever the device's own credentials are. */
 static void authorities_found(struct postgres_query *query, int err, const PGresult *result,
@@ -148,8 +146,7 @@ static void apply_device(struct registry *registry, int64_t revision, int64_t te
     postgres_send(registry->queries, &q->query, 1, (const char *[]){text});
 }
 
-/* ---- a tenant
- * ------------------------------------------------------------------------------------- */
+/* ---- a tenant ---- */
 
 static void tenant_read(struct postgres_query *query, int err, const PGresult *result,
                         const char *detail) {
@@ -176,8 +173,7 @@ static void apply_tenant(struct registry *registry, int64_t revision, int64_t te
     postgres_send(registry->queries, &q->query, 2, (const char *[]){NULL, text});
 }
 
-/* ---- reading
- * -------------------------------------------------------------------------------------- */
+/* ---- reading ---- */
 
 static void apply_change(struct registry *registry, int64_t revision, int64_t tenant_key,
                          int64_t device_key, int64_t credential_key) {

@@ -30,8 +30,7 @@ enum {
     CERTIFICATE_MAX = 16 * 1024,
 };
 
-/* ---- base64
- * --------------------------------------------------------------------------------------- */
+/* ---- base64 ---- */
 
 size_t credential_base64_encode(const uint8_t *data, size_t size, char *ret_text) {
     return (size_t)EVP_EncodeBlock((unsigned char *)ret_text, data, (int)size);
@@ -62,8 +61,7 @@ static bool base64_is_text(struct slice text) {
     return true;
 }
 
-/* ---- the master key
- * ------------------------------------------------------------------------------- */
+/* ---- the master key ---- */
 
 static int refuse_master(char *ret_error, const char *path, const char *why) {
     snprintf(ret_error, ERROR_SIZE,
@@ -110,8 +108,7 @@ int credential_master_load(const char *path, struct credential_master *ret_maste
     return err < 0 ? refuse_master(ret_error, path, "is not 'key-id:base64 of 32 bytes'") : 0;
 }
 
-/* ---- generated keys
- * ------------------------------------------------------------------------------- */
+/* ---- generated keys ---- */
 
 void credential_generate_key(char *ret_text) {
     uint8_t bytes[24];
@@ -131,8 +128,7 @@ void credential_hash_key(const struct credential_master *master, const char *tex
     dg_assert(hash && length == CREDENTIAL_HASH_SIZE);
 }
 
-/* ---- passwords
- * ------------------------------------------------------------------------------------ */
+/* ---- passwords ---- */
 
 static int run_scrypt(struct slice password, const uint8_t *salt, uint8_t *ret_hash) {
     int done = EVP_PBE_scrypt((const char *)password.data, password.size, salt, SALT_SIZE,
@@ -179,8 +175,7 @@ int credential_check_password(struct slice password, struct slice encoded) {
     return err;
 }
 
-/* ---- sealed keys
- * ---------------------------------------------------------------------------------- */
+/* ---- sealed keys ---- */
 
 int credential_seal_sas_keys(const struct credential_master *master, const uint8_t *primary,
                              const uint8_t *secondary, uint8_t *ret_sealed) {
@@ -223,8 +218,7 @@ int credential_open_sas_keys(const struct credential_master *master, struct slic
     return done ? 0 : DG_ERR_CORRUPT;
 }
 
-/* ---- certificates
- * --------------------------------------------------------------------------------- */
+/* ---- certificates ---- */
 
 static void write_hex(const uint8_t *data, size_t size, char *ret_text) {
     for (size_t i = 0; i < size; i++)

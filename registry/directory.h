@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "registry/authorities.h"
 #include "registry/cache.h"
 #include "registry/password.h"
 #include "registry/postgres.h"
@@ -32,12 +33,16 @@ struct registry {
     struct postgres *queries, *changes;
     struct password_pool *passwords;
     struct cache cache;
+    struct authorities authorities;
     atomic_int condition; /* enum registry_condition */
     _Atomic(struct registry_listener *) listeners;
+    unsigned device_lookups; /* under way: a change of any device may concern them */
     /* changes.c */
-    int64_t revision;     /* last change applied; -1: none known yet */
-    bool reading_changes; /* a CHANGES is under way */
-    bool synced;          /* everything up to now was applied since the connection came up */
+    uint64_t epoch;            /* counts changes applied */
+    uint64_t credential_epoch; /* counts changes of API keys and authorities applied */
+    int64_t revision;          /* last change applied; -1: not known, all must be read again */
+    bool reading_changes;      /* a CHANGES is under way */
+    bool synced;               /* everything up to now was applied since the connection came up */
     unsigned trims;
     struct mail stop_mail;
 };
@@ -54,14 +59,19 @@ void tenants_begin(struct registry *registry, struct registry_tenant_query *quer
 /* A login goes back to its asker. */
 void login_reply(struct registry_login *login, int err);
 
-/* certificate_login.c */
-void login_with_authority(struct registry *registry, struct registry_login *login,
-                          struct slice chain);
+/* From the start, since what was read may be outdated; DG_ERR_UNAVAILABLE after a few times. */
+void login_again(struct registry *registry, struct registry_login *login);
+/* What the asker hears when a look-up failed; a name that PostgreSQL cannot even represent is
+ * simply unknown. */
+int login_lookup_error(int err);
+/* The credential was right for this tenant and device (login->tenant, login->name). */
+void login_as_device(struct registry *registry, struct registry_login *login,
+                     int64_t credential_key, int64_t valid_until_ms);
 
-/* Fills in who a device is, its credential and its end of validity. */
-void login_fill_device(struct registry *registry, struct registry_login *login,
-                       const struct cache_device *device, int64_t credential_key,
-                       int64_t valid_until_ms);
+/* authority_login.c */
+void login_with_authority(struct registry *registry, struct registry_login *login,
+                          const struct x509_client *client);
+
 /* Answers with the device, or DG_ERR_DISABLED; for a credential that was right. */
 void login_accept(struct registry *registry, struct registry_login *login,
                   const struct cache_device *device, int64_t credential_key,

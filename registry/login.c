@@ -15,10 +15,15 @@
 #include "registry/sas.h"
 #include "registry/x509.h"
 
+enum { ATTEMPTS_MAX = 5, UNKNOWN_MS = 5000 };
+
 struct login_query {
     struct postgres_query query;
     struct registry *registry;
     struct registry_login *login;
+    uint64_t epoch, credential_epoch; /* the registry's, when the question was sent */
+    int64_t credential_key;           /* login_as_device(): what was right already */
+    int64_t valid_until_ms;
 };
 
 void login_reply(struct registry_login *login, int err) {
@@ -27,12 +32,24 @@ void login_reply(struct registry_login *login, int err) {
     mailbox_post(login->reply_to, &login->mail);
 }
 
-/* ---- a right credential
- * --------------------------------------------------------------------------- */
+int login_lookup_error(int err) {
+    if (err == DG_ERR_INVALID)
+        return DG_ERR_BAD_CREDENTIALS;
+    return err == DG_ERR_SHUTTING_DOWN || err == DG_ERR_BUSY ? err : DG_ERR_UNAVAILABLE;
+}
 
-void login_fill_device(struct registry *registry, struct registry_login *login,
-                       const struct cache_device *device, int64_t credential_key,
-                       int64_t valid_until_ms) {
+void login_again(struct registry *registry, struct registry_login *login) {
+    if (++login->attempts < ATTEMPTS_MAX)
+        login_begin(registry, login);
+    else
+        login_reply(login, DG_ERR_UNAVAILABLE);
+}
+
+/* ---- a right credential ---- */
+
+static void fill_device(struct registry *registry, struct registry_login *login,
+                        const struct cache_device *device, int64_t credential_key,
+                        int64_t valid_until_ms) {
     const struct cache_tenant *tenant = cache_find_tenant(&registry->cache, device->tenant_key);
     struct registry_identity *identity = &login->identity;
     const char *id = strchr(device->name, '/') + 1;
@@ -57,12 +74,11 @@ void login_accept(struct registry *registry, struct registry_login *login,
         login_reply(login, DG_ERR_DISABLED);
         return;
     }
-    login_fill_device(registry, login, device, credential_key, valid_until_ms);
+    fill_device(registry, login, device, credential_key, valid_until_ms);
     login_reply(login, 0);
 }
 
-/* ---- trying a device's credentials
- * ---------------------------------------------------------------- */
+/* ---- trying a device's credentials ---- */
 
 static bool is_current(const struct cache_credential *credential, int64_t now_ms) {
     return (credential->not_before_ms == 0 || now_ms >= credential->not_before_ms) &&
@@ -100,25 +116,42 @@ static struct cache_credential *find_credential(struct cache_device *device, int
     return NULL;
 }
 
-/* The device may have changed while the function ran: look again. */
+static void check_password(struct registry *registry, struct registry_login *login,
+                           int64_t device_key, const struct cache_credential *credential);
+
+static const struct cache_credential *next_password(const struct cache_device *device,
+                                                    int64_t after_key, int64_t now_ms) {
+    for (unsigned i = 0; device && i < device->credential_count; i++) {
+        const struct cache_credential *c = &device->credentials[i];
+        if (c->kind == CACHE_PASSWORD && c->key > after_key && is_current(c, now_ms))
+            return c;
+    }
+    return NULL;
+}
+
+/* The device may have changed, or left the cache, while the function ran: look again. */
 static void deliver_password(struct mail *mail, void *receiver) {
     struct password_login *p = (struct password_login *)(void *)mail;
     struct registry *registry = p->registry;
     struct cache_device *device = cache_find_device_by_key(&registry->cache, p->device_key);
     struct cache_credential *credential = find_credential(device, p->credential_key);
-    if (p->job.err == 0 && credential) {
+    const struct cache_credential *next = next_password(device, p->credential_key, clock_wall_ms());
+    if (p->job.err == 0 && !credential) {
+        login_again(registry, p->login);
+    } else if (p->job.err == 0) {
         hash_verified(registry, p->login->secret, credential->verified);
         credential->has_verified = true;
         login_accept(registry, p->login, device, credential->key, credential->not_after_ms);
+    } else if (p->job.err == DG_ERR_BAD_CREDENTIALS && next) {
+        check_password(registry, p->login, p->device_key, next);
     } else {
-        login_reply(p->login, p->job.err < 0 ? p->job.err : DG_ERR_BAD_CREDENTIALS);
+        login_reply(p->login, p->job.err);
     }
     free(p);
 }
 
 static void check_password(struct registry *registry, struct registry_login *login,
-                           const struct cache_device *device,
-                           const struct cache_credential *credential) {
+                           int64_t device_key, const struct cache_credential *credential) {
     struct password_login *p = calloc(1, sizeof(*p));
     if (!p) {
         login_reply(login, DG_ERR_NO_MEMORY);
@@ -126,7 +159,7 @@ static void check_password(struct registry *registry, struct registry_login *log
     }
     *p = (struct password_login){.registry = registry,
                                  .login = login,
-                                 .device_key = device->key,
+                                 .device_key = device_key,
                                  .credential_key = credential->key};
     p->job.mail.deliver = deliver_password;
     p->job.reply_to = &registry->mailbox;
@@ -169,10 +202,39 @@ static void try_token(struct registry *registry, struct registry_login *login,
     login_reply(login, DG_ERR_BAD_CREDENTIALS);
 }
 
+static bool looks_generated(struct slice secret) {
+    for (size_t i = 0; i < secret.size; i++) {
+        uint8_t c = secret.data[i];
+        bool letter = (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
+        if (!letter && c != '-' && c != '_')
+            return false;
+    }
+    return secret.size == CREDENTIAL_KEY_TEXT_SIZE - 1;
+}
+
+/* What a person may have chosen takes the slow way whether there is such a device and password or
+ * not, so that the time says nothing. */
+static void try_password(struct registry *registry, struct registry_login *login,
+                         const struct cache_device *device, int64_t now_ms) {
+    static const struct cache_credential nothing = {
+        .kind = CACHE_PASSWORD,
+        .secret = "scrypt$15$8$1$AAAAAAAAAAAAAAAAAAAAAA==$"
+                  "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
+        .secret_size = 39 + 44,
+    };
+    const struct cache_credential *password = next_password(device, 0, now_ms);
+    if (!password && !looks_generated(login->secret))
+        password = &nothing;
+    if (password)
+        check_password(registry, login, device->key, password);
+    else
+        login_reply(login, DG_ERR_BAD_CREDENTIALS);
+}
+
 static void try_secret(struct registry *registry, struct registry_login *login,
                        const struct cache_device *device, int64_t now_ms) {
     uint8_t hash[CREDENTIAL_HASH_SIZE], verified[CREDENTIAL_HASH_SIZE];
-    const struct cache_credential *password = NULL, *found = NULL;
+    const struct cache_credential *found = NULL;
     credential_hash_key(&registry->master, (const char *)login->secret.data, login->secret.size,
                         hash);
     hash_verified(registry, login->secret, verified);
@@ -185,15 +247,11 @@ static void try_secret(struct registry *registry, struct registry_login *login,
         if (c->kind == CACHE_PASSWORD && c->has_verified &&
             CRYPTO_memcmp(c->verified, verified, sizeof(verified)) == 0)
             found = c;
-        if (c->kind == CACHE_PASSWORD && !password)
-            password = c;
     }
     if (found)
         login_accept(registry, login, device, found->key, found->not_after_ms);
-    else if (password)
-        check_password(registry, login, device, password);
     else
-        login_reply(login, DG_ERR_BAD_CREDENTIALS);
+        try_password(registry, login, device, now_ms);
 }
 
 /* ---- certificates ---- */
@@ -227,7 +285,7 @@ static void try_certificate(struct registry *registry, struct registry_login *lo
     else if (pinned)
         login_reply(login, DG_ERR_BAD_CREDENTIALS);
     else
-        login_with_authority(registry, login, login->secret);
+        login_with_authority(registry, login, &client);
 }
 
 static void try_device(struct registry *registry, struct registry_login *login,
@@ -242,14 +300,17 @@ static void try_device(struct registry *registry, struct registry_login *login,
         try_secret(registry, login, device ? device : &nobody, now_ms);
 }
 
-/* ---- finding the device
- * --------------------------------------------------------------------------- */
+/* ---- finding the device ---- */
 
 static void device_found(struct postgres_query *query, int err, const PGresult *result,
                          const char *detail) {
     struct login_query *q = (struct login_query *)(void *)query;
+    q->registry->device_lookups--;
+    if (err == 0 && PQntuples(result) == 0 && q->epoch == q->registry->epoch)
+        cache_store_unknown(&q->registry->cache, q->login->tenant, q->login->name,
+                            clock_monotonic_ms() + UNKNOWN_MS);
     if (err < 0)
-        login_reply(q->login, DG_ERR_UNAVAILABLE);
+        login_reply(q->login, login_lookup_error(err));
     else
         try_device(q->registry, q->login, cache_store_device(&q->registry->cache, result));
     free(q);
@@ -265,7 +326,17 @@ static struct login_query *make_query(struct registry *registry, struct registry
     q->query.statement = statement;
     q->registry = registry;
     q->login = login;
+    q->epoch = registry->epoch;
+    q->credential_epoch = registry->credential_epoch;
     return q;
+}
+
+static void send_device_query(struct login_query *q, void (*done)(struct postgres_query *, int,
+                                                                  const PGresult *, const char *)) {
+    q->query.done = done;
+    q->registry->device_lookups++;
+    postgres_send(q->registry->queries, &q->query, 2,
+                  (const char *[]){q->login->tenant, q->login->name});
 }
 
 static void begin_device(struct registry *registry, struct registry_login *login) {
@@ -273,19 +344,51 @@ static void begin_device(struct registry *registry, struct registry_login *login
         cache_find_device(&registry->cache, login->tenant, login->name);
     metric_add(device ? METRIC_REGISTRY_CACHE_HITS : METRIC_REGISTRY_CACHE_MISSES, 1);
     bool nameless = !login->name[0] || !login->tenant[0]; /* a certificate alone */
-    if (device || nameless) {
+    bool unknown = registry->synced && cache_is_unknown(&registry->cache, login->tenant,
+                                                        login->name, clock_monotonic_ms());
+    if (device || nameless || unknown) {
         try_device(registry, login, device);
+        return;
+    }
+    struct login_query *q = make_query(registry, login, STATEMENT_LOGIN_DEVICE);
+    if (q)
+        send_device_query(q, device_found);
+}
+
+static void device_found_as(struct postgres_query *query, int err, const PGresult *result,
+                            const char *detail) {
+    struct login_query *q = (struct login_query *)(void *)query;
+    struct registry *registry = q->registry;
+    registry->device_lookups--;
+    const struct cache_device *device =
+        err == 0 ? cache_store_device(&registry->cache, result) : NULL;
+    if (err == 0 && q->credential_epoch != registry->credential_epoch)
+        login_again(registry, q->login); /* the authority may be gone */
+    else if (device)
+        login_accept(registry, q->login, device, q->credential_key, q->valid_until_ms);
+    else
+        login_reply(q->login, err < 0 ? login_lookup_error(err) : DG_ERR_BAD_CREDENTIALS);
+    free(q);
+}
+
+void login_as_device(struct registry *registry, struct registry_login *login,
+                     int64_t credential_key, int64_t valid_until_ms) {
+    const struct cache_device *device =
+        cache_find_device(&registry->cache, login->tenant, login->name);
+    metric_add(device ? METRIC_REGISTRY_CACHE_HITS : METRIC_REGISTRY_CACHE_MISSES, 1);
+    if (device) {
+        login_accept(registry, login, device, credential_key, valid_until_ms);
         return;
     }
     struct login_query *q = make_query(registry, login, STATEMENT_LOGIN_DEVICE);
     if (!q)
         return;
-    q->query.done = device_found;
-    postgres_send(registry->queries, &q->query, 2, (const char *[]){login->tenant, login->name});
+    q->credential_key = credential_key;
+    q->valid_until_ms = valid_until_ms;
+    send_device_query(q, device_found_as);
 }
 
-/* ---- principals
- * ----------------------------------------------------------------------------------- */
+/* ---- principals ---- */
 
 static void try_principal(struct registry *registry, struct registry_login *login,
                           const struct cache_principal *principal) {
@@ -320,7 +423,9 @@ static void principal_found(struct postgres_query *query, int err, const PGresul
                             const char *detail) {
     struct login_query *q = (struct login_query *)(void *)query;
     if (err < 0)
-        login_reply(q->login, DG_ERR_UNAVAILABLE);
+        login_reply(q->login, login_lookup_error(err));
+    else if (q->credential_epoch != q->registry->credential_epoch)
+        login_again(q->registry, q->login);
     else
         try_principal(q->registry, q->login,
                       cache_store_principal(&q->registry->cache, q->login->name, result));

@@ -49,10 +49,11 @@ static int check_applied(struct migrate *m, const PGresult *result, unsigned *re
         }
         if (atoi(version) != migrations[row].version ||
             strcmp(PQgetvalue(result, row, 2), migrations[row].checksum) != 0) {
-            snprintf(text, sizeof(text),
-                     "migration %s (%.100s) was applied in another form than this duragate has: use "
-                     "the release that applied it, or start with an empty database",
-                     version, name);
+            snprintf(
+                text, sizeof(text),
+                "migration %s (%.100s) was applied in another form than this duragate has: use "
+                "the release that applied it, or start with an empty database",
+                version, name);
             return refuse(m, DG_ERR_CORRUPT, text);
         }
     }

@@ -57,8 +57,7 @@ static void set_timer(struct postgres *p, uint64_t ms) {
     evtimer_add(p->timer, &wait);
 }
 
-/* ---- answering
- * ------------------------------------------------------------------------------------ */
+/* ---- answering ---- */
 
 static int state_to_error(const char *sqlstate) {
     static const struct {
@@ -112,8 +111,7 @@ static void answer_all(struct postgres *p, int err) {
     }
 }
 
-/* ---- losing and finding the server
- * ---------------------------------------------------------------- */
+/* ---- losing and finding the server ---- */
 
 static void drop_connection(struct postgres *p) {
     if (p->socket_event)
@@ -213,8 +211,7 @@ static void start_connect(struct postgres *p) {
         fail(p, "out of memory");
 }
 
-/* ---- results
- * -------------------------------------------------------------------------------------- */
+/* ---- results ---- */
 
 static void become_ready(struct postgres *p) {
     LOG_INFO("registry.connected", log_text("connection", p->options.name));
@@ -293,8 +290,7 @@ static void on_socket(evutil_socket_t fd, short what, void *context) {
         flush_output(p);
 }
 
-/* ---- deadlines
- * ------------------------------------------------------------------------------------ */
+/* ---- deadlines ---- */
 
 static void on_timer(evutil_socket_t fd, short what, void *context) {
     struct postgres *p = context;
@@ -313,8 +309,7 @@ static void on_timer(evutil_socket_t fd, short what, void *context) {
     }
 }
 
-/* ---- public
- * --------------------------------------------------------------------------------------- */
+/* ---- public ---- */
 
 int postgres_create(struct event_base *base, const struct postgres_options *options,
                     struct postgres **ret_postgres) {

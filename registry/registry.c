@@ -9,8 +9,7 @@
 #include "common/random.h"
 #include "registry/directory.h"
 
-/* ---- requests that pass through
- * ------------------------------------------------------------------- */
+/* ---- requests that pass through ---- */
 
 struct request_query {
     struct postgres_query query;
@@ -106,8 +105,7 @@ void registry_request_free(struct registry_request *request) {
     free(request);
 }
 
-/* ---- logins
- * --------------------------------------------------------------------------------------- */
+/* ---- logins ---- */
 
 static void deliver_login(struct mail *mail, void *receiver) {
     login_begin(receiver, (struct registry_login *)(void *)mail);
@@ -154,8 +152,7 @@ void registry_login_free(struct registry_login *login) {
     free(login);
 }
 
-/* ---- tenants
- * -------------------------------------------------------------------------------------- */
+/* ---- tenants ---- */
 
 struct tenants_query {
     struct postgres_query query;
@@ -185,7 +182,7 @@ static void tenants_found(struct postgres_query *query, int err, const PGresult 
     q->asked->tenants = calloc((size_t)rows + 1, sizeof(*q->asked->tenants));
     for (int row = 0; q->asked->tenants && row < rows; row++) {
         const struct cache_tenant *tenant = cache_store_tenant(&q->registry->cache, result, row, 0);
-        if (tenant && tenant->enabled)
+        if (tenant)
             take_tenant(q->asked, tenant);
     }
     tenants_reply(q->asked, !q->asked->tenants ? DG_ERR_NO_MEMORY : err);
@@ -234,8 +231,7 @@ void registry_tenant_query_free(struct registry_tenant_query *query) {
     free(query);
 }
 
-/* ---- passwords to be hashed
- * ----------------------------------------------------------------------- */
+/* ---- passwords to be hashed ---- */
 
 struct hash_job {
     struct password_job job;
@@ -289,8 +285,7 @@ const struct credential_master *registry_master(const struct registry *registry)
     return &registry->master;
 }
 
-/* ---- condition
- * ------------------------------------------------------------------------------------ */
+/* ---- condition ---- */
 
 bool registry_is_up(struct registry *registry, const char **ret_why) {
     static const char *const texts[] = {
@@ -315,8 +310,7 @@ int registry_listen(struct registry *registry, struct mailbox *mailbox,
     return 0;
 }
 
-/* ---- the thread
- * ----------------------------------------------------------------------------------- */
+/* ---- the thread ---- */
 
 static void queries_changed(void *context) {
     changes_update_condition(context);
@@ -420,6 +414,7 @@ static void free_parts(struct registry *registry) {
         free(listener);
     }
     cache_free(&registry->cache);
+    authorities_clear(&registry->authorities);
     free(registry->conninfo);
     wipe_free(registry->password);
     explicit_bzero(registry, sizeof(*registry));

@@ -94,6 +94,7 @@ struct registry_login {
     struct mail mail; /* set deliver before the call; runs on reply_to's thread */
     struct mailbox *reply_to;
     void (*reply)(struct mail *mail, void *receiver); /* the registry's: deliver, kept */
+    unsigned attempts; /* the registry's: begun again since something changed meanwhile */
     uint64_t
         owner; /* the caller's own, returned untouched: an id with a generation, not a pointer */
 
@@ -189,8 +190,7 @@ struct registry_tenant_query {
 void registry_find_tenants(struct registry *registry, struct registry_tenant_query *query);
 void registry_tenant_query_free(struct registry_tenant_query *query);
 
-/* ---- passwords and the master key, for whoever makes credentials
- * --------------------------------- */
+/* ---- passwords and the master key, for whoever makes credentials ---- */
 
 /* A password to be hashed by the slow function, off the workers. Freed with
  * registry_password_hash_free(), which wipes it. */

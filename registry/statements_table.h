@@ -21,7 +21,7 @@ STATEMENT(LOGIN_PRINCIPAL, 1,
     " from api_key k left join tenant t using (tenant_key) where k.key_id = $1::text")
 /* tenant or null, subject hashes */
 STATEMENT(LOGIN_AUTHORITIES, 2,
-    "select a.credential_key, t.name, a.certificate from certificate_authority a"
+    "select a.credential_key, t.name, a.certificate, a.subject_hash from certificate_authority a"
     " join tenant t using (tenant_key) where a.subject_hash = any ($2::text[])"
     " and ($1::text is null or t.name = $1::text) order by a.credential_key limit 16")
 /* name or null, key or null; with neither, all */
