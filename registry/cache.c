@@ -242,7 +242,7 @@ struct cache_principal *cache_find_principal(struct cache *cache, const char *ke
     return principal;
 }
 
-static void remove_principal(struct cache *cache, struct cache_principal *principal) {
+void cache_remove_principal(struct cache *cache, struct cache_principal *principal) {
     HASH_DEL(cache->principals, principal);
     explicit_bzero(principal, sizeof(*principal));
     free(principal);
@@ -252,7 +252,7 @@ struct cache_principal *cache_store_principal(struct cache *cache, const char *k
                                               const PGresult *result) {
     struct cache_principal *principal = cache_find_principal(cache, key_id);
     if (principal)
-        remove_principal(cache, principal);
+        cache_remove_principal(cache, principal);
     if (PQntuples(result) == 0 || !(principal = calloc(1, sizeof(*principal))))
         return NULL;
     bool platform = PQgetisnull(result, 0, 5);
@@ -268,17 +268,17 @@ struct cache_principal *cache_store_principal(struct cache *cache, const char *k
     principal->tenant_key = platform ? 0 : number_at(result, 0, 5);
     snprintf(principal->key_id, sizeof(principal->key_id), "%s", key_id);
     if (HASH_COUNT(cache->principals) >= PRINCIPALS_MAX)
-        remove_principal(cache, cache->principals); /* uthash keeps the order: the oldest */
+        cache_remove_principal(cache, cache->principals); /* uthash keeps the order: the oldest */
     HASH_ADD_STR(cache->principals, key_id, principal);
     return principal;
 }
 
-void cache_remove_principal(struct cache *cache, int64_t credential_key) {
-    struct cache_principal *principal, *next;
-    HASH_ITER(hh, cache->principals, principal, next) {
-        if (principal->credential_key == credential_key)
-            remove_principal(cache, principal);
-    }
+/* A walk: there are few, and they change seldom. */
+struct cache_principal *cache_find_principal_by_key(struct cache *cache, int64_t credential_key) {
+    struct cache_principal *principal = cache->principals;
+    while (principal && principal->credential_key != credential_key)
+        principal = principal->hh.next;
+    return principal;
 }
 
 /* ---- unknown names ---- */
@@ -330,7 +330,7 @@ void cache_free(struct cache *cache) {
     struct cache_principal *principal, *next_principal;
     struct cache_tenant *tenant, *next_tenant;
     HASH_ITER(hh, cache->principals, principal, next_principal) {
-        remove_principal(cache, principal);
+        cache_remove_principal(cache, principal);
     }
     while (cache->newest)
         cache_remove_device(cache, cache->newest);

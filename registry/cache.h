@@ -89,7 +89,8 @@ void cache_remove_device(struct cache *cache, struct cache_device *device);
 struct cache_principal *cache_find_principal(struct cache *cache, const char *key_id);
 struct cache_principal *cache_store_principal(struct cache *cache, const char *key_id,
                                               const PGresult *result);
-void cache_remove_principal(struct cache *cache, int64_t credential_key);
+struct cache_principal *cache_find_principal_by_key(struct cache *cache, int64_t credential_key);
+void cache_remove_principal(struct cache *cache, struct cache_principal *principal);
 
 /* Names of no device, for a short time (monotonic clock) and until anything changes. */
 void cache_store_unknown(struct cache *cache, const char *tenant, const char *device,

@@ -15,13 +15,14 @@
 #include "common/metrics.h"
 #include "registry/directory.h"
 
-enum { INTERVAL_S = 1, TRIM_EVERY = 3600 };
+enum { INTERVAL_S = 1, TRIM_EVERY = 60, REVISION_NONE = -1 };
 
 struct change_query {
     struct postgres_query query;
     struct registry *registry;
     int64_t revision_before; /* where to go back to if this look-up fails */
     int64_t tenant_key, device_key;
+    bool narrows;
     struct registry_revocation *revocation;
 };
 
@@ -78,7 +79,8 @@ static void go_back(struct change_query *q) {
 static void authorities_found(struct postgres_query *query, int err, const PGresult *result,
                               const char *detail) {
     struct change_query *q = (struct change_query *)(void *)query;
-    for (int row = 0; err == 0 && row < PQntuples(result); row++)
+    for (int row = 0; err == 0 && row < PQntuples(result) && row < LIMIT_AUTHORITIES_PER_TENANT;
+         row++)
         q->revocation->kept[q->revocation->kept_count++] =
             strtoll(PQgetvalue(result, row, 0), NULL, 10);
     if (err < 0)
@@ -97,12 +99,13 @@ static void keep_current(struct change_query *q, const struct cache_device *devi
         .tenant_key = device->tenant_key, .device_key = device->key, .err = DG_ERR_ADMINISTRATIVE};
     for (unsigned i = 0; i < device->credential_count && i < LIMIT_CREDENTIALS_PER_DEVICE; i++)
         revocation->kept[revocation->kept_count++] = device->credentials[i].key;
-    char tenant_key[24];
+    char tenant_key[24], most[24];
     snprintf(tenant_key, sizeof(tenant_key), "%lld", (long long)device->tenant_key);
+    snprintf(most, sizeof(most), "%d", LIMIT_AUTHORITIES_PER_TENANT);
     struct change_query *next =
         make_query(q->registry, q->revision_before, STATEMENT_AUTHORITY_KEYS, authorities_found);
     next->revocation = revocation;
-    postgres_send(q->registry->queries, &next->query, 1, (const char *[]){tenant_key});
+    postgres_send(q->registry->queries, &next->query, 2, (const char *[]){tenant_key, most});
 }
 
 static void device_read(struct postgres_query *query, int err, const PGresult *result,
@@ -116,10 +119,16 @@ static void device_read(struct postgres_query *query, int err, const PGresult *r
     }
     struct cache_device *old = cache_find_device_by_key(&registry->cache, q->device_key);
     bool exists = PQntuples(result) > 0;
+    if (old) /* a credential that went with its device does not say whose it was */
+        q->tenant_key = old->tenant_key;
     if (old && !exists)
         cache_remove_device(&registry->cache, old);
     const struct cache_device *device =
         exists ? cache_store_device(&registry->cache, result) : NULL;
+    if (!q->narrows) {
+        free(q);
+        return;
+    }
     if (device && device->enabled) {
         keep_current(q, device);
     } else {
@@ -132,17 +141,20 @@ static void device_read(struct postgres_query *query, int err, const PGresult *r
     free(q);
 }
 
-/* A device that is not in the cache has no connection, unless the cache was ever too small. */
-static void apply_device(struct registry *registry, int64_t revision, int64_t tenant_key,
-                         int64_t device_key) {
-    if (!cache_find_device_by_key(&registry->cache, device_key) && !registry->cache.has_evicted)
+/* A device that is not in the cache has no connection, unless the cache was ever too small or its
+ * look-up is under way right now; ours is answered after that one. */
+static void apply_device(struct registry *registry, int64_t revision_before, int64_t tenant_key,
+                         int64_t device_key, bool narrows) {
+    if (!cache_find_device_by_key(&registry->cache, device_key) &&
+        !(narrows && registry->cache.has_evicted) && registry->device_lookups == 0)
         return;
     char text[24];
     snprintf(text, sizeof(text), "%lld", (long long)device_key);
     struct change_query *q =
-        make_query(registry, revision - 1, STATEMENT_LOGIN_DEVICE_BY_KEY, device_read);
+        make_query(registry, revision_before, STATEMENT_LOGIN_DEVICE_BY_KEY, device_read);
     q->tenant_key = tenant_key;
     q->device_key = device_key;
+    q->narrows = narrows;
     postgres_send(registry->queries, &q->query, 1, (const char *[]){text});
 }
 
@@ -155,6 +167,8 @@ static void tenant_read(struct postgres_query *query, int err, const PGresult *r
     bool exists = err == 0 && PQntuples(result) > 0;
     const struct cache_tenant *tenant =
         exists ? cache_store_tenant(&registry->cache, result, 0, 0) : NULL;
+    if (err == 0 && !exists)
+        cache_remove_tenant(&registry->cache, q->tenant_key);
     if (err < 0)
         go_back(q);
     else if (!tenant || !tenant->enabled)
@@ -164,33 +178,72 @@ static void tenant_read(struct postgres_query *query, int err, const PGresult *r
     free(q);
 }
 
-static void apply_tenant(struct registry *registry, int64_t revision, int64_t tenant_key) {
+static void apply_tenant(struct registry *registry, int64_t revision_before, int64_t tenant_key) {
     char text[24];
     snprintf(text, sizeof(text), "%lld", (long long)tenant_key);
     struct change_query *q =
-        make_query(registry, revision - 1, STATEMENT_LOGIN_TENANTS, tenant_read);
+        make_query(registry, revision_before, STATEMENT_LOGIN_TENANTS, tenant_read);
     q->tenant_key = tenant_key;
     postgres_send(registry->queries, &q->query, 2, (const char *[]){NULL, text});
 }
 
 /* ---- reading ---- */
 
-static void apply_change(struct registry *registry, int64_t revision, int64_t tenant_key,
-                         int64_t device_key, int64_t credential_key) {
-    if (device_key != 0) {
-        apply_device(registry, revision, tenant_key, device_key);
-    } else if (credential_key != 0) { /* an API key or an authority: what used it logs in again */
-        cache_remove_principal(&registry->cache, credential_key);
-        tell_workers(registry, &(struct registry_revocation){.tenant_key = tenant_key,
-                                                             .credential_key = credential_key,
-                                                             .err = DG_ERR_ADMINISTRATIVE});
-    } else if (tenant_key != 0) {
-        apply_tenant(registry, revision, tenant_key);
-    }
-}
+/* The columns of CHANGES. */
+enum change_column {
+    COLUMN_REVISION,
+    COLUMN_TENANT,
+    COLUMN_DEVICE,
+    COLUMN_CREDENTIAL,
+    COLUMN_NARROWS,
+    COLUMN_IS_AUTHORITY, /* the credential is an authority that is still there */
+    COLUMN_ROLES,        /* of the API key that is still there */
+    COLUMN_NOT_AFTER,
+};
 
 static int64_t number_at(const PGresult *result, int row, int column) {
     return strtoll(PQgetvalue(result, row, column), NULL, 10);
+}
+
+static bool is_same_principal(const struct cache_principal *principal, const PGresult *result,
+                              int row) {
+    return principal && !PQgetisnull(result, row, COLUMN_ROLES) &&
+           principal->roles == (uint32_t)number_at(result, row, COLUMN_ROLES) &&
+           principal->not_after_ms == number_at(result, row, COLUMN_NOT_AFTER);
+}
+
+/* An API key or an authority. One that is still there as it was ends nothing. */
+static void apply_credential(struct registry *registry, const PGresult *result, int row) {
+    int64_t key = number_at(result, row, COLUMN_CREDENTIAL);
+    struct cache_principal *principal = cache_find_principal_by_key(&registry->cache, key);
+    bool is_authority = PQgetvalue(result, row, COLUMN_IS_AUTHORITY)[0] == 't';
+    registry->credential_epoch++;
+    if (!is_authority && is_same_principal(principal, result, row))
+        return;
+    if (principal)
+        cache_remove_principal(&registry->cache, principal);
+    authorities_clear(&registry->authorities);
+    if (!is_authority && PQgetvalue(result, row, COLUMN_NARROWS)[0] == 't')
+        tell_workers(registry, &(struct registry_revocation){
+                                   .tenant_key = number_at(result, row, COLUMN_TENANT),
+                                   .credential_key = key,
+                                   .err = DG_ERR_ADMINISTRATIVE});
+}
+
+static void apply_change(struct registry *registry, const PGresult *result, int row) {
+    int64_t tenant_key = number_at(result, row, COLUMN_TENANT);
+    int64_t device_key = number_at(result, row, COLUMN_DEVICE);
+    bool narrows = PQgetvalue(result, row, COLUMN_NARROWS)[0] == 't';
+    registry->revision = number_at(result, row, COLUMN_REVISION);
+    registry->epoch++;
+    cache_clear_unknown(&registry->cache);
+    if (device_key != 0)
+        apply_device(registry, registry->revision - 1, tenant_key, device_key, narrows);
+    else if (!PQgetisnull(result, row, COLUMN_CREDENTIAL) &&
+             number_at(result, row, COLUMN_CREDENTIAL) != 0)
+        apply_credential(registry, result, row);
+    else if (narrows)
+        apply_tenant(registry, registry->revision - 1, tenant_key);
 }
 
 static void changes_read(struct postgres_query *query, int err, const PGresult *result,
@@ -202,16 +255,38 @@ static void changes_read(struct postgres_query *query, int err, const PGresult *
     if (err < 0 || !postgres_is_ready(registry->queries))
         return; /* the rows are read again when both connections are there */
     int rows = PQntuples(result);
-    for (int row = 0; row < rows; row++) {
-        registry->revision = number_at(result, row, 0);
-        apply_change(registry, registry->revision, number_at(result, row, 1),
-                     number_at(result, row, 2), number_at(result, row, 3));
-    }
-    if (rows > 0) {
+    for (int row = 0; row < rows; row++)
+        apply_change(registry, result, row);
+    if (rows > 0 || registry->revision < 0) {
         read_changes(registry);
     } else if (!registry->synced) {
         registry->synced = true;
         changes_update_condition(registry);
+    }
+}
+
+/* Everything known is read again. */
+static void refresh(struct registry *registry) {
+    registry->epoch++;
+    registry->credential_epoch++;
+    cache_clear_unknown(&registry->cache);
+    authorities_clear(&registry->authorities);
+    while (registry->cache.principals) {
+        struct cache_principal *principal = registry->cache.principals;
+        tell_workers(registry,
+                     &(struct registry_revocation){.tenant_key = principal->tenant_key,
+                                                   .credential_key = principal->credential_key,
+                                                   .err = DG_ERR_ADMINISTRATIVE});
+        cache_remove_principal(&registry->cache, principal);
+    }
+    struct cache_tenant *tenant, *next_tenant;
+    HASH_ITER(hh, registry->cache.tenants, tenant, next_tenant) {
+        apply_tenant(registry, REVISION_NONE, tenant->key);
+    }
+    struct cache_device *next;
+    for (struct cache_device *d = registry->cache.newest; d; d = next) {
+        next = d->older;
+        apply_device(registry, REVISION_NONE, d->tenant_key, d->key, true);
     }
 }
 
@@ -223,20 +298,17 @@ static void range_read(struct postgres_query *query, int err, const PGresult *re
     struct registry *registry = q->registry;
     free(q);
     registry->reading_changes = false;
-    if (err < 0)
+    if (err < 0 || !postgres_is_ready(registry->queries))
         return;
     int64_t first = number_at(result, 0, 0), newest = number_at(result, 0, 1);
-    if (registry->revision < 0) {
+    bool missed = registry->revision != REVISION_NONE &&
+                  (first > registry->revision + 1 || newest < registry->revision);
+    registry->range_known = true;
+    if (missed)
+        LOG_WARN("registry.resync", log_text("why", "changes were missed; all is read again"));
+    if (missed || registry->revision == REVISION_NONE) {
         registry->revision = newest;
-    } else if (first > registry->revision + 1 || newest < registry->revision) {
-        LOG_WARN("registry.resync",
-                 log_text("why", "changes were missed; all devices are read again"));
-        struct cache_device *next;
-        for (struct cache_device *d = registry->cache.newest; d; d = next) {
-            next = d->older;
-            apply_device(registry, newest, d->tenant_key, d->key);
-        }
-        registry->revision = newest;
+        refresh(registry);
     }
     read_changes(registry);
 }
@@ -245,6 +317,11 @@ static void read_changes(struct registry *registry) {
     if (registry->reading_changes || !postgres_is_ready(registry->changes))
         return;
     registry->reading_changes = true;
+    if (!registry->range_known || registry->revision == REVISION_NONE) {
+        struct change_query *q = make_query(registry, 0, STATEMENT_CHANGES_RANGE, range_read);
+        postgres_send(registry->changes, &q->query, 0, NULL);
+        return;
+    }
     char text[24];
     snprintf(text, sizeof(text), "%lld", (long long)registry->revision);
     struct change_query *q = make_query(registry, 0, STATEMENT_CHANGES, changes_read);
@@ -253,10 +330,8 @@ static void read_changes(struct registry *registry) {
 
 void changes_ready(void *context) {
     struct registry *registry = context;
-    registry->synced = false;
-    registry->reading_changes = true;
-    struct change_query *q = make_query(registry, 0, STATEMENT_CHANGES_RANGE, range_read);
-    postgres_send(registry->changes, &q->query, 0, NULL);
+    registry->reading_changes = registry->range_known = registry->synced = false;
+    read_changes(registry);
 }
 
 void changes_lost(void *context) {

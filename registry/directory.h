@@ -41,7 +41,8 @@ struct registry {
     uint64_t epoch;            /* counts changes applied */
     uint64_t credential_epoch; /* counts changes of API keys and authorities applied */
     int64_t revision;          /* last change applied; -1: not known, all must be read again */
-    bool reading_changes;      /* a CHANGES is under way */
+    bool range_known;          /* since the connection came up */
+    bool reading_changes;      /* a CHANGES or CHANGES_RANGE is under way */
     bool synced;               /* everything up to now was applied since the connection came up */
     unsigned trims;
     struct mail stop_mail;

@@ -29,17 +29,24 @@ STATEMENT(LOGIN_TENANTS, 2,
     "select tenant_key, name, stream_id, partition_count, enabled from tenant"
     " where ($1::text is null or name = $1::text) and ($2::bigint is null or tenant_key = $2::bigint)"
     " order by name limit 10000")
+/* Columns of changes.c's enum change_column; the last four say what is there now. */
 STATEMENT(CHANGES, 1,
-    "select revision, coalesce(tenant_key, 0), coalesce(device_key, 0), coalesce(credential_key, 0)"
-    " from registry_change where revision > $1::bigint order by revision limit 1000")
+    "select c.revision, coalesce(c.tenant_key, 0), coalesce(c.device_key, 0),"
+    " coalesce(c.credential_key, 0), c.narrows, a.credential_key is not null, k.roles, "
+    SQL_MS("k.not_after") " from registry_change c"
+    " left join certificate_authority a on a.credential_key = c.credential_key"
+    " left join api_key k on k.credential_key = c.credential_key"
+    " where c.revision > $1::bigint order by c.revision limit 1000")
 STATEMENT(CHANGES_RANGE, 0,
     "select coalesce(min(revision), 0), coalesce(max(revision), 0) from registry_change")
 STATEMENT(CHANGES_TRIM, 0,
-    "delete from registry_change where changed_at < now() - interval '7 days'"
-    " and revision < (select max(revision) from registry_change)")
-STATEMENT(AUTHORITY_KEYS, 1,
+    "delete from registry_change where revision in (select revision from registry_change"
+    " where changed_at < now() - interval '7 days'"
+    " and revision < (select max(revision) from registry_change) order by revision limit 10000)")
+/* tenant key, most */
+STATEMENT(AUTHORITY_KEYS, 2,
     "select credential_key from certificate_authority where tenant_key = $1::bigint"
-    " order by credential_key limit 8")
+    " order by credential_key limit $2::integer")
 
 /* ---- provisioning: tenants ---- */
 /* Shapes that the rows below share. A body is JSON as clients see it; times are UTC with ms. */
