@@ -77,7 +77,8 @@ SQL
 demo_gateway_running() {
     local pid
     pid=$(cat "$var/duragate.pid" 2>/dev/null) || return 1
-    [ -n "$pid" ] && [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = duragate ]
+    # A zombie has no executable; one that was built anew since is "duragate (deleted)".
+    case $(readlink "/proc/$pid/exe" 2>/dev/null) in */duragate | */duragate\ *) ;; *) return 1 ;; esac
 }
 
 demo_gateway_stop() {
