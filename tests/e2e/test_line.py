@@ -119,6 +119,7 @@ class Line(unittest.TestCase):
         self.assertTrue(self.events("over/websocket"))
 
     def test_kafka_over_tls(self):
+        self.gateway.publish("-q", "1", "-t", "for/tls", "-m", "x")
         done = subprocess.run(
             ["kcat", "-b", f"localhost:{self.gateway.KAFKAS_PORT}", "-C", "-q", "-e", "-o", "beginning",
              "-t", self.gateway.TOPIC, "-X", "security.protocol=SASL_SSL", "-X", "sasl.mechanisms=PLAIN",
@@ -131,9 +132,9 @@ class Line(unittest.TestCase):
     def test_produce_and_other_topics_are_refused(self):
         done = subprocess.run(
             ["kcat", "-F", os.path.join(self.gateway.var, "kcat.conf"), "-P", "-t", self.gateway.TOPIC],
-            input="forged\n", capture_output=True, text=True, timeout=60, check=False)
+            input="produced-by-a-reader\n", capture_output=True, text=True, timeout=60, check=False)
         self.assertIn("authorization failed", (done.stdout + done.stderr).lower())
-        self.assertNotIn("forged", self.gateway.consume())
+        self.assertNotIn("produced-by-a-reader", self.gateway.consume())
         self.gateway.api("PUT", "/v1/tenants/other", {})
         with self.assertRaises(AssertionError) as caught:
             self.gateway.consume(topic="other.events")
