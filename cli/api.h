@@ -15,5 +15,6 @@ void api_call(struct cli_run *run, const char *method, const char *path, const c
               struct api_answer *ret_answer);
 void api_answer_free(struct api_answer *answer);
 
-/* Prints what went wrong (the problem's detail, or the transport's error); returns the exit code. */
+/* Prints what went wrong (the problem's detail, or the transport's error); returns the exit code.
+ */
 int api_fail(struct cli_run *run, const struct api_answer *answer);

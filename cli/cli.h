@@ -1,7 +1,7 @@
 /*
- * The command line: one table of commands, `duragate <command> [options]`. Everything but `serve` is
- * done here, over the gateway's public protocols, or straight on PostgreSQL or a stopped store where
- * the command's help says so.
+ * The command line: one table of commands, `duragate <command> [options]`. Everything but `serve`
+ * is done here, over the gateway's public protocols, or straight on PostgreSQL or a stopped store
+ * where the command's help says so.
  */
 #pragma once
 

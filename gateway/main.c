@@ -104,7 +104,8 @@ static int server_load_config(const struct cli_serve *arguments, struct config *
     return 0;
 }
 
-/* ---- health --------------------------------------------------------------------------------------- */
+/* ---- health
+ * --------------------------------------------------------------------------------------- */
 
 static void add_why(struct buffer *why, const char *text) {
     if (buffer_size(why) > 0)
@@ -134,7 +135,8 @@ static bool server_is_ready(void *context, struct buffer *why) {
     return ready;
 }
 
-/* ---- workers -------------------------------------------------------------------------------------- */
+/* ---- workers
+ * -------------------------------------------------------------------------------------- */
 
 /* On each worker's thread. The message belongs to this worker alone and is freed here. */
 static void deliver_revocation(struct mail *mail, void *receiver) {
@@ -183,7 +185,8 @@ static int server_create_workers(struct server *server) {
             return err;
     }
     for (unsigned index = 0; index < server->worker_count; index++) {
-        int err = claims_worker_start(server->workers[index], server->workers, server->worker_count);
+        int err =
+            claims_worker_start(server->workers[index], server->workers, server->worker_count);
         if (err < 0)
             return err;
     }
@@ -195,15 +198,16 @@ static int server_create_workers(struct server *server) {
     return 0;
 }
 
-/* ---- listeners ------------------------------------------------------------------------------------ */
+/* ---- listeners
+ * ------------------------------------------------------------------------------------ */
 
 static const struct http_websocket device_websockets[] = {
     {.path = "/mqtt", .subprotocol = "mqtt", .protocol = &mqtt_protocol},
     {.path = NULL},
 };
 static const struct http_route *const device_tables[] = {provisioning_device_routes, NULL};
-static const struct http_route *const management_tables[] = {
-    provisioning_routes, provisioning_operations_routes, NULL};
+static const struct http_route *const management_tables[] = {provisioning_routes,
+                                                             provisioning_operations_routes, NULL};
 static const struct http_routes device_routes = {.tables = device_tables,
                                                  .websockets = device_websockets};
 static const struct http_routes management_routes = {.tables = management_tables};
@@ -223,7 +227,9 @@ static struct listener_row {
      offsetof(struct config, https_bind)},
     {{.name = "management", .protocol = &http_protocol, .context = &management_routes},
      offsetof(struct config, management_bind)},
-    {{.name = "management-tls", .protocol = &http_protocol, .tls = true,
+    {{.name = "management-tls",
+      .protocol = &http_protocol,
+      .tls = true,
       .context = &management_routes},
      offsetof(struct config, management_tls_bind)},
 };
@@ -251,7 +257,8 @@ static int server_listen(struct server *server, char *ret_error) {
     return err;
 }
 
-/* ---- reload --------------------------------------------------------------------------------------- */
+/* ---- reload
+ * --------------------------------------------------------------------------------------- */
 
 static int64_t newest_change(const struct server *server) {
     const struct config *config = server->config;
@@ -329,7 +336,8 @@ static void on_watch_timer(evutil_socket_t fd, short what, void *context) {
         server_reload(server);
 }
 
-/* ---- stopping ------------------------------------------------------------------------------------- */
+/* ---- stopping
+ * ------------------------------------------------------------------------------------- */
 
 struct drain_mail {
     struct mail mail;
@@ -366,7 +374,8 @@ static void on_drain_timer(evutil_socket_t fd, short what, void *context) {
 
 static void on_drain_limit(evutil_socket_t fd, short what, void *context) {
     struct server *server = context;
-    LOG_WARN("stop.drain_timeout", log_int("after_ms", (int64_t)server->config->server_drain_timeout));
+    LOG_WARN("stop.drain_timeout",
+             log_int("after_ms", (int64_t)server->config->server_drain_timeout));
     event_base_loopbreak(server->base);
 }
 
@@ -392,7 +401,8 @@ static void on_signal(evutil_socket_t signal_number, short what, void *context) 
         server_stop(context, (int)signal_number);
 }
 
-/* ---- start and end -------------------------------------------------------------------------------- */
+/* ---- start and end
+ * -------------------------------------------------------------------------------- */
 
 static int server_create_events(struct server *server) {
     static const int signals[] = {SIGTERM, SIGINT, SIGHUP};
@@ -466,8 +476,8 @@ static int server_start(struct server *server, char *ret_error) {
     if (!server->base)
         return DG_ERR_NO_MEMORY;
     if ((err = server_open_parts(server, ret_error)) < 0 ||
-        (err = server_create_workers(server)) < 0 ||
-        (err = server_create_events(server)) < 0 || (err = server_listen(server, ret_error)) < 0 ||
+        (err = server_create_workers(server)) < 0 || (err = server_create_events(server)) < 0 ||
+        (err = server_listen(server, ret_error)) < 0 ||
         (err = write_pid_file(server->config->server_pid_file, ret_error)) < 0)
         return err;
     server->watched = newest_change(server);

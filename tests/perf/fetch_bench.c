@@ -6,7 +6,7 @@
  *     fetch_bench HOST-PORT USER PASSWORD TOPIC PARTITIONS SECONDS [PID]   gateway: bytes per
  * second fetch_bench --floor FILE SECONDS                                     sendfile of FILE
  *
- * Prints one JSON line. Fetch v4, 1 MiB per partition, one request at a time, as a consumer does.
+ * Prints one JSON line. Fetch v5, 1 MiB per partition, one request at a time, as a consumer does.
  */
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -27,7 +27,8 @@ enum {
     BUFFER_SIZE = 4 << 20,
     PARTITION_BYTES = 1 << 20,
     TURN_BYTES = 256 << 10,
-    PARTITIONS_MAX = 256
+    PARTITIONS_MAX = 256,
+    OUT_OF_RANGE = 1 /* Kafka's error code */
 };
 
 static uint8_t request[65536], *response;
@@ -111,6 +112,7 @@ static void write_fetch(struct writer *w, const char *topic, int partitions) {
     for (int i = 0; i < partitions; i++) {
         writer_u32(w, (uint32_t)i);
         writer_u64(w, (uint64_t)offsets[i]);
+        writer_u64(w, UINT64_MAX);
         writer_u32(w, PARTITION_BYTES);
     }
 }
@@ -139,11 +141,17 @@ static bool take_fetch(size_t size) {
     uint32_t count = reader_u32(&r);
     for (uint32_t i = 0; i < count && !r.failed; i++) {
         uint32_t partition = reader_u32(&r);
-        if (reader_u16(&r) != 0) {
-            fprintf(stderr, "partition %u refused\n", partition);
+        uint16_t error = reader_u16(&r);
+        if (error > OUT_OF_RANGE || partition >= PARTITIONS_MAX) {
+            fprintf(stderr, "partition %u refused with error %u\n", partition, error);
             exit(1);
         }
         reader_take(&r, 16);
+        int64_t log_start = (int64_t)reader_u64(&r);
+        if (error == OUT_OF_RANGE) {
+            any = true;
+            offsets[partition] = log_start;
+        }
         uint32_t aborted = reader_u32(&r);
         reader_take(&r, aborted == 0xffffffff ? 0 : aborted * 16);
         uint32_t bytes = reader_u32(&r);
@@ -193,7 +201,7 @@ static int run_gateway(char **argv, int pid) {
              length_ns = strtoull(argv[5], NULL, 10) * 1000000000;
     int64_t ticks = pid ? cpu_ticks(pid) : 0;
     do {
-        struct writer w = begin(1, 4);
+        struct writer w = begin(1, 5);
         write_fetch(&w, argv[3], partitions);
         size_t size = call(fd, &w);
         received += size;

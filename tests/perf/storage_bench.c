@@ -165,8 +165,8 @@ int main(int argument_count, char **arguments) {
     struct bench bench = {.latencies_us = calloc(BUCKETS, sizeof(uint32_t))};
     char error[STREAM_ERROR_SIZE] = "";
     if (stream_open(&options, &stream, error) < 0 || mailbox_init(&bench.mailbox, &bench) < 0 ||
-        stream_appender_create(stream, &bench.mailbox, on_done, on_ready, &bench,
-                               &bench.appender) < 0) {
+        stream_appender_create(stream, &bench.mailbox, on_done, on_ready, &bench, &bench.appender) <
+            0) {
         fprintf(stderr, "storage_bench: %s\n", error);
         return 1;
     }
