@@ -10,6 +10,10 @@ daemon_start() {
         return
     fi
     export DOCKER_HOST=unix://$work/docker.sock
+    if docker info >/dev/null 2>&1; then
+        echo "tests/docker: another run uses $work" >&2
+        exit 69
+    fi
     [ -e /sys/class/net/docker0 ] || own_bridge=yes
     firewall_policy=$(iptables -S FORWARD | awk '$1 == "-P" {print $3}')
     forwarding=$(cat /proc/sys/net/ipv4/ip_forward)
