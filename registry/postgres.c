@@ -192,6 +192,10 @@ static void step_connect(struct postgres *p) {
     }
 }
 
+/* libpq would print it; what matters comes as an error as well. */
+static void ignore_notice(void *context, const char *text) {
+}
+
 static void start_connect(struct postgres *p) {
     const char *names[] = {"dbname",           "password",
                            "application_name", "fallback_application_name",
@@ -206,6 +210,7 @@ static void start_connect(struct postgres *p) {
         fail(p, p->connection ? PQerrorMessage(p->connection) : "out of memory");
         return;
     }
+    PQsetNoticeProcessor(p->connection, ignore_notice, NULL);
     set_timer(p, SWEEP_MS);
     if (!watch_socket(p, EV_WRITE))
         fail(p, "out of memory");

@@ -1,0 +1,348 @@
+/* Every kind of credential, right and wrong, against a PostgreSQL of its own. */
+#include "tests/unit/registry/logins.h"
+
+#include <openssl/hmac.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "registry/admin.h"
+
+static void hex(const uint8_t *bytes, size_t size, char *ret_text) {
+    for (size_t i = 0; i < size; i++)
+        sprintf(ret_text + 2 * i, "%02x", bytes[i]);
+}
+
+long long logins_add(struct bench *b, const char *device, const char *name, const char *kind,
+                     const void *secret, size_t size, const char *more) {
+    char text[512] = "";
+    hex(secret, size, text);
+    return atoll(bench_sql(b->conninfo,
+                           "insert into credential (device_key, name, kind, secret, thumbprint,"
+                           " not_before, not_after) select device_key, '%s', '%s',"
+                           " case when '%s' = 'x509' then null else decode('%s', 'hex') end, %s"
+                           " from device where device_id = '%s' returning credential_key",
+                           name, kind, kind, text, more ? more : "null, null, null", device));
+}
+
+long long logins_add_key(struct bench *b, const char *device, const char *name, const char *text,
+                         const char *more) {
+    uint8_t hash[CREDENTIAL_HASH_SIZE];
+    credential_hash_key(&b->master, text, strlen(text), hash);
+    return logins_add(b, device, name, "key", hash, sizeof(hash), more);
+}
+
+long long logins_add_authority(struct bench *b, const char *tenant, const char *name,
+                               const struct test_certificate *authority) {
+    char *pem = test_certificate_pem(authority);
+    struct credential_certificate seen;
+    CHECK(credential_check_certificate(pem, strlen(pem), &seen) == 0 && seen.is_ca);
+    long long key = atoll(bench_sql(
+        b->conninfo,
+        "insert into certificate_authority (tenant_key, name, certificate, fingerprint,"
+        " subject_hash) select tenant_key, '%s', '%s', '%s', '%s' from tenant where name = '%s'"
+        " returning credential_key",
+        name, pem, seen.sha256, seen.subject_hash, tenant));
+    free(pem);
+    return key;
+}
+
+static void write_token(const uint8_t *key, const char *device, long long expiry_s, char *ret_text,
+                        size_t room) {
+    char text[256], base64[64];
+    uint8_t mac[32];
+    int size = snprintf(text, sizeof(text), "hub.example%%2Fdevices%%2F%s\n%lld", device, expiry_s);
+    HMAC(EVP_sha256(), key, 32, (const uint8_t *)text, (size_t)size, mac, NULL);
+    credential_base64_encode(mac, sizeof(mac), base64);
+    size = snprintf(ret_text, room,
+                    "SharedAccessSignature sr=hub.example%%2Fdevices%%2F%s&sig=", device);
+    for (const char *c = base64; *c; c++)
+        size +=
+            snprintf(ret_text + size, room - (size_t)size, strchr("+/=", *c) ? "%%%02X" : "%c", *c);
+    snprintf(ret_text + size, room - (size_t)size, "&se=%lld", expiry_s);
+}
+
+void logins_check_keys(struct bench *b) {
+    long long first = logins_add_key(b, "keyed", "first", "first-secret-of-the-device-00001", NULL);
+    long long second =
+        logins_add_key(b, "keyed", "second", "second-secret-of-the-device-0002", NULL);
+    logins_add_key(b, "keyed", "early", "early-secret", "null, now() + interval '1 h', null");
+    logins_add_key(b, "keyed", "late", "late-secret", "null, null, now() - interval '1 s'");
+    long long dated = logins_add_key(b, "keyed", "dated", "dated-secret",
+                                     "null, now() - interval '1 h', now() + interval '1 h'");
+    logins_add_key(b, "off", "key", "off-secret", NULL);
+    bench_run(b, 200);
+    const struct {
+        const char *tenant, *device, *secret;
+        int err;
+        long long credential_key;
+    } rows[] = {
+        {"acme", "keyed", "first-secret-of-the-device-00001", 0, first},
+        {"acme", "keyed", "second-secret-of-the-device-0002", 0, second},
+        {"acme", "keyed", "dated-secret", 0, dated},
+        {"acme", "keyed", "first-secret-of-the-device-00002", DG_ERR_BAD_CREDENTIALS, 0},
+        {"acme", "keyed", "", DG_ERR_BAD_CREDENTIALS, 0},
+        {"acme", "keyed", "early-secret", DG_ERR_BAD_CREDENTIALS, 0},
+        {"acme", "keyed", "late-secret", DG_ERR_BAD_CREDENTIALS, 0},
+        {"beta", "keyed", "first-secret-of-the-device-00001", DG_ERR_BAD_CREDENTIALS, 0},
+        {"acme", "keyee", "first-secret-of-the-device-00001", DG_ERR_BAD_CREDENTIALS, 0},
+        {"none", "keyed", "first-secret-of-the-device-00001", DG_ERR_BAD_CREDENTIALS, 0},
+        {"", "keyed", "first-secret-of-the-device-00001", DG_ERR_BAD_CREDENTIALS, 0},
+        {"acme", "", "first-secret-of-the-device-00001", DG_ERR_BAD_CREDENTIALS, 0},
+        {"acme", "\xFF\xFE", "first-secret-of-the-device-00001", DG_ERR_BAD_CREDENTIALS, 0},
+        {"acme", "off", "off-secret", DG_ERR_DISABLED, 0},
+        {"acme", "off", "on-secret", DG_ERR_BAD_CREDENTIALS, 0},
+        {"shut", "inside", "inside-secret", DG_ERR_DISABLED, 0},
+        {"shut", "inside", "wrong", DG_ERR_BAD_CREDENTIALS, 0},
+    };
+    for (unsigned i = 0; i < 2 * sizeof(rows) / sizeof(rows[0]); i++) { /* second time: cached */
+        unsigned row = i % (sizeof(rows) / sizeof(rows[0]));
+        struct registry_identity who;
+        int err = bench_login_secret(b, rows[row].tenant, rows[row].device, rows[row].secret, &who);
+        CHECK(err == rows[row].err, "row %u: %s", i, dg_err_text(err));
+        CHECK(err < 0 || who.credential_key == rows[row].credential_key, "row %u", i);
+        if (err < 0)
+            continue;
+        CHECK(strcmp(who.tenant, "acme") == 0 && strcmp(who.device, "keyed") == 0);
+        CHECK(who.partition == 3 && who.partition_count == 16 && who.tenant_stream_id > 0);
+        int64_t left_ms = who.valid_until_ms ? who.valid_until_ms - clock_wall_ms() : 0;
+        CHECK(rows[row].credential_key == dated ? left_ms > 3500000 && left_ms <= 3600000
+                                                : left_ms == 0);
+    }
+}
+
+void logins_check_tokens(struct bench *b) {
+    uint8_t primary[32] = "primary", secondary[32] = "secondary", other[32] = "other";
+    uint8_t sealed[CREDENTIAL_SAS_SEALED_SIZE];
+    CHECK(credential_seal_sas_keys(&b->master, primary, secondary, sealed) == 0);
+    logins_add(b, "token", "sas", "sas", sealed, sizeof(sealed), NULL);
+    bench_run(b, 100);
+    long long now_s = clock_wall_ms() / 1000;
+    const struct {
+        const uint8_t *key;
+        const char *device;
+        long long expiry_s;
+        int err;
+    } rows[] = {
+        {primary, "token", now_s + 600, 0},
+        {secondary, "token", now_s + 600, 0},
+        {other, "token", now_s + 600, DG_ERR_BAD_CREDENTIALS},
+        {primary, "token", now_s - 1, DG_ERR_BAD_CREDENTIALS},
+        {primary, "keyed", now_s + 600, DG_ERR_BAD_CREDENTIALS},
+    };
+    for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        char text[512];
+        struct registry_identity who;
+        write_token(rows[i].key, rows[i].device, rows[i].expiry_s, text, sizeof(text));
+        int err = bench_login_secret(b, "acme", "token", text, &who);
+        CHECK(err == rows[i].err, "row %u: %s", i, dg_err_text(err));
+        CHECK(err < 0 || who.valid_until_ms == rows[i].expiry_s * 1000);
+    }
+    CHECK(bench_login_secret(b, "acme", "token", "SharedAccessSignature x", NULL) ==
+          DG_ERR_BAD_CREDENTIALS);
+}
+
+struct hashed {
+    bool done;
+};
+
+static void deliver_hash(struct mail *mail, void *receiver) {
+    struct registry_password_hash *hash = (struct registry_password_hash *)(void *)mail;
+    ((struct hashed *)(uintptr_t)hash->owner)->done = true;
+}
+
+static void add_password(struct bench *b, const char *device, const char *name,
+                         const char *password) {
+    struct registry_password_hash *hash = calloc(1, sizeof(*hash));
+    struct hashed hashed = {false};
+    hash->mail.deliver = deliver_hash;
+    hash->reply_to = &b->mailbox;
+    hash->owner = (uintptr_t)&hashed;
+    hash->password_size = strlen(password);
+    memcpy(hash->password, password, hash->password_size);
+    registry_hash_password(b->registry, hash);
+    bench_wait(b, &hashed.done, 10000);
+    CHECK(hash->err == 0, "%s", dg_err_text(hash->err));
+    logins_add(b, device, name, "password", hash->encoded, strlen(hash->encoded), NULL);
+    registry_password_hash_free(hash);
+}
+
+void logins_check_passwords(struct bench *b) {
+    add_password(b, "human", "old", "correct horse");
+    add_password(b, "human", "new", "battery staple");
+    bench_run(b, 100);
+    static const struct {
+        const char *device, *password;
+        int err;
+    } rows[] = {
+        {"human", "correct horse", 0},
+        {"human", "battery staple", 0},
+        {"human", "correct horsf", DG_ERR_BAD_CREDENTIALS},
+        {"nobody", "correct horse", DG_ERR_BAD_CREDENTIALS},
+        {"keyed", "correct horse", DG_ERR_BAD_CREDENTIALS},
+    };
+    uint64_t took_ms[5];
+    for (unsigned i = 0; i < 5; i++) {
+        uint64_t start_ms = clock_monotonic_ms();
+        int err = bench_login_secret(b, "acme", rows[i].device, rows[i].password, NULL);
+        took_ms[i] = clock_monotonic_ms() - start_ms;
+        CHECK(err == rows[i].err, "row %u: %s", i, dg_err_text(err));
+    }
+    CHECK(took_ms[3] * 4 > took_ms[0], "an unknown device takes as long: %d ms, %d ms",
+          (int)took_ms[3], (int)took_ms[0]);
+    uint64_t start_ms = clock_monotonic_ms();
+    for (unsigned i = 0; i < 20; i++)
+        CHECK(bench_login_secret(b, "acme", "human", rows[i % 2].password, NULL) == 0);
+    CHECK(clock_monotonic_ms() - start_ms < 20 * took_ms[0],
+          "a password found right is remembered");
+}
+
+int logins_try_certificate(struct bench *b, const char *tenant, const char *name,
+                           const struct test_certificate *leaf, const struct test_certificate *more,
+                           struct registry_identity *ret_identity) {
+    uint8_t chain[8192];
+    size_t leaf_size;
+    size_t size = test_certificate_chain(leaf, more, chain, sizeof(chain), &leaf_size);
+    return bench_login(b, REGISTRY_LOGIN_DEVICE_CERTIFICATE, tenant, name, slice_make(chain, size),
+                       leaf_size, ret_identity);
+}
+
+void logins_check_pinned(struct bench *b) {
+    struct test_certificate leaf = test_certificate_make("anything", false, 3600, NULL);
+    struct test_certificate old = test_certificate_make("anything", false, 3600, NULL);
+    struct test_certificate expired = test_certificate_make("anything", false, -60, NULL);
+    struct test_certificate other = test_certificate_make("anything", false, 3600, NULL);
+    const struct {
+        const struct test_certificate *certificate;
+        const char *name;
+        const EVP_MD *digest;
+    } pins[] = {{&leaf, "a", EVP_sha256()}, {&old, "b", EVP_sha1()}, {&expired, "c", EVP_sha256()}};
+    for (unsigned i = 0; i < 3; i++) {
+        char more[160] = "'";
+        test_certificate_thumbprint(pins[i].certificate, pins[i].digest, more + 1);
+        strcat(more, "', null, null");
+        logins_add(b, "pinned", pins[i].name, "x509", "", 0, more);
+    }
+    bench_run(b, 100);
+    struct registry_identity who;
+    CHECK(logins_try_certificate(b, "acme", "pinned", &leaf, NULL, &who) == 0);
+    CHECK(strcmp(who.device, "pinned") == 0 && who.valid_until_ms > clock_wall_ms());
+    CHECK(logins_try_certificate(b, "acme", "pinned", &old, NULL, NULL) == 0);
+    int bad = DG_ERR_BAD_CREDENTIALS;
+    CHECK(logins_try_certificate(b, "acme", "pinned", &expired, NULL, NULL) == bad);
+    CHECK(logins_try_certificate(b, "acme", "pinned", &other, NULL, NULL) == bad);
+    CHECK(logins_try_certificate(b, "acme", "keyed", &leaf, NULL, NULL) == bad);
+    CHECK(logins_try_certificate(b, "", "", &other, NULL, NULL) == bad);
+    uint8_t junk[] = {0x30, 0x82, 0xFF, 0xFF, 1};
+    CHECK(bench_login(b, REGISTRY_LOGIN_DEVICE_CERTIFICATE, "acme", "pinned", slice_make(junk, 5),
+                      5, NULL) == bad);
+    test_certificate_free(&leaf);
+    test_certificate_free(&old);
+    test_certificate_free(&expired);
+    test_certificate_free(&other);
+}
+
+void logins_check_authorities(struct bench *b) {
+    struct test_certificate ca = test_certificate_make("Acme CA", true, 7200, NULL);
+    struct test_certificate twin = test_certificate_make("Acme CA", true, 7200, NULL);
+    struct test_certificate middle = test_certificate_make("Acme line 2", true, 7200, &ca);
+    struct test_certificate leaf = test_certificate_make("signed", false, 3600, &ca);
+    struct test_certificate deep = test_certificate_make("signed", false, 3600, &middle);
+    struct test_certificate foreign = test_certificate_make("signed", false, 3600, &twin);
+    struct test_certificate expired = test_certificate_make("signed", false, -60, &ca);
+    struct test_certificate unknown = test_certificate_make("not-there", false, 3600, &ca);
+    struct test_certificate off = test_certificate_make("off", false, 3600, &ca);
+    long long key = logins_add_authority(b, "acme", "main", &ca);
+    long long twin_key = logins_add_authority(b, "beta", "main", &twin);
+    bench_run(b, 100);
+    int bad = DG_ERR_BAD_CREDENTIALS;
+    const struct {
+        const char *tenant, *name;
+        const struct test_certificate *leaf, *more;
+        int err;
+        long long credential_key;
+        const char *is_tenant;
+    } rows[] = {
+        {"", "", &leaf, NULL, 0, key, "acme"},
+        {"acme", "signed", &leaf, NULL, 0, key, "acme"},
+        {"acme", "", &deep, &middle, 0, key, "acme"},
+        {"", "", &foreign, NULL, 0, twin_key, "beta"},
+        {"acme", "", &deep, NULL, bad, 0, NULL},
+        {"beta", "signed", &leaf, NULL, bad, 0, NULL},
+        {"acme", "signed", &foreign, NULL, bad, 0, NULL},
+        {"acme", "keyed", &leaf, NULL, bad, 0, NULL},
+        {"", "", &expired, NULL, bad, 0, NULL},
+        {"", "", &unknown, NULL, bad, 0, NULL},
+        {"", "", &off, NULL, DG_ERR_DISABLED, 0, NULL},
+    };
+    for (unsigned i = 0; i < 2 * sizeof(rows) / sizeof(rows[0]); i++) {
+        unsigned row = i % (sizeof(rows) / sizeof(rows[0]));
+        struct registry_identity who;
+        int err = logins_try_certificate(b, rows[row].tenant, rows[row].name, rows[row].leaf,
+                                         rows[row].more, &who);
+        CHECK(err == rows[row].err, "row %u: %s", i, dg_err_text(err));
+        CHECK(err < 0 ||
+                  (who.credential_key == rows[row].credential_key &&
+                   strcmp(who.tenant, rows[row].is_tenant) == 0 &&
+                   strcmp(who.device, "signed") == 0 && who.valid_until_ms > clock_wall_ms()),
+              "row %u", i);
+    }
+    b->revocation_count = 0;
+    bench_sql(b->conninfo, "update certificate_authority set updated_at = now()");
+    CHECK(!bench_wait_revocation(b, 0, key), "an authority that stays ends nothing");
+    bench_sql(b->conninfo, "delete from certificate_authority where credential_key = %lld", key);
+    CHECK(bench_wait_revocation(b, 0, key));
+    CHECK(logins_try_certificate(b, "", "", &leaf, NULL, NULL) == bad);
+    struct test_certificate *all[] = {&ca,      &twin,    &middle,  &leaf, &deep,
+                                      &foreign, &expired, &unknown, &off};
+    for (unsigned i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+        test_certificate_free(all[i]);
+}
+
+int logins_try_principal(struct bench *b, const char *key_id, const char *secret,
+                         struct registry_identity *ret_identity) {
+    return bench_login(b, REGISTRY_LOGIN_PRINCIPAL, "", key_id, slice_from_string(secret), 0,
+                       ret_identity);
+}
+
+void logins_check_principals(struct bench *b) {
+    char error[REGISTRY_ERROR_SIZE] = "", platform[REGISTRY_SECRET_SIZE],
+         tenant[REGISTRY_SECRET_SIZE], again[REGISTRY_SECRET_SIZE];
+    struct registry_admin_key key = {.key_id = "root", .roles = REGISTRY_ROLE_ADMIN};
+#define CREATE(secret) \
+    registry_admin_create_key(b->conninfo, "", b->master_file, &key, (secret), error)
+    CHECK(CREATE(platform) == 0, "%s", error);
+    CHECK(CREATE(again) == DG_ERR_EXISTS && strstr(error, "--replace"), "%s", error);
+    key = (struct registry_admin_key){
+        .key_id = "back-end", .tenant = "acme", .roles = REGISTRY_ROLE_CONSUMER};
+    CHECK(CREATE(tenant) == 0, "%s", error);
+    key.tenant = "none";
+    CHECK(CREATE(again) == DG_ERR_NOT_FOUND, "%s", error);
+    key.key_id = "no space";
+    key.tenant = NULL;
+    CHECK(CREATE(again) == DG_ERR_INVALID, "%s", error);
+    struct registry_identity who;
+    CHECK(logins_try_principal(b, "root", platform, &who) == 0);
+    CHECK(who.roles == REGISTRY_ROLE_ADMIN && who.tenant_key == 0 && who.device_key == 0);
+    CHECK(logins_try_principal(b, "back-end", tenant, &who) == 0);
+    CHECK(who.roles == REGISTRY_ROLE_CONSUMER && strcmp(who.tenant, "acme") == 0);
+    CHECK(logins_try_principal(b, "root", tenant, NULL) == DG_ERR_BAD_CREDENTIALS);
+    CHECK(logins_try_principal(b, "root", "", NULL) == DG_ERR_BAD_CREDENTIALS);
+    CHECK(logins_try_principal(b, "nobody", platform, NULL) == DG_ERR_BAD_CREDENTIALS);
+    b->revocation_count = 0;
+    bench_sql(b->conninfo, "update api_key set description = 'x' where key_id = 'back-end'");
+    CHECK(!bench_wait_revocation(b, 0, who.credential_key), "a description ends nothing");
+    bench_sql(b->conninfo, "update api_key set roles = 4 where key_id = 'back-end'");
+    CHECK(bench_wait_revocation(b, 0, who.credential_key), "fewer roles end connections");
+    CHECK(logins_try_principal(b, "back-end", tenant, &who) == 0 && who.roles == 4);
+    key = (struct registry_admin_key){
+        .key_id = "root", .roles = REGISTRY_ROLE_ADMIN, .replace = true};
+    CHECK(CREATE(again) == 0, "%s", error);
+    bench_run(b, 300);
+    CHECK(logins_try_principal(b, "root", platform, NULL) == DG_ERR_BAD_CREDENTIALS);
+    CHECK(logins_try_principal(b, "root", again, NULL) == 0);
+    bench_sql(b->conninfo, "update api_key set not_after = now() where key_id = 'root'");
+    bench_run(b, 300);
+    CHECK(logins_try_principal(b, "root", again, NULL) == DG_ERR_BAD_CREDENTIALS);
+#undef CREATE
+}
