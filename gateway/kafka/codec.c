@@ -18,8 +18,7 @@ void *kafka_arena_take(struct kafka_arena *arena, size_t size) {
     return start;
 }
 
-/* ---- decoding
- * ------------------------------------------------------------------------------------- */
+/* ---- decoding ---- */
 
 int kafka_skip_tags(struct reader *r) {
     uint32_t count = reader_uvarint(r);
@@ -122,11 +121,11 @@ static int decode_number(const struct kafka_field *field, struct reader *r, void
 static int decode_field(const struct kafka_field *field, int version, bool flexible,
                         struct reader *r, struct kafka_arena *arena, void *to) {
     bool may_be_null = version >= field->null_from;
+    dg_assert(field->type != KAFKA_RECORDS); /* requests carry theirs as bytes */
     switch (field->type) {
     case KAFKA_STRING:
         return read_bytes(r, flexible, true, may_be_null, to);
     case KAFKA_BYTES:
-    case KAFKA_RECORDS:
         return read_bytes(r, flexible, false, may_be_null, to);
     case KAFKA_ARRAY:
     case KAFKA_I32_ARRAY:
@@ -169,8 +168,7 @@ int kafka_decode_header(struct reader *r, struct kafka_request_header *ret_heade
     return 0;
 }
 
-/* ---- encoding
- * ------------------------------------------------------------------------------------- */
+/* ---- encoding ---- */
 
 static void write_length(struct writer *w, bool flexible, bool is_short, int64_t length) {
     if (flexible)
@@ -194,7 +192,7 @@ static void write_records(struct kafka_output *output, bool flexible,
     write_length(&output->w, flexible, false, records->size_bytes);
     if (records->size_bytes == 0)
         return;
-    if (output->gap_count == KAFKA_GAPS_MAX) {
+    if (output->gap_count == output->gap_limit) {
         output->w.failed = true;
         return;
     }

@@ -3,8 +3,9 @@
  * the same rows decode requests and encode responses in every version, flexible or not. Pure.
  *
  * Decoded strings and bytes point into the request; arrays are allocated from an arena whose size
- * bounds what one request can cause. Bytes behind a well-formed body are ignored, since librdkafka
- * sends some (kafka read protocol, framing rule 2).
+ * bounds what one request can cause, after their count was compared with the bytes that are left.
+ * Bytes behind a well-formed body are ignored, since librdkafka sends some (kafka read protocol,
+ * framing rule 2).
  */
 #pragma once
 
@@ -26,13 +27,14 @@ enum kafka_type {
     KAFKA_UUID,    /* uint8_t[16] */
     KAFKA_STRING,  /* struct slice; data NULL: null */
     KAFKA_BYTES,   /* struct slice */
-    KAFKA_RECORDS, /* struct kafka_records: only its size is written, the bytes come later */
+    KAFKA_RECORDS, /* struct kafka_records, of answers: only the size is written */
     KAFKA_ARRAY,   /* struct kafka_array of structs (element rows) */
     KAFKA_I32_ARRAY,
     KAFKA_STRING_ARRAY,
 };
 
-enum { KAFKA_NEVER = 127, KAFKA_EVER = 126, KAFKA_UUID_SIZE = 16, KAFKA_GAPS_MAX = 4096 };
+enum { KAFKA_NEVER = 127, KAFKA_EVER = 126, KAFKA_UUID_SIZE = 16 };
+enum { KAFKA_FRAME_HEADER_SIZE = 4 }; /* the length of what follows */
 
 struct kafka_array {
     void *items;
@@ -40,9 +42,11 @@ struct kafka_array {
     bool is_null;
 };
 
+struct kafka_extent;
+
 struct kafka_records {
     uint32_t size_bytes;
-    void *source; /* the encoder's caller's own */
+    struct kafka_extent *source; /* where they are; the codec does not look */
 };
 
 /* One field of a message. Rows of a struct end with a row without a name. */
@@ -76,8 +80,8 @@ struct kafka_gap {
 
 struct kafka_output {
     struct writer w;
-    struct kafka_gap *gaps; /* KAFKA_GAPS_MAX */
-    unsigned gap_count;
+    struct kafka_gap *gaps; /* room for gap_limit; NULL when the message has no records */
+    unsigned gap_count, gap_limit;
     uint64_t gap_bytes;
 };
 

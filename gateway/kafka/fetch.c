@@ -7,11 +7,14 @@
  */
 #include "common/assert.h"
 #include "common/metrics.h"
+#include "gateway/kafka/fetch_size.h"
 #include "gateway/kafka/session.h"
 
-/* Bytes an answer may still take, and what it has so far. */
-struct budget {
-    int64_t left_bytes, taken_bytes;
+enum { FIRST_VERSION_WITH_IDS = 13, EXTENTS_MAX = 64 /* of one partition in one answer */ };
+
+/* What an answer has so far. */
+struct progress {
+    struct kafka_budget budget;
     bool any_error, any_cold;
 };
 
@@ -20,51 +23,64 @@ static void release_extents(const struct kafka_fetch_response *response) {
     for (uint32_t t = 0; t < response->topics.count; t++) {
         const struct kafka_fetch_answer *answers = topics[t].partitions.items;
         for (uint32_t p = 0; p < topics[t].partitions.count; p++)
-            if (answers[p].records.source)
-                stream_extent_release(answers[p].records.source);
+            for (struct kafka_extent *e = answers[p].records.source; e; e = e->next)
+                stream_extent_release(&e->extent);
     }
 }
 
-static int16_t check_epoch(const struct kafka_fetch_partition *asked) {
-    if (asked->current_epoch > KAFKA_LEADER_EPOCH)
-        return KAFKA_ERROR_UNKNOWN_LEADER_EPOCH;
+/* The next run of batches that fits, or NULL: there is none, there is no room, or it is cold. */
+static int read_extent(struct kafka_call *call, const struct kafka_topic_ref *topic,
+                       const struct kafka_fetch_partition *asked, int64_t offset, int64_t taken,
+                       struct progress *progress, struct kafka_extent **ret_extent) {
+    struct kafka_worker *worker = call->session->worker;
+    *ret_extent = NULL;
+    uint32_t room = kafka_budget_room(&progress->budget, asked->max_bytes - taken);
+    if (room == 0)
+        return 0;
+    struct kafka_extent *read = kafka_arena_take(&call->arena, sizeof(*read));
+    if (!read)
+        return DG_ERR_NO_MEMORY;
+    int err = stream_read(worker->stream, topic->stream_id, (uint32_t)asked->index, offset, room,
+                          worker->watcher, &read->extent);
+    if (err == DG_ERR_COLD) {
+        metric_add(METRIC_KAFKA_COLD_READS, 1);
+        progress->any_cold = true;
+        return 0;
+    }
+    if (err < 0 || read->extent.size_bytes == 0)
+        return err;
+    if (!kafka_budget_take(&progress->budget, room, read->extent.size_bytes)) {
+        stream_extent_release(&read->extent);
+        return 0;
+    }
+    *ret_extent = read;
     return 0;
 }
 
-/* Reads one partition into its answer. The first that has data gets at least one whole batch, also
- * beyond the limits, so that a big batch cannot stall a reader for ever (KIP-74). */
+/* Reads one partition into its answer, as far as there is room. The stream gives what lies together
+ * (at its tail one batch), so several runs are strung together. */
 static int read_partition(struct kafka_call *call, const struct kafka_topic_ref *topic,
-                          const struct kafka_fetch_partition *asked, struct budget *budget,
+                          const struct kafka_fetch_partition *asked, struct progress *progress,
                           struct kafka_fetch_answer *answer) {
-    struct kafka_worker *worker = call->session->worker;
-    if (budget->taken_bytes > 0 && budget->left_bytes <= 0)
-        return 0;
-    int64_t limit = asked->max_bytes < budget->left_bytes ? asked->max_bytes : budget->left_bytes;
-    struct stream_extent *extent = kafka_arena_take(&call->arena, sizeof(*extent));
-    if (!extent)
-        return DG_ERR_LIMIT;
-    int err = stream_read(worker->stream, topic->stream_id, (uint32_t)asked->index, asked->offset,
-                          limit > 0 ? (uint32_t)limit : 1, worker->watcher, extent);
-    if (err == DG_ERR_COLD) {
-        metric_add(METRIC_KAFKA_COLD_READS, 1);
-        budget->any_cold = true;
-        return 0;
+    struct kafka_extent **end = &answer->records.source;
+    int64_t offset = asked->offset;
+    for (unsigned count = 0; count < EXTENTS_MAX; count++) {
+        int err =
+            read_extent(call, topic, asked, offset, answer->records.size_bytes, progress, end);
+        if (err < 0)
+            return count == 0 ? err : 0; /* what was read is good; the next Fetch meets the error */
+        if (!*end)
+            return 0;
+        answer->records.size_bytes += (*end)->extent.size_bytes;
+        offset = (*end)->extent.next_offset;
+        end = &(*end)->next;
     }
-    if (err < 0 || extent->size_bytes == 0)
-        return err;
-    if (budget->taken_bytes > 0 && extent->size_bytes > limit) {
-        stream_extent_release(extent);
-        return 0;
-    }
-    answer->records = (struct kafka_records){.size_bytes = extent->size_bytes, .source = extent};
-    budget->left_bytes -= extent->size_bytes;
-    budget->taken_bytes += extent->size_bytes;
     return 0;
 }
 
 static void answer_partition(struct kafka_call *call, int16_t topic_error,
                              const struct kafka_topic_ref *topic,
-                             const struct kafka_fetch_partition *asked, struct budget *budget,
+                             const struct kafka_fetch_partition *asked, struct progress *progress,
                              struct kafka_fetch_answer *answer) {
     *answer = (struct kafka_fetch_answer){.index = asked->index,
                                           .error = topic_error,
@@ -73,12 +89,10 @@ static void answer_partition(struct kafka_call *call, int16_t topic_error,
                                           .log_start = -1,
                                           .aborted = {.is_null = true},
                                           .preferred_replica = -1};
-    if (answer->error == 0 && (uint32_t)asked->index >= topic->tenant->partition_count)
-        answer->error = KAFKA_ERROR_UNKNOWN_TOPIC;
     if (answer->error == 0)
-        answer->error = check_epoch(asked);
+        answer->error = kafka_topic_check_partition(topic, asked->index, asked->current_epoch);
     if (answer->error == 0) {
-        int err = read_partition(call, topic, asked, budget, answer);
+        int err = read_partition(call, topic, asked, progress, answer);
         struct stream_offsets offsets; /* after the read: never behind what it returned */
         stream_offsets(call->session->worker->stream, topic->stream_id, (uint32_t)asked->index,
                        &offsets);
@@ -87,12 +101,12 @@ static void answer_partition(struct kafka_call *call, int16_t topic_error,
         if (err < 0)
             answer->error = dg_err_row(err)->kafka_code;
     }
-    budget->any_error |= answer->error != 0;
+    progress->any_error |= answer->error != 0;
 }
 
 static bool fill(struct kafka_call *call, const struct kafka_fetch_request *r,
-                 struct budget *budget, struct kafka_fetch_response *response) {
-    bool by_id = call->header.version >= 13;
+                 struct progress *progress, struct kafka_fetch_response *response) {
+    bool by_id = call->header.version >= FIRST_VERSION_WITH_IDS;
     if (!kafka_take_items(call, &response->topics, r->topics.count, sizeof(struct kafka_topic)))
         return false;
     for (uint32_t t = 0; t < r->topics.count; t++) {
@@ -108,32 +122,24 @@ static bool fill(struct kafka_call *call, const struct kafka_fetch_request *r,
         const struct kafka_fetch_partition *partitions = asked->partitions.items;
         struct kafka_fetch_answer *answers = topic->partitions.items;
         for (uint32_t p = 0; p < asked->partitions.count; p++)
-            answer_partition(call, error, &ref, &partitions[p], budget, &answers[p]);
+            answer_partition(call, error, &ref, &partitions[p], progress, &answers[p]);
     }
     return true;
 }
 
-static uint32_t count_partitions(const struct kafka_fetch_request *r) {
-    uint32_t count = 0;
-    for (uint32_t t = 0; t < r->topics.count; t++)
-        count += ((const struct kafka_topic *)r->topics.items)[t].partitions.count;
-    return count;
-}
-
-/* ---- waiting
- * -------------------------------------------------------------------------------------- */
+/* ---- waiting ---- */
 
 static uint64_t wait_deadline_ms(const struct kafka_session *session,
                                  const struct kafka_fetch_request *r) {
     int64_t wait_ms = r->max_wait_ms > 0 ? r->max_wait_ms : 0;
     if (wait_ms > LIMIT_KAFKA_MAX_WAIT_MS)
         wait_ms = LIMIT_KAFKA_MAX_WAIT_MS;
-    return session->worker->worker->now_ns / 1000000 + (uint64_t)wait_ms;
+    return kafka_now_ms(session) + (uint64_t)wait_ms;
 }
 
 static int arm(struct kafka_call *call, const struct kafka_fetch_request *r) {
     struct kafka_worker *worker = call->session->worker;
-    bool by_id = call->header.version >= 13;
+    bool by_id = call->header.version >= FIRST_VERSION_WITH_IDS;
     for (uint32_t t = 0; t < r->topics.count; t++) {
         const struct kafka_topic *topic = (const struct kafka_topic *)r->topics.items + t;
         const struct kafka_fetch_partition *partitions = topic->partitions.items;
@@ -155,7 +161,7 @@ static int arm(struct kafka_call *call, const struct kafka_fetch_request *r) {
 static bool has_moved(struct kafka_call *call, const struct kafka_fetch_request *r,
                       const struct kafka_fetch_response *response) {
     struct stream *stream = call->session->worker->stream;
-    bool by_id = call->header.version >= 13;
+    bool by_id = call->header.version >= FIRST_VERSION_WITH_IDS;
     for (uint32_t t = 0; t < response->topics.count; t++) {
         const struct kafka_topic *asked = (const struct kafka_topic *)r->topics.items + t;
         const struct kafka_topic *topic = (const struct kafka_topic *)response->topics.items + t;
@@ -175,54 +181,64 @@ static bool has_moved(struct kafka_call *call, const struct kafka_fetch_request 
 
 /* Not enough yet. Answers KAFKA_WAITS, or 0 when something moved meanwhile: look again. */
 static int begin_wait(struct kafka_call *call, const struct kafka_fetch_request *r,
-                      const struct kafka_fetch_response *response, const struct budget *budget) {
+                      const struct kafka_fetch_response *response,
+                      const struct progress *progress) {
     struct kafka_session *session = call->session;
     int err = arm(call, r);
-    if (err < 0 || (!budget->any_cold && has_moved(call, r, response))) {
+    if (err < 0 || (!progress->any_cold && has_moved(call, r, response))) {
         kafka_wait_clear(&session->worker->waits, session);
         return err;
     }
-    connection_pause(session->connection);
-    connection_set_deadline(session->connection, session->wait_until_ms);
+    kafka_park(session);
     return KAFKA_WAITS;
 }
 
 static int answer(struct kafka_call *call, const struct kafka_fetch_response *response,
-                  const struct budget *budget) {
+                  const struct progress *progress) {
     call->session->wait_until_ms = 0;
-    metric_add(METRIC_KAFKA_FETCHED_BYTES, budget->taken_bytes);
     int outcome = kafka_answer(call, response);
     if (outcome < 0)
         release_extents(response);
+    else
+        metric_add(METRIC_KAFKA_FETCHED_BYTES, progress->budget.taken_bytes);
     return outcome;
 }
 
+/* Reads what there is: answered, waiting, or 0 with nothing sent: look again. */
+static int try_answer(struct kafka_call *call, const struct kafka_fetch_request *r,
+                      bool *ret_answered) {
+    struct progress progress = {.budget = kafka_budget_make(r->min_bytes, r->max_bytes)};
+    struct kafka_fetch_response response = {0};
+    bool filled = fill(call, r, &progress, &response);
+    bool in_time = kafka_now_ms(call->session) < call->session->wait_until_ms;
+    if (filled && (progress.any_error || !in_time || kafka_budget_is_met(&progress.budget))) {
+        *ret_answered = true;
+        return answer(call, &response, &progress);
+    }
+    int outcome = filled ? begin_wait(call, r, &response, &progress) : DG_ERR_LIMIT;
+    release_extents(&response);
+    return outcome;
+}
+
+/* There are no fetch sessions: session 0 tells the client so, and it goes on with whole requests
+ * (KIP-227). */
 int kafka_handle_fetch(struct kafka_call *call, const void *request) {
     const struct kafka_fetch_request *r = request;
     struct kafka_session *session = call->session;
-    struct kafka_fetch_response response = {0};
     if (r->session_id != 0) {
-        response.error = KAFKA_ERROR_FETCH_SESSION_NOT_FOUND;
+        struct kafka_fetch_response response = {.error = KAFKA_ERROR_FETCH_SESSION_NOT_FOUND};
         return kafka_answer(call, &response);
     }
-    if (count_partitions(r) > LIMIT_KAFKA_FETCH_PARTITIONS)
+    if (kafka_names_too_many(&r->topics))
         return DG_ERR_LIMIT;
     if (session->wait_until_ms == 0)
         session->wait_until_ms = wait_deadline_ms(session, r);
-    struct kafka_arena empty = call->arena;
-    for (;;) {
-        struct budget budget = {.left_bytes = r->max_bytes < LIMIT_KAFKA_FETCH_BYTES
-                                                  ? r->max_bytes
-                                                  : LIMIT_KAFKA_FETCH_BYTES};
-        bool filled = fill(call, r, &budget, &response);
-        bool in_time = session->worker->worker->now_ns / 1000000 < session->wait_until_ms;
-        if (filled && (budget.any_error || budget.taken_bytes >= r->min_bytes || !in_time))
-            return answer(call, &response, &budget);
-        int outcome = filled ? begin_wait(call, r, &response, &budget) : DG_ERR_LIMIT;
-        release_extents(&response);
-        if (outcome != 0)
-            return outcome;
-        call->arena = empty;
-        response = (struct kafka_fetch_response){0};
-    }
+    struct kafka_arena arena = call->arena;
+    bool answered = false;
+    int outcome;
+    do {
+        call->arena = arena;
+        outcome = try_answer(call, r, &answered);
+    } while (outcome == 0 && !answered);
+    return outcome;
 }

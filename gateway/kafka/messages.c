@@ -4,6 +4,8 @@
  */
 #include "gateway/kafka/messages.h"
 
+#include "common/assert.h"
+
 #define FIELD(owner, member, kind, from, to, null)                                         \
     {                                                                                      \
         .name = #member, .type = kind, .first = (from), .last = (to), .null_from = (null), \
@@ -331,4 +333,38 @@ const struct kafka_api *kafka_api_find(int key) {
         if (api->key == key)
             return api;
     return NULL;
+}
+
+int kafka_decode_request(const struct kafka_api *api, const struct kafka_request_header *header,
+                         struct reader *r, struct kafka_arena *arena, void **ret_request) {
+    dg_assert(header->version >= api->first && header->version <= api->last);
+    bool flexible = kafka_api_is_flexible(api, header->version);
+    void *request = kafka_arena_take(arena, api->request_size);
+    if (!request)
+        return DG_ERR_LIMIT;
+    int err = flexible ? kafka_skip_tags(r) : 0;
+    if (err == 0)
+        err = kafka_decode(api->request, header->version, flexible, r, arena, request);
+    if (err < 0)
+        return err;
+    *ret_request = request;
+    return 0;
+}
+
+/* The header of an ApiVersions answer has no tagged fields in any version (KIP-511). */
+void kafka_encode_answer(const struct kafka_api *api, const struct kafka_request_header *header,
+                         struct kafka_output *output, const void *response) {
+    bool flexible = kafka_api_is_flexible(api, header->version);
+    uint8_t *length = writer_reserve(&output->w, KAFKA_FRAME_HEADER_SIZE);
+    writer_u32(&output->w, (uint32_t)header->correlation_id);
+    if (flexible && api->key != KAFKA_API_VERSIONS)
+        writer_u8(&output->w, 0);
+    kafka_encode(api->response, header->version, flexible, output, response);
+    uint64_t size = writer_size(&output->w) - KAFKA_FRAME_HEADER_SIZE + output->gap_bytes;
+    if (output->w.failed || size > INT32_MAX) {
+        output->w.failed = true;
+        return;
+    }
+    struct writer w = writer_make(length, KAFKA_FRAME_HEADER_SIZE);
+    writer_u32(&w, (uint32_t)size);
 }

@@ -23,6 +23,7 @@ enum kafka_error {
     KAFKA_ERROR_NONE = 0,
     KAFKA_ERROR_OFFSET_OUT_OF_RANGE = 1,
     KAFKA_ERROR_UNKNOWN_TOPIC = 3,
+    KAFKA_ERROR_LEADER_NOT_AVAILABLE = 5,
     KAFKA_ERROR_NOT_AUTHORIZED = 29,
     KAFKA_ERROR_GROUP_NOT_AUTHORIZED = 30,
     KAFKA_ERROR_UNSUPPORTED_MECHANISM = 33,
@@ -55,6 +56,20 @@ const struct kafka_api *kafka_api_find(int key);
 static inline bool kafka_api_is_flexible(const struct kafka_api *api, int version) {
     return version >= api->flexible_from;
 }
+
+/*
+ * The body of a request behind its header: the header's tagged fields, then the fields. The struct
+ * is taken from the arena. The version must be within the API's range. DG_ERR_MALFORMED,
+ * DG_ERR_LIMIT.
+ */
+DG_NODISCARD int kafka_decode_request(const struct kafka_api *api,
+                                      const struct kafka_request_header *header, struct reader *r,
+                                      struct kafka_arena *arena, void **ret_request);
+
+/* A whole answer, with its length and header, in the version of the request's header. Too little
+ * room shows in output->w.failed. */
+void kafka_encode_answer(const struct kafka_api *api, const struct kafka_request_header *header,
+                         struct kafka_output *output, const void *response);
 
 struct kafka_api_versions_request {
     struct slice software_name, software_version;

@@ -4,6 +4,7 @@
 #include "gateway/kafka/session.h"
 
 enum { OPERATIONS_UNSET = INT32_MIN, METADATA_FIRST_NULL = 1, METADATA_FIRST_ID = 10 };
+enum { TENANTS_FRESH_MS = 1000 };
 
 /* The fallback when the version asked for is too new: version 0's layout, error 35 (KIP-511). */
 int kafka_handle_api_versions(struct kafka_call *call, const void *request) {
@@ -31,8 +32,7 @@ int kafka_handle_api_versions(struct kafka_call *call, const void *request) {
     return kafka_answer(call, &response);
 }
 
-/* ---- tenants
- * -------------------------------------------------------------------------------------- */
+/* ---- tenants ---- */
 
 static void deliver_tenants(struct mail *mail, void *receiver) {
     struct registry_tenant_query *query = (struct registry_tenant_query *)(void *)mail;
@@ -45,9 +45,10 @@ static void deliver_tenants(struct mail *mail, void *receiver) {
             session->tenant_count = query->tenant_count;
             query->tenants = NULL;
             query->tenant_count = 0;
+            session->tenants_known = true;
         }
         /* While the registry is away the tenants known so far stand. */
-        session->tenants_fresh = true;
+        session->asked_ms = kafka_now_ms(session);
         session->asking = false;
         kafka_resume(session);
     }
@@ -68,8 +69,7 @@ int kafka_ask_tenants(struct kafka_session *session) {
     return KAFKA_WAITS;
 }
 
-/* ---- metadata
- * ------------------------------------------------------------------------------------- */
+/* ---- metadata ---- */
 
 /* "host:port" or "[::1]:port" of the listener the client came through. */
 static void fill_broker(const struct kafka_session *session, struct kafka_broker *ret_broker) {
@@ -157,9 +157,8 @@ static bool fill_asked_topics(struct kafka_call *call, const struct kafka_array 
 
 int kafka_handle_metadata(struct kafka_call *call, const void *request) {
     const struct kafka_metadata_request *r = request;
-    if (!call->session->tenants_fresh)
+    if (kafka_now_ms(call->session) - call->session->asked_ms >= TENANTS_FRESH_MS)
         return kafka_ask_tenants(call->session);
-    call->session->tenants_fresh = false;
     bool all =
         r->topics.is_null || (r->topics.count == 0 && call->header.version < METADATA_FIRST_NULL);
     struct kafka_broker broker;

@@ -45,8 +45,8 @@ answer_partition(struct kafka_call *call, int16_t topic_error, const struct kafk
         .offset = -1,
         .leader_epoch = KAFKA_LEADER_EPOCH,
     };
-    if (answer.error == 0 && (uint32_t)asked->index >= topic->tenant->partition_count)
-        answer.error = KAFKA_ERROR_UNKNOWN_TOPIC;
+    if (answer.error == 0)
+        answer.error = kafka_topic_check_partition(topic, asked->index, asked->current_epoch);
     if (answer.error == 0)
         answer.error = look_up(call->session->worker->stream, topic, asked, &answer);
     return answer;
@@ -55,6 +55,8 @@ answer_partition(struct kafka_call *call, int16_t topic_error, const struct kafk
 int kafka_handle_list_offsets(struct kafka_call *call, const void *request) {
     const struct kafka_list_offsets_request *r = request;
     struct kafka_list_offsets_response response = {0};
+    if (kafka_names_too_many(&r->topics))
+        return DG_ERR_LIMIT;
     if (!kafka_take_items(call, &response.topics, r->topics.count, sizeof(struct kafka_topic)))
         return DG_ERR_LIMIT;
     for (uint32_t t = 0; t < r->topics.count; t++) {
@@ -74,10 +76,30 @@ int kafka_handle_list_offsets(struct kafka_call *call, const void *request) {
     return kafka_answer(call, &response);
 }
 
-/* The log was never cut behind a consumer's back, so there is one epoch. */
+/* The log was never cut behind a consumer's back, so there is one epoch; of another one nothing is
+ * known (-1). */
+static struct kafka_epoch_answer answer_epoch(struct kafka_call *call, int16_t topic_error,
+                                              const struct kafka_topic_ref *topic,
+                                              const struct kafka_epoch_partition *asked) {
+    struct kafka_epoch_answer answer = {
+        .error = topic_error, .index = asked->index, .epoch = -1, .end_offset = -1};
+    if (answer.error == 0)
+        answer.error = kafka_topic_check_partition(topic, asked->index, asked->current_epoch);
+    if (answer.error != 0 || asked->epoch != KAFKA_LEADER_EPOCH)
+        return answer;
+    struct stream_offsets offsets;
+    stream_offsets(call->session->worker->stream, topic->stream_id, (uint32_t)asked->index,
+                   &offsets);
+    answer.epoch = KAFKA_LEADER_EPOCH;
+    answer.end_offset = offsets.durable_end;
+    return answer;
+}
+
 int kafka_handle_epoch(struct kafka_call *call, const void *request) {
     const struct kafka_epoch_request *r = request;
     struct kafka_epoch_response response = {0};
+    if (kafka_names_too_many(&r->topics))
+        return DG_ERR_LIMIT;
     if (!kafka_take_items(call, &response.topics, r->topics.count, sizeof(struct kafka_topic)))
         return DG_ERR_LIMIT;
     for (uint32_t t = 0; t < r->topics.count; t++) {
@@ -91,19 +113,8 @@ int kafka_handle_epoch(struct kafka_call *call, const void *request) {
             return DG_ERR_LIMIT;
         const struct kafka_epoch_partition *partitions = asked->partitions.items;
         struct kafka_epoch_answer *answers = topic->partitions.items;
-        for (uint32_t p = 0; p < asked->partitions.count; p++) {
-            struct stream_offsets offsets = {.durable_end = -1};
-            int16_t own = error;
-            if (own == 0 && (uint32_t)partitions[p].index >= ref.tenant->partition_count)
-                own = KAFKA_ERROR_UNKNOWN_TOPIC;
-            if (own == 0)
-                stream_offsets(call->session->worker->stream, ref.stream_id,
-                               (uint32_t)partitions[p].index, &offsets);
-            answers[p] = (struct kafka_epoch_answer){.error = own,
-                                                     .index = partitions[p].index,
-                                                     .epoch = own ? -1 : KAFKA_LEADER_EPOCH,
-                                                     .end_offset = offsets.durable_end};
-        }
+        for (uint32_t p = 0; p < asked->partitions.count; p++)
+            answers[p] = answer_epoch(call, error, &ref, &partitions[p]);
     }
     return kafka_answer(call, &response);
 }

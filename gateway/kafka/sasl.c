@@ -5,8 +5,8 @@
 #include "common/metrics.h"
 #include "gateway/kafka/session.h"
 
-enum { REFUSAL_DELAY_MS = 100 };
-
+static const char bad_credentials[] = "unknown user or wrong password";
+static const struct slice empty = {.data = (const uint8_t *)""};
 static struct slice plain_name = {.data = (const uint8_t *)"PLAIN", .size = 5};
 
 int kafka_handle_sasl_handshake(struct kafka_call *call, const void *request) {
@@ -25,22 +25,42 @@ int kafka_handle_sasl_handshake(struct kafka_call *call, const void *request) {
     return kafka_answer(call, &response);
 }
 
-static void refuse(struct kafka_call *call, int err, const char *text) {
-    struct kafka_session *session = call->session;
+static void log_refusal(const struct kafka_session *session, int err, const char *text) {
     char peer[CONNECTION_PEER_TEXT_SIZE];
     connection_format_peer(session->connection, peer);
-    LOG_WARN("kafka.login_refused", log_text("peer", peer), log_text("why", text));
+    LOG_WARN("kafka.login_refused", log_text("peer", peer), log_text("why", text),
+             log_text("software", session->software));
     metric_add(err == DG_ERR_UNAVAILABLE ? METRIC_LOGINS_UNAVAILABLE : METRIC_LOGINS_REFUSED, 1);
-    struct kafka_sasl_authenticate_response response = {.error = KAFKA_ERROR_SASL_FAILED,
-                                                        .message = slice_from_string(text)};
-    if (kafka_answer(call, &response) < 0) {
-        connection_close(session->connection, err);
-        return;
-    }
-    session->state = KAFKA_STATE_REFUSED;
-    connection_pause(session->connection);
-    connection_set_deadline(session->connection,
-                            session->worker->worker->now_ns / 1000000 + REFUSAL_DELAY_MS);
+}
+
+static void refuse(struct kafka_call *call, int err, const char *text) {
+    struct kafka_session *session = call->session;
+    log_refusal(session, err, text);
+    struct kafka_sasl_authenticate_response response = {
+        .error = KAFKA_ERROR_SASL_FAILED, .message = slice_from_string(text), .bytes = empty};
+    if (kafka_answer(call, &response) < 0)
+        kafka_close(session, err);
+    else
+        kafka_close_later(session, err);
+}
+
+/* The tenant of a principal is known from its login; a platform principal's are asked for. */
+static int know_tenants(struct kafka_session *session) {
+    const struct registry_identity *identity = &session->identity;
+    if (!identity->tenant[0])
+        return kafka_ask_tenants(session) < 0 ? DG_ERR_NO_MEMORY : 0;
+    session->tenants = calloc(1, sizeof(*session->tenants));
+    if (!session->tenants)
+        return DG_ERR_NO_MEMORY;
+    session->tenant_count = 1;
+    session->tenants_known = true;
+    session->asked_ms = kafka_now_ms(session);
+    session->tenants[0] = (struct registry_tenant){.tenant_key = identity->tenant_key,
+                                                   .stream_id = identity->tenant_stream_id,
+                                                   .partition_count = identity->partition_count};
+    memcpy(session->tenants[0].name, identity->tenant, sizeof(identity->tenant));
+    kafka_resume(session);
+    return 0;
 }
 
 static void accept_login(struct kafka_call *call, const struct registry_identity *identity) {
@@ -53,11 +73,22 @@ static void accept_login(struct kafka_call *call, const struct registry_identity
     metric_add(METRIC_LOGINS_OK, 1);
     session->identity = *identity;
     session->state = KAFKA_STATE_READY;
+    session->active_ms = kafka_now_ms(session);
     session->connection->input_limit_bytes =
         LIMIT_KAFKA_REQUEST_BYTES + LIMIT_KAFKA_PIPELINED_BYTES;
-    struct kafka_sasl_authenticate_response response = {.bytes = {.data = (const uint8_t *)""}};
-    if (kafka_answer(call, &response) < 0)
-        connection_close(session->connection, DG_ERR_LIMIT);
+    kafka_set_check(session);
+    struct kafka_sasl_authenticate_response response = {.bytes = empty};
+    int err = kafka_answer(call, &response);
+    if (err == 0)
+        err = know_tenants(session);
+    if (err < 0)
+        kafka_close(session, err);
+}
+
+/* Not the client's fault. Error 58 would be final for it; a lost connection makes it come again. */
+static bool is_temporary(int err) {
+    return err == DG_ERR_UNAVAILABLE || err == DG_ERR_BUSY || err == DG_ERR_TIMEOUT ||
+           err == DG_ERR_SHUTTING_DOWN || err == DG_ERR_NO_MEMORY;
 }
 
 static void judge(struct kafka_session *session, const struct registry_login *login) {
@@ -67,26 +98,26 @@ static void judge(struct kafka_session *session, const struct registry_login *lo
                               .header = session->request,
                               .arena = {.at = room, .end = room + sizeof(room)}};
     uint32_t useful = REGISTRY_ROLE_ADMIN | REGISTRY_ROLE_CONSUMER | REGISTRY_ROLE_AUDITOR;
-    if (login->err == DG_ERR_BAD_CREDENTIALS)
-        refuse(&call, login->err, "unknown user or wrong password");
-    else if (login->err < 0)
+    if (is_temporary(login->err)) {
+        log_refusal(session, login->err, dg_err_text(login->err));
+        kafka_close_later(session, login->err);
+    } else if (login->err == DG_ERR_BAD_CREDENTIALS) {
+        refuse(&call, login->err, bad_credentials);
+    } else if (login->err < 0) {
         refuse(&call, login->err, dg_err_text(login->err));
-    else if (!(login->identity.roles & useful))
+    } else if (!(login->identity.roles & useful)) {
         refuse(&call, DG_ERR_NOT_AUTHORIZED, "this key has no role that reads the stream");
-    else
+    } else {
         accept_login(&call, &login->identity);
+    }
 }
 
-/* The first thing a client does with its login is to use a topic: ask for the tenants at once. */
 static void deliver_login(struct mail *mail, void *receiver) {
     struct registry_login *login = (struct registry_login *)(void *)mail;
     struct connection *c = connection_find(receiver, login->owner);
-    if (c) {
-        struct kafka_session *session = c->session;
+    struct kafka_session *session = c ? c->session : NULL;
+    if (session && session->state == KAFKA_STATE_LOGGING_IN)
         judge(session, login);
-        if (session->state == KAFKA_STATE_READY && kafka_ask_tenants(session) < 0)
-            connection_close(c, DG_ERR_NO_MEMORY);
-    }
     registry_login_free(login);
 }
 
@@ -126,7 +157,7 @@ int kafka_handle_authenticate(struct kafka_call *call, const void *request) {
     if (parse_plain(r->bytes, &user, &password))
         login = registry_login_new(REGISTRY_LOGIN_PRINCIPAL, slice_make(NULL, 0), user, password);
     if (!login) {
-        refuse(call, DG_ERR_BAD_CREDENTIALS, "unknown user or wrong password");
+        refuse(call, DG_ERR_BAD_CREDENTIALS, bad_credentials);
         return KAFKA_ANSWERED;
     }
     login->mail.deliver = deliver_login;

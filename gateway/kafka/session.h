@@ -4,6 +4,8 @@
  */
 #pragma once
 
+#include <event2/event_struct.h>
+
 #include "gateway/kafka/endpoint.h"
 #include "gateway/kafka/messages.h"
 #include "gateway/kafka/wait.h"
@@ -14,24 +16,35 @@ enum kafka_state {
     KAFKA_STATE_LOGGING_IN, /* the registry is asked */
     KAFKA_STATE_READY,
     KAFKA_STATE_REFUSED, /* waits a moment, then closes: slows guessing down */
+    KAFKA_STATE_CLOSING,
 };
 
 enum { KAFKA_SOFTWARE_SIZE = 64, KAFKA_NODE_ID = 1, KAFKA_LEADER_EPOCH = 0 };
+
+/* A worker's scratch memory; touched only as far as used. */
+enum { KAFKA_ARENA_SIZE = 16 * 1024 * 1024, KAFKA_OUTPUT_SIZE = 1024 * 1024 };
 
 struct kafka_session {
     struct connection *connection;
     struct kafka_worker *worker;
     struct kafka_session *next, **link; /* all sessions of the worker */
     enum kafka_state state;
+    int refused_err; /* KAFKA_STATE_REFUSED: why */
     struct registry_identity identity;
     struct registry_tenant *tenants; /* whose topics may be read; owned */
     unsigned tenant_count;
+    bool tenants_known;                  /* false: a platform principal, the registry never told */
     bool asking;                         /* the registry is asked for them */
-    bool tenants_fresh;                  /* asked for the request in hand */
+    uint64_t asked_ms;                   /* when it last answered; 0: never */
     struct kafka_request_header request; /* the one a verdict is awaited for */
-    struct kafka_wait *waits;            /* partitions the long poll in hand waits for */
-    uint64_t wait_until_ms;              /* end of that long poll; 0: none begun */
+    bool parked;                         /* a Fetch in hand waits for data or its time-out */
+    struct kafka_wait *waits;            /* ... for these partitions */
+    struct event timer;                  /* ... until then */
+    uint64_t wait_until_ms;              /* end of the Fetch in hand; 0: none begun */
     uint64_t active_ms;                  /* last request */
+    size_t unsent_before;                /* at the last check whether the peer still reads */
+    uint64_t stalled_since_ms;           /* 0: it does */
+    const char *why;                     /* what is wrong with the request being refused, or NULL */
     char software[KAFKA_SOFTWARE_SIZE];
 };
 
@@ -69,20 +82,51 @@ kafka_handler kafka_handle_coordinator;    /* refuse.c */
 kafka_handler kafka_handle_sasl_handshake; /* sasl.c */
 kafka_handler kafka_handle_authenticate;   /* sasl.c */
 
-/* Encodes and queues the answer of a call. DG_ERR_LIMIT when it has no room; extents of a fetch are
- * the `source` of their kafka_records and are taken over. */
+static inline struct kafka_worker *kafka_of(struct worker *worker) {
+    return worker->slots[WORKER_SLOT_KAFKA];
+}
+
+static inline uint64_t kafka_now_ms(const struct kafka_session *session) {
+    return session->worker->worker->now_ns / 1000000;
+}
+
+/* ---- request.c: framing, dispatch, answers ---- */
+
+/* Handles the whole frames at `data`, one answer at a time; how many bytes are done with, or an
+ * error that closes. */
+DG_NODISCARD ssize_t kafka_take_input(struct kafka_session *session, const uint8_t *data,
+                                      size_t size);
+
+/* Stored batches of an answer, in order; in the call's arena. */
+struct kafka_extent {
+    struct stream_extent extent;
+    struct kafka_extent *next;
+};
+
+/* Encodes and queues the answer of a call; takes over the extents of its records. DG_ERR_LIMIT when
+ * it has no room: then nothing was queued, and the extents are still the caller's. */
 DG_NODISCARD int kafka_answer(struct kafka_call *call, const void *response);
 
 /* Room from the call's arena for count items of an answer; false when it is used up. */
 bool kafka_take_items(struct kafka_call *call, struct kafka_array *array, uint32_t count,
                       size_t item_size);
 
+/* True when a request names more partitions than one may (LIMIT_KAFKA_FETCH_PARTITIONS): each can
+ * cost a look-up. `topics` holds struct kafka_topic. */
+bool kafka_names_too_many(const struct kafka_array *topics);
+
+/* ---- endpoint.c: the life of a connection ---- */
+
+/* The request in hand waits for its partitions until wait_until_ms. */
+void kafka_park(struct kafka_session *session);
 /* The wait is over: the request in hand is handled again. */
 void kafka_resume(struct kafka_session *session);
-
-static inline struct kafka_worker *kafka_of(struct worker *worker) {
-    return worker->slots[WORKER_SLOT_KAFKA];
-}
+/* Sets when the connection is looked at next; after its state changed. */
+void kafka_set_check(struct kafka_session *session);
+/* Closes; nothing is handled any more. */
+void kafka_close(struct kafka_session *session, int err);
+/* Closes a moment later, so that guessing takes time. */
+void kafka_close_later(struct kafka_session *session, int err);
 
 /* ---- topics.c: names and ids of what the session may read ---- */
 
@@ -94,14 +138,20 @@ struct kafka_topic_ref {
 enum { KAFKA_TOPIC_NAME_SIZE = LIMIT_TENANT_BYTES + 16 };
 
 /* 0; KAFKA_ERROR_UNKNOWN_TOPIC, KAFKA_ERROR_NOT_AUTHORIZED (another tenant's, or <tenant>.audit
- * without the role), KAFKA_ERROR_UNKNOWN_TOPIC_ID. */
+ * without the role), KAFKA_ERROR_LEADER_NOT_AVAILABLE (the registry never told the tenants). */
 int16_t kafka_topic_by_name(const struct kafka_session *session, struct slice name,
                             struct kafka_topic_ref *ret_topic);
+/* The same with KAFKA_ERROR_UNKNOWN_TOPIC_ID; another tenant's id is as unknown as one that does
+ * not exist. */
 int16_t kafka_topic_by_id(const struct kafka_session *session, const uint8_t *id,
                           struct kafka_topic_ref *ret_topic);
 /* By name, or by id in versions of a request that carry ids. */
 int16_t kafka_topic_find(const struct kafka_session *session, const struct kafka_topic *topic,
                          bool by_id, struct kafka_topic_ref *ret_topic);
+/* A partition of it: KAFKA_ERROR_UNKNOWN_TOPIC beyond the last; 74 or 75 when the client knows
+ * another leader epoch than ours (-1: it knows none). */
+int16_t kafka_topic_check_partition(const struct kafka_topic_ref *topic, int32_t index,
+                                    int32_t leader_epoch);
 void kafka_topic_id(uint64_t stream_id, uint8_t *ret_id);
 /* Whether the session may read this kind of a tenant's topics. */
 bool kafka_may_read(const struct kafka_session *session, enum stream_kind kind);
@@ -111,7 +161,7 @@ size_t kafka_topic_name(const struct registry_tenant *tenant, enum stream_kind k
 /* The kinds that are topics, in order; ended by STREAM_KINDS. */
 extern const enum stream_kind kafka_topic_kinds[];
 
-/* ---- sasl.c, metadata.c: answers from the registry ---- */
+/* ---- metadata.c ---- */
 
 /* Asks which tenants the session may read; kafka_resume() follows. */
 DG_NODISCARD int kafka_ask_tenants(struct kafka_session *session);

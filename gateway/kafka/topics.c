@@ -49,6 +49,14 @@ static int16_t allow(const struct kafka_session *session, const struct registry_
     return 0;
 }
 
+/* A tenant's principal gets one answer for another tenant's topic and one that does not exist; a
+ * platform principal may know. */
+static int16_t not_found(const struct kafka_session *session) {
+    if (!session->tenants_known)
+        return KAFKA_ERROR_LEADER_NOT_AVAILABLE;
+    return session->identity.tenant[0] ? KAFKA_ERROR_NOT_AUTHORIZED : KAFKA_ERROR_UNKNOWN_TOPIC;
+}
+
 int16_t kafka_topic_by_name(const struct kafka_session *session, struct slice name,
                             struct kafka_topic_ref *ret_topic) {
     const uint8_t *dot = name.size ? memrchr(name.data, '.', name.size) : NULL;
@@ -62,8 +70,7 @@ int16_t kafka_topic_by_name(const struct kafka_session *session, struct slice na
         for (unsigned i = 0; i < session->tenant_count; i++)
             if (slice_equals_string(tenant, session->tenants[i].name))
                 return allow(session, &session->tenants[i], *k, ret_topic);
-        /* One answer for another tenant's topic and one that does not exist. */
-        return KAFKA_ERROR_NOT_AUTHORIZED;
+        return not_found(session);
     }
     return KAFKA_ERROR_UNKNOWN_TOPIC;
 }
@@ -86,4 +93,13 @@ int16_t kafka_topic_find(const struct kafka_session *session, const struct kafka
                          bool by_id, struct kafka_topic_ref *ret_topic) {
     return by_id ? kafka_topic_by_id(session, topic->id, ret_topic)
                  : kafka_topic_by_name(session, topic->name, ret_topic);
+}
+
+int16_t kafka_topic_check_partition(const struct kafka_topic_ref *topic, int32_t index,
+                                    int32_t leader_epoch) {
+    if (index < 0 || (uint32_t)index >= topic->tenant->partition_count)
+        return KAFKA_ERROR_UNKNOWN_TOPIC;
+    if (leader_epoch > KAFKA_LEADER_EPOCH)
+        return KAFKA_ERROR_UNKNOWN_LEADER_EPOCH;
+    return leader_epoch < -1 ? KAFKA_ERROR_FENCED_LEADER_EPOCH : 0;
 }

@@ -1,0 +1,143 @@
+/* From bytes to a handler and back: frames, headers, dispatch, the encoded answer. */
+#include "common/assert.h"
+#include "common/metrics.h"
+#include "gateway/kafka/session.h"
+
+static const struct {
+    enum kafka_api_key key;
+    kafka_handler *handle;
+} handlers[] = {
+    {KAFKA_PRODUCE, kafka_handle_produce},
+    {KAFKA_FETCH, kafka_handle_fetch},
+    {KAFKA_LIST_OFFSETS, kafka_handle_list_offsets},
+    {KAFKA_METADATA, kafka_handle_metadata},
+    {KAFKA_FIND_COORDINATOR, kafka_handle_coordinator},
+    {KAFKA_SASL_HANDSHAKE, kafka_handle_sasl_handshake},
+    {KAFKA_API_VERSIONS, kafka_handle_api_versions},
+    {KAFKA_OFFSET_FOR_LEADER_EPOCH, kafka_handle_epoch},
+    {KAFKA_SASL_AUTHENTICATE, kafka_handle_authenticate},
+};
+
+static kafka_handler *find_handler(int key) {
+    for (unsigned i = 0; i < sizeof(handlers) / sizeof(handlers[0]); i++)
+        if ((int)handlers[i].key == key)
+            return handlers[i].handle;
+    dg_assert(false); /* every row of kafka_apis has a handler */
+    return NULL;
+}
+
+bool kafka_take_items(struct kafka_call *call, struct kafka_array *array, uint32_t count,
+                      size_t item_size) {
+    array->items = kafka_arena_take(&call->arena, (size_t)count * item_size);
+    array->count = array->items ? count : 0;
+    return array->items != NULL;
+}
+
+bool kafka_names_too_many(const struct kafka_array *topics) {
+    uint64_t count = topics->count;
+    for (uint32_t t = 0; t < topics->count; t++)
+        count += ((const struct kafka_topic *)topics->items)[t].partitions.count;
+    return count > LIMIT_KAFKA_FETCH_PARTITIONS;
+}
+
+/* ---- answering ---- */
+
+static void send_output(struct connection *c, const struct kafka_output *output) {
+    size_t at = 0;
+    for (unsigned i = 0; i < output->gap_count; i++) {
+        const struct kafka_gap *gap = &output->gaps[i];
+        connection_write(c, output->w.start + at, gap->position - at);
+        for (struct kafka_extent *e = gap->records->source; e; e = e->next)
+            connection_write_extent(c, &e->extent);
+        at = gap->position;
+    }
+    connection_write(c, output->w.start + at, writer_size(&output->w) - at);
+}
+
+int kafka_answer(struct kafka_call *call, const void *response) {
+    struct kafka_worker *worker = call->session->worker;
+    struct kafka_output output = {.w = writer_make(worker->output_bytes, KAFKA_OUTPUT_SIZE),
+                                  .gaps = worker->gaps,
+                                  .gap_limit = LIMIT_KAFKA_FETCH_PARTITIONS};
+    kafka_encode_answer(call->api, &call->header, &output, response);
+    if (output.w.failed)
+        return DG_ERR_LIMIT;
+    send_output(call->session->connection, &output);
+    metric_add(METRIC_KAFKA_REQUESTS, 1);
+    return KAFKA_ANSWERED;
+}
+
+/* ---- requests ---- */
+
+static int refuse(struct kafka_session *session, int err, const char *why) {
+    session->why = why;
+    return err;
+}
+
+static int decode_and_handle(struct kafka_call *call, struct reader *r) {
+    void *request = NULL;
+    int err = kafka_decode_request(call->api, &call->header, r, &call->arena, &request);
+    if (err < 0)
+        return refuse(call->session, err, "malformed request");
+    return find_handler(call->api->key)(call, request);
+}
+
+/* A whole frame without its length. KAFKA_ANSWERED, KAFKA_WAITS or an error that closes. */
+static int take_frame(struct kafka_session *session, struct slice frame) {
+    struct kafka_worker *worker = session->worker;
+    struct reader r = reader_make(frame.data, frame.size);
+    struct kafka_call call = {
+        .session = session,
+        .arena = {.at = worker->arena_bytes, .end = worker->arena_bytes + KAFKA_ARENA_SIZE},
+    };
+    if (kafka_decode_header(&r, &call.header) < 0)
+        return refuse(session, DG_ERR_MALFORMED, "malformed request header");
+    call.api = kafka_api_find(call.header.api);
+    if (!call.api)
+        return refuse(session, DG_ERR_NOT_SUPPORTED, "an API that is not offered");
+    if (session->state != KAFKA_STATE_READY && !call.api->before_login)
+        return refuse(session, DG_ERR_NOT_AUTHORIZED, "a request before login");
+    if (session->state == KAFKA_STATE_READY) /* before, the time allowed for login runs */
+        session->active_ms = kafka_now_ms(session);
+    if (call.api->key == KAFKA_API_VERSIONS && call.header.version > call.api->last)
+        return kafka_handle_api_versions(&call, NULL);
+    if (call.header.version < call.api->first || call.header.version > call.api->last)
+        return refuse(session, DG_ERR_UNSUPPORTED_VERSION, "a version that is not offered");
+    return decode_and_handle(&call, &r);
+}
+
+static bool takes_requests(const struct kafka_session *session) {
+    return session->state == KAFKA_STATE_NEW || session->state == KAFKA_STATE_HANDSHAKEN ||
+           session->state == KAFKA_STATE_READY;
+}
+
+static uint32_t frame_limit(const struct kafka_session *session) {
+    return session->state == KAFKA_STATE_READY ? LIMIT_KAFKA_REQUEST_BYTES
+                                               : LIMIT_KAFKA_BEFORE_LOGIN_BYTES;
+}
+
+/* A consumer that does not read gets nothing more until it has: what is unsent is bounded by one
+ * answer. */
+ssize_t kafka_take_input(struct kafka_session *session, const uint8_t *data, size_t size) {
+    struct connection *c = session->connection;
+    size_t used = 0;
+    while (size - used >= KAFKA_FRAME_HEADER_SIZE && takes_requests(session)) {
+        if (connection_unsent(c) > 0) {
+            connection_pause(c); /* drained() goes on */
+            break;
+        }
+        struct reader r = reader_make(data + used, size - used);
+        uint32_t length = reader_u32(&r);
+        if (length > frame_limit(session))
+            return refuse(session, DG_ERR_TOO_LARGE, "a request over the limit");
+        if (reader_left(&r) < length)
+            break;
+        int outcome = take_frame(session, reader_slice(&r, length));
+        if (outcome < 0)
+            return outcome;
+        if (outcome == KAFKA_WAITS)
+            break;
+        used += KAFKA_FRAME_HEADER_SIZE + length;
+    }
+    return (ssize_t)used;
+}
