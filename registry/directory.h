@@ -30,7 +30,9 @@ struct registry {
     uint8_t verified_key[32]; /* of this process: hashes of passwords found right */
     char *conninfo, *password;
     uint64_t query_timeout_ms;
-    struct postgres *queries, *changes;
+    struct postgres *queries;  /* logins and what changes ask for; answered in order */
+    struct postgres *requests; /* of the provisioning API, so that a slow one delays no login */
+    struct postgres *changes;  /* LISTEN, and the rows of registry_change */
     struct password_pool *passwords;
     struct cache cache;
     struct authorities authorities;

@@ -4,10 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { QUEUE_MAX = 64 };
+enum { QUEUE_MAX = 64, THREADS = 2 };
 
 struct password_pool {
-    pthread_t thread;
+    pthread_t threads[THREADS];
+    unsigned thread_count;
     pthread_mutex_t lock;
     pthread_cond_t changed;
     struct password_job *first, **last;
@@ -51,8 +52,11 @@ int password_pool_create(struct password_pool **ret_pool) {
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->changed, NULL);
     pool->last = &pool->first;
-    if (pthread_create(&pool->thread, NULL, run, pool) != 0) {
-        free(pool);
+    while (pool->thread_count < THREADS &&
+           pthread_create(&pool->threads[pool->thread_count], NULL, run, pool) == 0)
+        pool->thread_count++;
+    if (pool->thread_count == 0) {
+        password_pool_free(pool);
         return DG_ERR_NO_MEMORY;
     }
     *ret_pool = pool;
@@ -64,9 +68,10 @@ void password_pool_free(struct password_pool *pool) {
         return;
     pthread_mutex_lock(&pool->lock);
     pool->stopping = true;
-    pthread_cond_signal(&pool->changed);
+    pthread_cond_broadcast(&pool->changed);
     pthread_mutex_unlock(&pool->lock);
-    pthread_join(pool->thread, NULL);
+    for (unsigned i = 0; i < pool->thread_count; i++)
+        pthread_join(pool->threads[i], NULL);
     while (pool->first) {
         struct password_job *job = pool->first;
         pool->first = job->next;

@@ -1,5 +1,5 @@
 /*
- * The thread that runs the slow password function, behind a short queue: a storm of password logins
+ * The threads that run the slow password function, behind a short queue: a storm of password logins
  * gets "busy" and costs neither the registry thread nor the workers.
  */
 #pragma once
@@ -26,7 +26,7 @@ struct password_job {
 };
 
 DG_NODISCARD int password_pool_create(struct password_pool **ret_pool);
-/* Finishes the job in hand; the rest comes back with DG_ERR_SHUTTING_DOWN. Accepts NULL. */
+/* Finishes the jobs in hand; the rest comes back with DG_ERR_SHUTTING_DOWN. Accepts NULL. */
 void password_pool_free(struct password_pool *pool);
 
 /* DG_ERR_BUSY when the queue is full, DG_ERR_SHUTTING_DOWN for NULL; the job then stays the

@@ -64,9 +64,10 @@ static int state_to_error(const char *sqlstate) {
         const char *prefix;
         int err;
     } rows[] = {
-        {"23505", DG_ERR_EXISTS},   {"23503", DG_ERR_INVALID},     {"23", DG_ERR_INVALID},
-        {"22", DG_ERR_INVALID},     {"57", DG_ERR_UNAVAILABLE},    {"53", DG_ERR_UNAVAILABLE},
-        {"08", DG_ERR_UNAVAILABLE}, {"25006", DG_ERR_UNAVAILABLE}, {"40", DG_ERR_UNAVAILABLE},
+        {"23505", DG_ERR_EXISTS},   {"23503", DG_ERR_INVALID},  {"23", DG_ERR_INVALID},
+        {"22", DG_ERR_INVALID},     {"57014", DG_ERR_TIMEOUT},  {"57", DG_ERR_UNAVAILABLE},
+        {"53", DG_ERR_UNAVAILABLE}, {"08", DG_ERR_UNAVAILABLE}, {"25006", DG_ERR_UNAVAILABLE},
+        {"40", DG_ERR_UNAVAILABLE},
     };
     for (unsigned i = 0; sqlstate && i < sizeof(rows) / sizeof(rows[0]); i++)
         if (strncmp(sqlstate, rows[i].prefix, strlen(rows[i].prefix)) == 0)
@@ -156,19 +157,32 @@ static void flush_output(struct postgres *p) {
         fail(p, PQerrorMessage(p->connection));
 }
 
-/* All statements and LISTEN in one batch with one Sync. */
+static bool send_text(struct postgres *p, const char *sql) {
+    return PQsendQueryParams(p->connection, sql, 0, NULL, NULL, NULL, NULL, 0) == 1;
+}
+
+/* The server gives up a statement a little before we give up the server, so that one slow statement
+ * costs neither the connection nor the work of what we no longer wait for. */
+static bool send_settings(struct postgres *p) {
+    char sql[128];
+    snprintf(sql, sizeof(sql), "set statement_timeout = %llu",
+             (unsigned long long)(p->options.timeout_ms - p->options.timeout_ms / 10));
+    if (!send_text(p, sql))
+        return false;
+    if (!p->options.listen)
+        return true;
+    snprintf(sql, sizeof(sql), "listen %s", p->options.listen);
+    return send_text(p, sql);
+}
+
+/* All statements and settings in one batch with one Sync. */
 static void start_prepare(struct postgres *p) {
     set_state(p, POSTGRES_PREPARING);
     bool sent = PQsetnonblocking(p->connection, 1) == 0 && PQenterPipelineMode(p->connection) == 1;
     for (unsigned i = 0; sent && i < STATEMENT_COUNT; i++)
         sent = PQsendPrepare(p->connection, statements[i].name, statements[i].sql,
                              statements[i].parameter_count, NULL) == 1;
-    if (sent && p->options.listen) {
-        char sql[128];
-        snprintf(sql, sizeof(sql), "listen %s", p->options.listen);
-        sent = PQsendQueryParams(p->connection, sql, 0, NULL, NULL, NULL, NULL, 0) == 1;
-    }
-    if (!sent || PQpipelineSync(p->connection) != 1)
+    if (!sent || !send_settings(p) || PQpipelineSync(p->connection) != 1)
         fail(p, PQerrorMessage(p->connection));
     else
         flush_output(p);

@@ -52,15 +52,17 @@ static void deliver_request(struct mail *mail, void *receiver) {
     struct registry *registry = receiver;
     struct registry_request *request = (struct registry_request *)(void *)mail;
     struct request_query *q = calloc(1, sizeof(*q));
-    if (!q) {
-        request->err = DG_ERR_NO_MEMORY;
+    bool known_down = registry->queries && !postgres_is_ready(registry->queries);
+    if (!q || known_down) {
+        request->err = known_down ? DG_ERR_UNAVAILABLE : DG_ERR_NO_MEMORY;
         request_reply(request);
+        free(q);
         return;
     }
     q->request = request;
     q->query.statement = request->statement;
     q->query.done = request_done;
-    postgres_send(registry->queries, &q->query, request->parameter_count,
+    postgres_send(registry->requests, &q->query, request->parameter_count,
                   (const char *const *)request->parameters);
 }
 
@@ -80,6 +82,8 @@ struct registry_request *registry_request_new(enum registry_statement statement)
 int registry_request_add(struct registry_request *request, struct slice value) {
     if (request->parameter_count == REGISTRY_PARAMETERS_MAX)
         return DG_ERR_LIMIT;
+    if (value.size && memchr(value.data, 0, value.size))
+        return DG_ERR_INVALID; /* PostgreSQL's text has no NUL */
     char *copy = NULL;
     if (value.data && !(copy = strndup((const char *)value.data, value.size)))
         return DG_ERR_NO_MEMORY;
@@ -316,7 +320,7 @@ static void queries_changed(void *context) {
     changes_update_condition(context);
 }
 
-static void ignore_notification(void *context) {
+static void ignore(void *context) {
 }
 
 static void on_mail(evutil_socket_t fd, short what, void *context) {
@@ -338,8 +342,9 @@ static void *run(void *context) {
     event_base_dispatch(registry->base);
     /* What is still out comes back before the connections go. */
     postgres_free(registry->queries);
+    postgres_free(registry->requests);
     postgres_free(registry->changes);
-    registry->queries = registry->changes = NULL;
+    registry->queries = registry->requests = registry->changes = NULL;
     return NULL;
 }
 
@@ -353,9 +358,13 @@ static int create_connections(struct registry *registry) {
         .context = registry,
         .ready = queries_changed,
         .lost = queries_changed,
-        .notified = ignore_notification,
+        .notified = ignore,
     };
     int err = postgres_create(registry->base, &options, &registry->queries);
+    options.name = "requests";
+    options.ready = options.lost = ignore;
+    if (err == 0)
+        err = postgres_create(registry->base, &options, &registry->requests);
     if (err < 0)
         return err;
     options.name = "changes";
@@ -437,6 +446,7 @@ int registry_open(const struct registry_options *options, struct registry **ret_
     if (err < 0) {
         snprintf(ret_error, REGISTRY_ERROR_SIZE, "the registry cannot start: %s", dg_err_text(err));
         postgres_free(registry->queries);
+        postgres_free(registry->requests);
         postgres_free(registry->changes);
         free_parts(registry);
         return err;
