@@ -1,6 +1,7 @@
 /*
  * The device registry: tenants, devices, credentials and API keys in PostgreSQL, behind one thread
- * that owns three connections (logins; requests of the API; LISTEN), the bounded cache and every credential check.
+ * that owns three connections (logins; requests of the API; LISTEN), the bounded cache and every
+ * credential check.
  *
  * Everybody else talks to it by message: a request object embeds a struct mail, is handed over with
  * registry_login() / registry_execute(), and comes back to the caller's mailbox with the result
@@ -160,8 +161,8 @@ struct registry_request {
 };
 
 struct registry_request *registry_request_new(enum registry_statement statement);
-/* Appends a copied parameter; NULL data is SQL NULL. 0, DG_ERR_NO_MEMORY, or DG_ERR_INVALID for a NUL
- * inside. */
+/* Appends a copied parameter; NULL data is SQL NULL. 0, DG_ERR_NO_MEMORY, or DG_ERR_INVALID for a
+ * NUL inside. */
 DG_NODISCARD int registry_request_add(struct registry_request *request, struct slice value);
 void registry_request_free(struct registry_request *request);
 void registry_execute(struct registry *registry, struct registry_request *request);

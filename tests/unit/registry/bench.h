@@ -32,7 +32,7 @@ extern unsigned check_failures;
         if (!(condition)) {                                                         \
             check_failures++;                                                       \
             fprintf(stderr, "%s:%d: not so: %s; ", __FILE__, __LINE__, #condition); \
-            fprintf(stderr, " " __VA_ARGS__);                                        \
+            fprintf(stderr, " " __VA_ARGS__);                                       \
             fputc('\n', stderr);                                                    \
         }                                                                           \
     } while (0)
