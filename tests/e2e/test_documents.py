@@ -1,0 +1,57 @@
+"""Documents that are made from tables stand as the binary prints them; links in the README lead somewhere."""
+
+import os
+import re
+import subprocess
+import unittest
+
+from harness import BUILDS, ROOT
+
+DURAGATE = os.path.join(BUILDS, "asan", "duragate")
+
+
+def run(*arguments):
+    return subprocess.run([DURAGATE, *arguments], capture_output=True, text=True, timeout=20, check=False)
+
+
+class Documents(unittest.TestCase):
+    def test_configuration_reference_is_current(self):
+        with open(os.path.join(ROOT, "schemas/configuration.md"), encoding="utf-8") as file:
+            self.assertEqual(file.read(), run("check-config", "--reference").stdout,
+                             "make it anew: duragate check-config --reference > schemas/configuration.md")
+
+    def test_links_lead_somewhere(self):
+        for name in ("README.md", "docs/architecture.md", "docs/promise.md"):
+            with open(os.path.join(ROOT, name), encoding="utf-8") as file:
+                for link in re.findall(r"\]\(([^)#]+)\)", file.read()):
+                    path = os.path.join(ROOT, os.path.dirname(name), link)
+                    self.assertTrue(os.path.exists(path), f"{name}: {link}")
+
+    def test_every_command_has_help(self):
+        overview = run("--help")
+        self.assertEqual(overview.returncode, 0)
+        commands = re.findall(r"^  ([a-z-]+(?: [a-z-]+)?)", overview.stdout, re.M)
+        self.assertGreater(len(commands), 20)
+        for command in commands:
+            done = run(*command.split(), "--help")
+            self.assertEqual(done.returncode, 0, command)
+            self.assertIn("usage: duragate " + command, done.stdout)
+
+    def test_mistakes_are_named(self):
+        for arguments, message in ((("nonsense",), "no command 'nonsense'"),
+                                   (("tail", "--bogus"), "unknown option '--bogus'"),
+                                   (("device", "show"), "expects DEVICE"),
+                                   (("bench", "--qos", "7"), "whole number from 0 to 1")):
+            done = run(*arguments)
+            self.assertEqual(done.returncode, 64, arguments)
+            self.assertIn(message, done.stderr)
+
+    def test_completion_is_valid_and_complete(self):
+        script = run("completion", "bash").stdout
+        check = f"{script}\nCOMP_WORDS=(duragate device si); COMP_CWORD=2; _duragate; echo ${{COMPREPLY[*]}}"
+        done = subprocess.run(["bash", "-c", check], capture_output=True, text=True, timeout=20, check=False)
+        self.assertEqual(done.stdout.strip(), "simulate", done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
