@@ -10,7 +10,11 @@
 #include "gateway/kafka/fetch_size.h"
 #include "gateway/kafka/session.h"
 
-enum { FIRST_VERSION_WITH_IDS = 13, EXTENTS_MAX = 64 /* of one partition in one answer */ };
+enum {
+    FIRST_VERSION_WITH_IDS = 13,
+    EXTENTS_MAX = 64,        /* of one partition in one answer */
+    READ_MAX_BYTES = 1 << 20 /* what the stream warms at once: a longer run would stay cold */
+};
 
 /* What an answer has so far. */
 struct progress {
@@ -37,13 +41,13 @@ static int read_extent(struct kafka_call *call, const struct kafka_topic_ref *to
     uint32_t room = kafka_budget_room(&progress->budget, asked->max_bytes - taken);
     if (room == 0)
         return 0;
+    room = room < READ_MAX_BYTES ? room : READ_MAX_BYTES;
     struct kafka_extent *read = kafka_arena_take(&call->arena, sizeof(*read));
     if (!read)
         return DG_ERR_NO_MEMORY;
     int err = stream_read(worker->stream, topic->stream_id, (uint32_t)asked->index, offset, room,
                           worker->watcher, &read->extent);
     if (err == DG_ERR_COLD) {
-        metric_add(METRIC_KAFKA_COLD_READS, 1);
         progress->any_cold = true;
         return 0;
     }

@@ -1,0 +1,726 @@
+/* The Kafka endpoint on a real worker, the real stream and sockets; what stands behind it and the
+ * client are kafka_support.c. */
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/metrics.h"
+#include "storage/record.h"
+#include "tests/unit/gateway/kafka_support.h"
+
+TestSuite(kafka, .fini = loopback_check_leaks);
+
+enum { CLOSED = -1000, MIB = 1 << 20 };
+
+static struct kafka_server server;
+static struct kafka_client client, other;
+
+static uint64_t now_ms(void) {
+    return clock_monotonic_ns() / 1000000;
+}
+
+static bool ends(struct kafka_client *c) {
+    return client_at_end(&c->client);
+}
+
+/* ---- before login ---- */
+
+static void check_offered(struct reader *r, uint32_t count) {
+    for (uint32_t i = 0; i < count; i++) {
+        const struct kafka_api *api = kafka_api_find((int16_t)reader_u16(r));
+        cr_assert(api);
+        cr_assert_eq((int16_t)reader_u16(r), api->first);
+        cr_assert_eq((int16_t)reader_u16(r), api->last);
+    }
+}
+
+Test(kafka, api_versions) {
+    kafka_server_start(&server, NULL);
+    kafka_connect(&client, &server);
+    kafka_begin(&client, KAFKA_API_VERSIONS, 0);
+    kafka_call_server(&client);
+    cr_assert_eq(reader_u16(&client.answer), 0);
+    check_offered(&client.answer, reader_u32(&client.answer));
+    cr_assert_eq(reader_left(&client.answer), 0);
+
+    kafka_begin(&client, KAFKA_API_VERSIONS, 99); /* of the future: answered as version 0 */
+    writer_string(&client.request, "whatever it is");
+    client.version = 0;
+    kafka_call_server(&client);
+    cr_assert_eq(reader_u16(&client.answer), KAFKA_ERROR_UNSUPPORTED_VERSION);
+    check_offered(&client.answer, reader_u32(&client.answer));
+    cr_assert_eq(reader_left(&client.answer), 0);
+    kafka_disconnect(&client);
+    kafka_server_stop(&server);
+}
+
+Test(kafka, logins) {
+    static const struct {
+        const char *user, *secret;
+        int error;
+        bool goes_on;
+    } cases[] = {
+        {"reader", "secret", 0, true},
+        {"auditor", "secret", 0, true},
+        {"platform", "secret", 0, true},
+        {"reader", "wrong", KAFKA_ERROR_SASL_FAILED, false},
+        {"nobody", "secret", KAFKA_ERROR_SASL_FAILED, false},
+        {"", "", KAFKA_ERROR_SASL_FAILED, false},
+        {"operator", "secret", KAFKA_ERROR_SASL_FAILED, false}, /* no role that reads */
+        {"down", "secret", CLOSED, false}, /* not final: the client shall come again */
+    };
+    kafka_server_start(&server, NULL);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        kafka_connect(&client, &server);
+        uint64_t start_ms = now_ms();
+        cr_assert_eq(kafka_login(&client, cases[i].user, cases[i].secret), cases[i].error, "%s",
+                     cases[i].user);
+        if (cases[i].goes_on) {
+            kafka_begin(&client, KAFKA_METADATA, 1);
+            writer_u32(&client.request, 0);
+            kafka_call_server(&client);
+        } else {
+            cr_assert(ends(&client));
+            cr_assert_geq(now_ms() - start_ms, 80); /* guessing takes time */
+        }
+        kafka_disconnect(&client);
+    }
+    kafka_server_stop(&server);
+}
+
+Test(kafka, passwords_in_plain_text_need_the_switch) {
+    static const char *const none[] = {NULL};
+    kafka_server_start(&server, none);
+    kafka_connect(&client, &server);
+    cr_assert_eq(kafka_login(&client, "reader", "secret"), KAFKA_ERROR_SASL_FAILED);
+    cr_assert(ends(&client));
+    kafka_disconnect(&client);
+    kafka_server_stop(&server);
+}
+
+Test(kafka, what_closes_a_connection) {
+    static const struct {
+        const char *what;
+        bool logged_in;
+        const char *bytes;
+        size_t size;
+    } cases[] = {
+#define ROW(what, logged_in, bytes) {what, logged_in, bytes, sizeof(bytes) - 1}
+        ROW("metadata before login", false, "\0\0\0\x0e\0\x03\0\x01\0\0\0\x01\xff\xff\0\0\0\0"),
+        ROW("SASL without a handshake", false,
+            "\0\0\0\x11\0\x24\0\0\0\0\0\x01\xff\xff\0\0\0\x03\0u\0"),
+        ROW("a long request before login", false, "\0\0\x40\x01"),
+        ROW("a negative length", false, "\xff\xff\xff\xff"),
+        ROW("HTTP", false, "GET / HTTP/1.1\r\n\r\n"),
+        ROW("no room for a header", false, "\0\0\0\x04\0\x12\0\0"),
+        ROW("an API that is not offered", true, "\0\0\0\x0a\0\x13\0\0\0\0\0\x01\xff\xff"),
+        ROW("a version that is not offered", true, "\0\0\0\x0a\0\x01\0\x03\0\0\0\x01\xff\xff"),
+        ROW("a negative version", true, "\0\0\0\x0a\0\x12\xff\xff\0\0\0\x01\xff\xff"),
+        ROW("a request over the limit", true, "\0\x10\0\x01"),
+        ROW("a body cut short", true, "\0\0\0\x0c\0\x03\0\x01\0\0\0\x01\xff\xff\0\0"),
+        ROW("Produce that wants no answer", true,
+            "\0\0\0\x16\0\0\0\x03\0\0\0\x01\xff\xff\xff\xff\0\0\0\0\0\x01\0\0\0\0"),
+#undef ROW
+    };
+    kafka_server_start(&server, NULL);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        kafka_connect(&client, &server);
+        if (cases[i].logged_in)
+            cr_assert_eq(kafka_login(&client, "reader", "secret"), 0);
+        cr_assert(client_send(&client.client, cases[i].bytes, cases[i].size));
+        cr_assert(ends(&client), "%s", cases[i].what);
+        kafka_disconnect(&client);
+    }
+    kafka_server_stop(&server);
+}
+
+Test(kafka, other_mechanisms_and_old_handshakes) {
+    kafka_server_start(&server, NULL);
+    kafka_connect(&client, &server);
+    static const struct {
+        const char *mechanism;
+        int version, error;
+    } cases[] = {{"SCRAM-SHA-256", 1, KAFKA_ERROR_UNSUPPORTED_MECHANISM},
+                 {"PLAIN", 0, KAFKA_ERROR_UNSUPPORTED_VERSION},
+                 {"PLAIN", 1, 0},
+                 {"PLAIN", 1, 0}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        kafka_begin(&client, KAFKA_SASL_HANDSHAKE, cases[i].version);
+        kafka_put_text(&client, cases[i].mechanism);
+        kafka_call_server(&client);
+        cr_assert_eq(reader_u16(&client.answer), cases[i].error);
+        cr_assert_eq(reader_u32(&client.answer), 1);
+        cr_assert(
+            slice_equals_string(reader_slice(&client.answer, reader_u16(&client.answer)), "PLAIN"));
+    }
+    kafka_disconnect(&client);
+    kafka_server_stop(&server);
+}
+
+/* ---- what there is ---- */
+
+struct listed {
+    char name[64];
+    int16_t error;
+    uint32_t partitions;
+};
+
+/* Metadata version 1 of the named topics (NULL: all). */
+static unsigned list_topics(struct kafka_client *c, const char *const *names,
+                            struct listed *ret_listed) {
+    unsigned count = 0;
+    kafka_begin(c, KAFKA_METADATA, 1);
+    while (names && names[count])
+        count++;
+    writer_u32(&c->request, names ? count : UINT32_MAX);
+    for (unsigned i = 0; i < count; i++)
+        kafka_put_text(c, names[i]);
+    kafka_call_server(c);
+    struct reader *r = &c->answer;
+    cr_assert_eq(reader_u32(r), 1); /* one broker */
+    reader_u32(r);
+    cr_assert(slice_equals_string(reader_slice(r, reader_u16(r)), "localhost"));
+    cr_assert_eq(reader_u32(r), 9092);
+    cr_assert_eq(reader_u16(r), 0xffff); /* no rack */
+    reader_u32(r);
+    count = reader_u32(r);
+    cr_assert_leq(count, 16);
+    for (unsigned i = 0; i < count; i++) {
+        ret_listed[i].error = (int16_t)reader_u16(r);
+        struct slice name = reader_slice(r, reader_u16(r));
+        snprintf(ret_listed[i].name, 64, "%.*s", (int)name.size, (const char *)name.data);
+        reader_u8(r);
+        ret_listed[i].partitions = reader_u32(r);
+        reader_take(r, ret_listed[i].partitions * (2 + 4 + 4 + 8 + 8));
+    }
+    cr_assert(!r->failed && reader_left(r) == 0);
+    return count;
+}
+
+Test(kafka, each_principal_sees_its_topics) {
+    static const struct {
+        const char *user, *topics;
+    } cases[] = {
+        {"reader", "acme.events acme.commands acme.quarantine "},
+        {"auditor", "acme.audit "},
+        {"beta-reader", "beta.events beta.commands beta.quarantine "},
+        {"platform", "acme.events acme.commands acme.audit acme.quarantine "
+                     "beta.events beta.commands beta.audit beta.quarantine "},
+    };
+    kafka_server_start(&server, NULL);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct listed listed[16];
+        char all[256] = "";
+        kafka_enter(&client, &server, cases[i].user);
+        unsigned count = list_topics(&client, NULL, listed);
+        for (unsigned t = 0; t < count; t++) {
+            cr_assert(listed[t].error == 0 && listed[t].partitions == KAFKA_TEST_PARTITIONS);
+            snprintf(all + strlen(all), sizeof(all) - strlen(all), "%s ", listed[t].name);
+        }
+        cr_assert_str_eq(all, cases[i].topics);
+        kafka_disconnect(&client);
+    }
+    kafka_server_stop(&server);
+}
+
+static void check_errors(const char *user, const char *const *names, const int16_t *errors) {
+    struct listed listed[16];
+    kafka_enter(&client, &server, user);
+    unsigned count = list_topics(&client, names, listed);
+    for (unsigned i = 0; names[i]; i++) {
+        cr_assert(i < count && strcmp(listed[i].name, names[i]) == 0);
+        cr_assert_eq(listed[i].error, errors[i], "%s asks for %s: %d", user, names[i],
+                     listed[i].error);
+        cr_assert_eq(listed[i].partitions, errors[i] ? 0 : KAFKA_TEST_PARTITIONS);
+    }
+    kafka_disconnect(&client);
+}
+
+Test(kafka, nothing_crosses_a_tenant_boundary) {
+    static const char *const names[] = {"acme.events", "beta.events", "nobody.events", "acme.audit",
+                                        "acme.nope",   "events",      ".events",       "",
+                                        NULL};
+    static const int16_t reader[] = {0, 29, 29, 29, 3, 3, 29, 3};
+    static const int16_t platform[] = {0, 0, 3, 0, 3, 3, 3, 3};
+    static const int16_t nothing_known[] = {5, 5, 5, 5, 3, 3, 5, 3};
+    kafka_server_start(&server, NULL);
+    check_errors("reader", names, reader);
+    check_errors("platform", names, platform);
+    kafka_table.tenants_unavailable = true;
+    check_errors("reader", names, reader); /* its tenant is known from the login */
+    check_errors("platform", names, nothing_known);
+    kafka_server_stop(&server);
+}
+
+static void ask_by_id(struct kafka_client *c, const uint8_t *id, int16_t error, const char *name) {
+    kafka_begin(c, KAFKA_METADATA, 12);
+    writer_u8(&c->request, 2);
+    writer_bytes(&c->request, id, KAFKA_UUID_SIZE);
+    writer_u8(&c->request, 0);
+    writer_bytes(&c->request, "\0\0\0\0", 4);
+    kafka_call_server(c);
+    struct reader *r = &c->answer;
+    reader_take(r, 4 + 1 + 4);
+    reader_take(r, reader_u8(r) - 1u);
+    reader_take(r, 4 + 1 + 1);
+    reader_take(r, reader_u8(r) - 1u);
+    reader_u32(r);
+    cr_assert_eq(reader_u8(r), 2);
+    cr_assert_eq((int16_t)reader_u16(r), error);
+    uint8_t size = reader_u8(r);
+    cr_assert(slice_equals_string(reader_slice(r, size ? size - 1u : 0), name));
+    cr_assert_arr_eq(reader_take(r, KAFKA_UUID_SIZE), id, KAFKA_UUID_SIZE);
+}
+
+Test(kafka, topics_by_id) {
+    uint8_t id[KAFKA_UUID_SIZE] = "duragate";
+    kafka_server_start(&server, NULL);
+    kafka_enter(&client, &server, "reader");
+    id[15] = (uint8_t)registry_stream(ACME_STREAM, STREAM_COMMANDS);
+    ask_by_id(&client, id, 0, "acme.commands");
+    id[15] = (uint8_t)registry_stream(BETA_STREAM, STREAM_EVENTS);
+    ask_by_id(&client, id, KAFKA_ERROR_UNKNOWN_TOPIC_ID, "");
+    id[15] = (uint8_t)registry_stream(ACME_STREAM, 7);
+    ask_by_id(&client, id, KAFKA_ERROR_UNKNOWN_TOPIC_ID, "");
+    memset(id, 0, sizeof(id));
+    ask_by_id(&client, id, KAFKA_ERROR_UNKNOWN_TOPIC_ID, "");
+    kafka_disconnect(&client);
+    kafka_server_stop(&server);
+}
+
+/* ---- offsets ---- */
+
+static void check_offset(struct kafka_client *c, const char *topic, int32_t partition,
+                         int64_t asked_ms, int16_t error, int64_t timestamp, int64_t offset) {
+    kafka_begin(c, KAFKA_LIST_OFFSETS, 5);
+    writer_u32(&c->request, 0xffffffff);
+    writer_u8(&c->request, 0);
+    writer_u32(&c->request, 1);
+    kafka_put_text(c, topic);
+    writer_u32(&c->request, 1);
+    writer_u32(&c->request, (uint32_t)partition);
+    writer_u32(&c->request, 0xffffffff);
+    writer_u64(&c->request, (uint64_t)asked_ms);
+    kafka_call_server(c);
+    struct reader *r = &c->answer;
+    reader_take(r, 4 + 4);
+    reader_take(r, reader_u16(r));
+    cr_assert_eq(reader_u32(r), 1);
+    cr_assert_eq((int32_t)reader_u32(r), partition);
+    cr_assert_eq((int16_t)reader_u16(r), error);
+    int64_t found_ms = (int64_t)reader_u64(r), found = (int64_t)reader_u64(r);
+    cr_assert_eq(found_ms, timestamp, "%s %d at %ld: %ld", topic, partition, asked_ms, found_ms);
+    cr_assert_eq(found, offset, "%s %d at %ld: %ld", topic, partition, asked_ms, found);
+    cr_assert(!r->failed);
+}
+
+Test(kafka, list_offsets) {
+    kafka_server_start(&server, NULL);
+    kafka_server_append(&server, STREAM_EVENTS, 1, 10, 20, 1000);
+    kafka_server_append(&server, STREAM_EVENTS, 1, 10, 20, 2000);
+    kafka_enter(&client, &server, "reader");
+    check_offset(&client, "acme.events", 1, -1, 0, -1, 20);
+    check_offset(&client, "acme.events", 1, -2, 0, -1, 0);
+    check_offset(&client, "acme.events", 1, -3, 0, 2009, 19);
+    check_offset(&client, "acme.events", 1, 0, 0, 1000, 0);
+    check_offset(&client, "acme.events", 1, 1005, 0, 1005, 5); /* the record, not its batch */
+    check_offset(&client, "acme.events", 1, 1010, 0, 2000, 10);
+    check_offset(&client, "acme.events", 1, 9999, 0, -1, -1);
+    check_offset(&client, "acme.events", 1, -4, KAFKA_ERROR_INVALID_REQUEST, -1, -1);
+    check_offset(&client, "acme.events", 2, -1, 0, -1, 0); /* nothing there yet */
+    check_offset(&client, "acme.events", 2, -3, 0, -1, -1);
+    check_offset(&client, "acme.events", 4, -1, KAFKA_ERROR_UNKNOWN_TOPIC, -1, -1);
+    check_offset(&client, "acme.events", -1, -1, KAFKA_ERROR_UNKNOWN_TOPIC, -1, -1);
+    check_offset(&client, "beta.events", 0, -1, KAFKA_ERROR_NOT_AUTHORIZED, -1, -1);
+    kafka_disconnect(&client);
+    kafka_server_stop(&server);
+}
+
+Test(kafka, leader_epochs) {
+    static const struct {
+        int32_t current, asked;
+        int16_t error;
+        int32_t epoch;
+        int64_t end;
+    } cases[] = {{-1, 0, 0, 0, 5}, {0, 0, 0, 0, 5}, {0, 3, 0, -1, -1}, {1, 0, 75, -1, -1}};
+    kafka_server_start(&server, NULL);
+    kafka_server_append(&server, STREAM_EVENTS, 0, 5, 20, 1000);
+    kafka_enter(&client, &server, "reader");
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        kafka_begin(&client, KAFKA_OFFSET_FOR_LEADER_EPOCH, 3);
+        writer_u32(&client.request, 0xffffffff);
+        writer_u32(&client.request, 1);
+        kafka_put_text(&client, "acme.events");
+        writer_u32(&client.request, 1);
+        writer_u32(&client.request, 0);
+        writer_u32(&client.request, (uint32_t)cases[i].current);
+        writer_u32(&client.request, (uint32_t)cases[i].asked);
+        kafka_call_server(&client);
+        struct reader *r = &client.answer;
+        reader_take(r, 4 + 4);
+        reader_take(r, reader_u16(r));
+        reader_u32(r);
+        cr_assert_eq((int16_t)reader_u16(r), cases[i].error);
+        reader_u32(r);
+        cr_assert_eq((int32_t)reader_u32(r), cases[i].epoch);
+        cr_assert_eq((int64_t)reader_u64(r), cases[i].end);
+    }
+    kafka_disconnect(&client);
+    kafka_server_stop(&server);
+}
+
+/* ---- what is refused ---- */
+
+Test(kafka, writing_and_groups_are_refused) {
+    kafka_server_start(&server, NULL);
+    kafka_enter(&client, &server, "reader");
+    kafka_begin(&client, KAFKA_PRODUCE, 3);
+    writer_u16(&client.request, 0xffff);
+    writer_u16(&client.request, 1);
+    writer_u32(&client.request, 1000);
+    writer_u32(&client.request, 1);
+    kafka_put_text(&client, "acme.events");
+    writer_u32(&client.request, 1);
+    writer_u32(&client.request, 2);
+    writer_u32(&client.request, 5);
+    writer_string(&client.request, "batch");
+    kafka_call_server(&client);
+    struct reader *r = &client.answer;
+    reader_u32(r);
+    reader_take(r, reader_u16(r));
+    cr_assert(reader_u32(r) == 1 && reader_u32(r) == 2);
+    cr_assert_eq(reader_u16(r), KAFKA_ERROR_NOT_AUTHORIZED);
+
+    kafka_begin(&client, KAFKA_FIND_COORDINATOR, 1);
+    kafka_put_text(&client, "group");
+    writer_u8(&client.request, 0);
+    kafka_call_server(&client);
+    reader_u32(r);
+    cr_assert_eq(reader_u16(r), KAFKA_ERROR_GROUP_NOT_AUTHORIZED);
+    struct slice why = reader_slice(r, reader_u16(r));
+    cr_assert(slice_starts_with(why, "consumer groups are not offered"));
+    kafka_disconnect(&client);
+    kafka_server_stop(&server);
+}
+
+/* ---- Fetch ---- */
+
+static void fetch(struct kafka_client *c, int32_t max_wait_ms, int32_t min_bytes, int32_t max_bytes,
+                  const struct kafka_asked *asked, unsigned count, struct kafka_fetched *ret) {
+    kafka_begin_fetch(c, "acme.events", max_wait_ms, min_bytes, max_bytes, asked, count);
+    kafka_call_server(c);
+    kafka_take_fetch(c, ret, count);
+}
+
+/* The records are whole batches with right checksums; how many records, and the first offset. */
+static unsigned count_records(struct slice bytes, int64_t *ret_first) {
+    struct reader r = reader_make(bytes.data, bytes.size);
+    unsigned count = 0;
+    while (reader_left(&r) > 0) {
+        struct record_batch batch;
+        cr_assert_eq(record_batch_read(&r, true, &batch), 0);
+        if (count == 0 && ret_first)
+            *ret_first = batch.base_offset;
+        count += batch.record_count;
+    }
+    return count;
+}
+
+Test(kafka, fetch_whole_batches) {
+    kafka_server_start(&server, NULL);
+    for (unsigned i = 0; i < 5; i++)
+        kafka_server_append(&server, STREAM_EVENTS, 1, 10, 100, 1000);
+    kafka_enter(&client, &server, "reader");
+    struct kafka_fetched got[3];
+    int64_t first;
+
+    /* All there is, from several runs of the stream. */
+    fetch(&client, 0, 1, MIB, (struct kafka_asked[]){{1, 0, MIB}}, 1, got);
+    cr_assert(got[0].error == 0 && got[0].high_watermark == 50 && got[0].log_start == 0);
+    cr_assert(count_records(got[0].records, &first) == 50 && first == 0);
+    size_t batch_size = got[0].records.size / 5;
+
+    /* An offset within a batch: that batch from its beginning. */
+    fetch(&client, 0, 1, MIB, (struct kafka_asked[]){{1, 47, MIB}}, 1, got);
+    cr_assert(count_records(got[0].records, &first) == 10 && first == 40);
+
+    /* One whole batch though the limits are smaller; two and a half are two. */
+    fetch(&client, 0, 1, 1, (struct kafka_asked[]){{1, 0, 1}}, 1, got);
+    cr_assert_eq(count_records(got[0].records, NULL), 10);
+    fetch(&client, 0, 1, MIB, (struct kafka_asked[]){{1, 0, (int32_t)(batch_size * 5 / 2)}}, 1,
+          got);
+    cr_assert_eq(count_records(got[0].records, NULL), 20);
+
+    /* The end is empty, behind it and before the beginning is an error that names both ends. */
+    fetch(&client, 0, 1, MIB, (struct kafka_asked[]){{1, 50, MIB}, {1, 51, MIB}, {1, -1, MIB}}, 3,
+          got);
+    cr_assert(got[0].error == 0 && got[0].records.size == 0);
+    for (unsigned i = 1; i < 3; i++)
+        cr_assert(got[i].error == KAFKA_ERROR_OFFSET_OUT_OF_RANGE && got[i].high_watermark == 50 &&
+                  got[i].log_start == 0 && got[i].records.size == 0);
+
+    /* An unknown partition does not spoil the others, nor wait. */
+    fetch(&client, 5000, MIB, MIB, (struct kafka_asked[]){{4, 0, MIB}, {1, 0, MIB}}, 2, got);
+    cr_assert(got[0].error == KAFKA_ERROR_UNKNOWN_TOPIC && got[0].high_watermark == -1);
+    cr_assert_eq(count_records(got[1].records, NULL), 50);
+    kafka_disconnect(&client);
+    kafka_server_stop(&server);
+}
+
+Test(kafka, fetch_of_a_foreign_topic) {
+    kafka_server_start(&server, NULL);
+    kafka_server_append(&server, STREAM_EVENTS, 0, 1, 10, 1000);
+    kafka_server_append(&server, STREAM_AUDIT, 0, 1, 10, 1000);
+    kafka_enter(&client, &server, "beta-reader");
+    kafka_enter(&other, &server, "reader");
+    struct kafka_client *clients[] = {&client, &other};
+    const char *const topics[] = {"acme.events", "acme.audit"};
+    for (unsigned i = 0; i < 2; i++) {
+        struct kafka_fetched got;
+        kafka_begin_fetch(clients[i], topics[i], 5000, 1, MIB, (struct kafka_asked[]){{0, 0, MIB}},
+                          1);
+        kafka_call_server(clients[i]);
+        kafka_take_fetch(clients[i], &got, 1);
+        cr_assert(got.error == KAFKA_ERROR_NOT_AUTHORIZED && got.records.size == 0);
+        kafka_disconnect(clients[i]);
+    }
+    kafka_server_stop(&server);
+}
+
+Test(kafka, long_poll_ends_with_data_or_time) {
+    kafka_server_start(&server, NULL);
+    kafka_enter(&client, &server, "reader");
+    struct kafka_asked asked[] = {{0, 0, MIB}, {1, 0, MIB}};
+    struct kafka_fetched got[2];
+
+    uint64_t start_ms = now_ms();
+    fetch(&client, 300, 1, MIB, asked, 2, got);
+    uint64_t took_ms = now_ms() - start_ms;
+    cr_assert(got[0].records.size == 0 && got[1].records.size == 0);
+    cr_assert(took_ms >= 290 && took_ms < 800, "%lu ms", took_ms);
+
+    start_ms = now_ms();
+    kafka_begin_fetch(&client, "acme.events", 20000, 1, MIB, asked, 2);
+    kafka_send(&client);
+    usleep(50000);
+    kafka_server_append(&server, STREAM_EVENTS, 1, 3, 10, 1000);
+    cr_assert(kafka_receive(&client));
+    kafka_take_fetch(&client, got, 2);
+    cr_assert_eq(count_records(got[1].records, NULL), 3);
+    cr_assert_lt(now_ms() - start_ms, 5000);
+
+    /* Fewer than min_bytes wait on; those that come meanwhile count. */
+    start_ms = now_ms();
+    kafka_begin_fetch(&client, "acme.events", 20000, 5000, MIB, asked, 2);
+    kafka_send(&client);
+    for (unsigned i = 0; i < 6; i++)
+        kafka_server_append(&server, STREAM_EVENTS, 0, 1, 1000, 1000);
+    cr_assert(kafka_receive(&client));
+    kafka_take_fetch(&client, got, 2);
+    cr_assert_geq(got[0].records.size + got[1].records.size, 5000);
+    cr_assert_lt(now_ms() - start_ms, 5000);
+    kafka_disconnect(&client);
+    kafka_server_stop(&server);
+}
+
+Test(kafka, nothing_to_wait_for_still_ends) {
+    kafka_server_start(&server, NULL);
+    kafka_enter(&client, &server, "reader");
+    kafka_begin_fetch(&client, "acme.events", 100, 1, MIB, NULL, 0);
+    kafka_call_server(&client);
+    kafka_take_fetch(&client, NULL, 0);
+    kafka_disconnect(&client);
+    kafka_server_stop(&server);
+}
+
+/* Requests behind a waiting Fetch are answered after it, in order. */
+Test(kafka, pipelined_requests_keep_their_order) {
+    kafka_server_start(&server, NULL);
+    kafka_enter(&client, &server, "reader");
+    int32_t first = client.correlation_id + 1;
+    kafka_begin_fetch(&client, "acme.events", 200, 1, MIB, (struct kafka_asked[]){{0, 0, MIB}}, 1);
+    kafka_send(&client);
+    for (unsigned i = 0; i < 20; i++) {
+        kafka_begin(&client, i % 2 ? KAFKA_METADATA : KAFKA_API_VERSIONS, i % 2 ? 1 : 0);
+        if (i % 2)
+            writer_u32(&client.request, UINT32_MAX);
+        kafka_send(&client);
+    }
+    for (int32_t i = 0; i < 21; i++) {
+        cr_assert(kafka_receive(&client));
+        struct reader r = reader_make(client.answer_bytes, 4);
+        cr_assert_eq((int32_t)reader_u32(&r), first + i);
+    }
+    kafka_disconnect(&client);
+    kafka_server_stop(&server);
+}
+
+Test(kafka, many_waiters_all_wake) {
+    enum { WAITERS = 40 };
+    kafka_server_start(&server, NULL);
+    struct kafka_client *waiters = calloc(WAITERS, sizeof(*waiters));
+    for (unsigned i = 0; i < WAITERS; i++) {
+        kafka_enter(&waiters[i], &server, "reader");
+        kafka_begin_fetch(&waiters[i], "acme.events", 20000, 1, MIB,
+                          (struct kafka_asked[]){{0, 0, MIB}, {(int32_t)(i % 4), 0, MIB}}, 2);
+        kafka_send(&waiters[i]);
+    }
+    kafka_disconnect(&waiters[7]); /* one that waits goes away */
+    kafka_server_append(&server, STREAM_EVENTS, 0, 1, 10, 1000);
+    for (unsigned i = 0; i < WAITERS; i++) {
+        struct kafka_fetched got[2];
+        if (i == 7)
+            continue;
+        cr_assert(kafka_receive(&waiters[i]), "%u", i);
+        kafka_take_fetch(&waiters[i], got, 2);
+        cr_assert_eq(count_records(got[0].records, NULL), 1);
+        kafka_disconnect(&waiters[i]);
+    }
+    free(waiters);
+    kafka_server_stop(&server);
+}
+
+Test(kafka, fetch_sessions_are_declined) {
+    kafka_server_start(&server, NULL);
+    kafka_enter(&client, &server, "reader");
+    kafka_begin(&client, KAFKA_FETCH, 7);
+    writer_bytes(&client.request, "\xff\xff\xff\xff\0\0\0\x64\0\0\0\x01\0\x10\0\0\0", 17);
+    writer_u32(&client.request, 77); /* a session that never was */
+    writer_u32(&client.request, 1);
+    writer_u32(&client.request, 0);
+    writer_u32(&client.request, 0);
+    kafka_call_server(&client);
+    reader_u32(&client.answer);
+    cr_assert_eq(reader_u16(&client.answer), KAFKA_ERROR_FETCH_SESSION_NOT_FOUND);
+    cr_assert_eq(reader_u32(&client.answer), 0);
+    kafka_disconnect(&client);
+    kafka_server_stop(&server);
+}
+
+/* Far more than memory keeps: most of it comes from segment files, warmed where it is cold. */
+Test(kafka, everything_comes_once_and_in_order) {
+    enum { BATCHES = 60, RECORDS = 10, SIZE = 40000 };
+    kafka_server_start(&server, NULL);
+    for (unsigned i = 0; i < BATCHES; i++)
+        kafka_server_append(&server, STREAM_EVENTS, 2, RECORDS, SIZE, 1000);
+    kafka_enter(&client, &server, "reader");
+    int64_t next = 0;
+    unsigned answers = 0;
+    while (next < BATCHES * RECORDS) {
+        struct kafka_fetched got;
+        int64_t first;
+        cr_assert_lt(++answers, 1000);
+        fetch(&client, 5000, 1, 50 * MIB, (struct kafka_asked[]){{2, next, 3 * MIB}}, 1, &got);
+        cr_assert_eq(got.error, 0);
+        unsigned count = count_records(got.records, &first);
+        cr_assert(count > 0 && first == next);
+        next += count;
+    }
+    kafka_disconnect(&client);
+    kafka_server_stop(&server);
+}
+
+/* Of a consumer that asks and does not read, at most one answer is in memory. */
+Test(kafka, a_consumer_that_does_not_read) {
+    enum { ASKED = 50 };
+    kafka_server_start(&server, NULL);
+    for (unsigned i = 0; i < 8; i++)
+        kafka_server_append(&server, STREAM_EVENTS, 0, 10, 50000, 1000);
+    kafka_enter(&client, &server, "reader");
+    int64_t before = metric_read(METRIC_KAFKA_FETCHED_BYTES);
+    for (unsigned i = 0; i < ASKED; i++) {
+        kafka_begin_fetch(&client, "acme.events", 1000, 1, 50 * MIB,
+                          (struct kafka_asked[]){{0, 0, 2 * MIB}}, 1);
+        kafka_send(&client);
+    }
+    usleep(200000);
+    cr_assert_leq(metric_read(METRIC_KAFKA_FETCHED_BYTES) - before, 4 * MIB);
+    for (unsigned i = 0; i < ASKED; i++) {
+        struct kafka_fetched got;
+        cr_assert(kafka_receive(&client));
+        kafka_take_fetch(&client, &got, 1);
+        cr_assert_gt(count_records(got.records, NULL), 0);
+    }
+    kafka_disconnect(&client);
+    kafka_server_stop(&server);
+}
+
+/* ---- the end ---- */
+
+static void end_concerned(struct worker *worker, void *context) {
+    kafka_revoke(worker, context);
+}
+
+Test(kafka, revocations) {
+    static const struct {
+        struct registry_revocation revocation;
+        bool ends;
+    } cases[] = {
+        {{.tenant_key = 1, .err = DG_ERR_DISABLED}, true},
+        {{.tenant_key = 2, .err = DG_ERR_DISABLED}, false},
+        {{.tenant_key = 1, .credential_key = 11, .err = DG_ERR_ADMINISTRATIVE}, true},
+        {{.tenant_key = 1, .credential_key = 12, .err = DG_ERR_ADMINISTRATIVE}, false},
+        {{.tenant_key = 1, .device_key = 5, .err = DG_ERR_DISABLED}, false},
+        {{.tenant_key = 1, .err = DG_ERR_DISABLED, .kept_count = 1, .kept = {11}}, false},
+    };
+    kafka_server_start(&server, NULL);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct registry_revocation revocation = cases[i].revocation;
+        kafka_enter(&client, &server, "reader");
+        kafka_begin_fetch(&client, "acme.events", 200, 1, MIB, (struct kafka_asked[]){{0, 0, MIB}},
+                          1); /* also while it waits */
+        kafka_send(&client);
+        usleep(20000);
+        loopback_run(server.loopback.workers[0], end_concerned, &revocation);
+        cr_assert_eq(kafka_receive(&client), !cases[i].ends, "case %zu", i);
+        kafka_disconnect(&client);
+    }
+    kafka_server_stop(&server);
+}
+
+Test(kafka, a_login_ends_when_it_is_no_longer_valid) {
+    kafka_server_start(&server, NULL);
+    kafka_table.valid_until_ms = clock_wall_ms() + 400;
+    kafka_enter(&client, &server, "reader");
+    uint64_t start_ms = now_ms();
+    cr_assert(ends(&client));
+    cr_assert_lt(now_ms() - start_ms, 3000);
+    kafka_disconnect(&client);
+    kafka_server_stop(&server);
+}
+
+Test(kafka, idle_and_half_made_connections_end) {
+    static const char *const overrides[] = {"security.allow_plaintext_passwords=true",
+                                            "kafka.idle_timeout=1s", "mqtt.connect_timeout=1s",
+                                            NULL};
+    kafka_server_start(&server, overrides);
+    kafka_enter(&client, &server, "reader");
+    kafka_connect(&other, &server);
+    uint64_t start_ms = now_ms();
+    for (unsigned i = 0; i < 6; i++) { /* versions may be asked, but that is no login */
+        kafka_begin(&other, KAFKA_API_VERSIONS, 0);
+        kafka_send(&other);
+        usleep(250000);
+    }
+    while (kafka_receive(&other))
+        continue;
+    cr_assert(ends(&client));
+    cr_assert_lt(now_ms() - start_ms, 4000);
+    kafka_disconnect(&client);
+    kafka_disconnect(&other);
+    kafka_server_stop(&server);
+}
+
+Test(kafka, stopping_with_waiting_consumers) {
+    kafka_server_start(&server, NULL);
+    kafka_enter(&client, &server, "reader");
+    kafka_begin_fetch(&client, "acme.events", 20000, 1, MIB, (struct kafka_asked[]){{0, 0, MIB}},
+                      1);
+    kafka_send(&client);
+    usleep(20000);
+    kafka_server_stop(&server);
+    cr_assert(!kafka_receive(&client));
+    kafka_disconnect(&client);
+}
