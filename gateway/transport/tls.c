@@ -203,12 +203,13 @@ static void set_tickets(SSL_CTX *context, const struct tls_files *files) {
 }
 
 static bool set_algorithms(SSL_CTX *context) {
+    char groups[] = "X25519:P-256:P-384"; /* the macro behind takes no constant */
     SSL_CTX_set_options(context, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
                                      SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA |
                                      SSL_OP_IGNORE_UNEXPECTED_EOF);
     return SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION) == 1 &&
            SSL_CTX_set_cipher_list(context, "ECDHE+AESGCM:ECDHE+CHACHA20") == 1 &&
-           SSL_CTX_set1_groups_list(context, "X25519:P-256:P-384") == 1;
+           SSL_CTX_set1_groups_list(context, groups) == 1;
 }
 
 static SSL_CTX *create_context(const struct tls_files *files) {
