@@ -155,13 +155,21 @@ static enum cache_kind kind_by_name(const char *name) {
     return CACHE_X509;
 }
 
-static void read_credential(const PGresult *result, int row, struct cache_credential *credential) {
+static bool is_foreign(const struct cache *cache, const PGresult *result, int row, int column) {
+    return !PQgetisnull(result, row, column) &&
+           strcmp(PQgetvalue(result, row, column), cache->master_id) != 0;
+}
+
+static void read_credential(const struct cache *cache, const PGresult *result, int row,
+                            struct cache_credential *credential) {
     *credential = (struct cache_credential){
         .key = number_at(result, row, COLUMN_CREDENTIAL_KEY),
         .kind = kind_by_name(PQgetvalue(result, row, COLUMN_KIND)),
         .not_before_ms = number_at(result, row, COLUMN_NOT_BEFORE),
         .not_after_ms = number_at(result, row, COLUMN_NOT_AFTER),
     };
+    credential->is_foreign = (credential->kind == CACHE_KEY || credential->kind == CACHE_SAS) &&
+                             is_foreign(cache, result, row, COLUMN_MASTER_KEY);
     snprintf(credential->thumbprint, sizeof(credential->thumbprint), "%s",
              PQgetvalue(result, row, COLUMN_THUMBPRINT));
     int size = cache_decode_hex(PQgetvalue(result, row, COLUMN_SECRET), credential->secret,
@@ -169,7 +177,8 @@ static void read_credential(const PGresult *result, int row, struct cache_creden
     credential->secret_size = size > 0 ? (size_t)size : 0;
 }
 
-static struct cache_device *make_device(const PGresult *result, const struct cache_tenant *tenant) {
+static struct cache_device *make_device(const struct cache *cache, const PGresult *result,
+                                        const struct cache_tenant *tenant) {
     int rows = PQntuples(result);
     const char *id = PQgetvalue(result, 0, COLUMN_DEVICE_ID);
     size_t name_size = strlen(tenant->name) + 1 + strlen(id);
@@ -187,7 +196,7 @@ static struct cache_device *make_device(const PGresult *result, const struct cac
     device->enabled = truth_at(result, 0, COLUMN_ENABLED);
     device->credential_count = none ? 0 : (unsigned)rows;
     for (int row = 0; !none && row < rows; row++)
-        read_credential(result, row, &device->credentials[row]);
+        read_credential(cache, result, row, &device->credentials[row]);
     snprintf(device->name, name_size + 1, "%s/%s", tenant->name, id);
     device->name_size = (uint16_t)name_size;
     return device;
@@ -212,7 +221,7 @@ struct cache_device *cache_store_device(struct cache *cache, const PGresult *res
     if (PQntuples(result) == 0)
         return NULL;
     struct cache_tenant *tenant = cache_store_tenant(cache, result, 0, COLUMN_TENANT);
-    struct cache_device *device = tenant ? make_device(result, tenant) : NULL;
+    struct cache_device *device = tenant ? make_device(cache, result, tenant) : NULL;
     if (!device)
         return NULL;
     struct cache_device *old = cache_find_device_by_key(cache, device->key), *named;
@@ -265,6 +274,7 @@ struct cache_principal *cache_store_principal(struct cache *cache, const char *k
     principal->credential_key = number_at(result, 0, 0);
     principal->roles = (uint32_t)number_at(result, 0, 1);
     principal->not_after_ms = number_at(result, 0, 4);
+    principal->is_foreign = is_foreign(cache, result, 0, 3);
     principal->tenant_key = platform ? 0 : number_at(result, 0, 5);
     snprintf(principal->key_id, sizeof(principal->key_id), "%s", key_id);
     if (HASH_COUNT(cache->principals) >= PRINCIPALS_MAX)

@@ -30,6 +30,7 @@ struct cache_credential {
     int64_t key;
     enum cache_kind kind;
     int64_t not_before_ms, not_after_ms; /* 0: no limit */
+    bool is_foreign; /* another master key made it: nobody can say whether a secret is right */
     char thumbprint[CREDENTIAL_HEX_SIZE];
     bool has_verified; /* a password was found right: its keyed hash, so that the next is cheap */
     uint8_t verified[CREDENTIAL_HASH_SIZE];
@@ -54,6 +55,7 @@ struct cache_principal {
     int64_t credential_key, not_after_ms;
     int64_t tenant_key; /* 0: platform */
     uint32_t roles;
+    bool is_foreign;
     uint8_t secret[CREDENTIAL_HASH_SIZE];
     UT_hash_handle hh;
     char key_id[LIMIT_API_KEY_ID_BYTES + 1];
@@ -68,6 +70,7 @@ struct cache {
     struct cache_principal *principals;
     struct cache_unknown *unknown;
     uint64_t device_count, devices_max;
+    const char *master_id;
     bool has_evicted; /* a device with a live connection may be unknown */
 };
 

@@ -27,7 +27,8 @@ struct registry {
     struct mailbox mailbox;
     struct event *mailbox_event, *change_timer;
     struct credential_master master;
-    uint8_t verified_key[32]; /* of this process: hashes of passwords found right */
+    uint64_t foreign_logged_ms; /* when the master key was last complained of */
+    uint8_t verified_key[32];   /* of this process: hashes of passwords found right */
     char *conninfo, *password;
     uint64_t query_timeout_ms;
     struct postgres *queries;  /* logins and what changes ask for; answered in order */

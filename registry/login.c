@@ -10,12 +10,13 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/log.h"
 #include "common/metrics.h"
 #include "registry/directory.h"
 #include "registry/sas.h"
 #include "registry/x509.h"
 
-enum { ATTEMPTS_MAX = 5, UNKNOWN_MS = 5000 };
+enum { ATTEMPTS_MAX = 5, UNKNOWN_MS = 5000, FOREIGN_LOG_MS = 60000 };
 
 struct login_query {
     struct postgres_query query;
@@ -174,6 +175,29 @@ static void check_password(struct registry *registry, struct registry_login *log
 
 /* ---- secrets ---- */
 
+/* A secret that is not right, as far as we can see. What another master key made cannot be judged:
+ * that is the gateway's fault, not the caller's. */
+static void reply_wrong(struct registry *registry, struct registry_login *login, bool is_foreign) {
+    uint64_t now_ms = clock_monotonic_ms();
+    if (is_foreign && (registry->foreign_logged_ms == 0 ||
+                       now_ms - registry->foreign_logged_ms > FOREIGN_LOG_MS)) {
+        registry->foreign_logged_ms = now_ms;
+        LOG_ERROR("registry.other_master_key", log_text("master_key", registry->master.id),
+                  log_text("tenant", login->tenant), log_text("name", login->name),
+                  log_text("why", "credentials in PostgreSQL were made with another master key"));
+    }
+    login_reply(login, is_foreign ? DG_ERR_UNAVAILABLE : DG_ERR_BAD_CREDENTIALS);
+}
+
+static bool has_foreign(const struct cache_device *device, enum cache_kind kind, int64_t now_ms) {
+    for (unsigned i = 0; i < device->credential_count; i++) {
+        const struct cache_credential *c = &device->credentials[i];
+        if (c->kind == kind && c->is_foreign && is_current(c, now_ms))
+            return true;
+    }
+    return false;
+}
+
 static bool matches_sas(const struct registry *registry, const struct cache_credential *credential,
                         const struct sas_token *token) {
     uint8_t keys[2 * CREDENTIAL_SAS_KEY_SIZE];
@@ -199,7 +223,7 @@ static void try_token(struct registry *registry, struct registry_login *login,
             return;
         }
     }
-    login_reply(login, DG_ERR_BAD_CREDENTIALS);
+    reply_wrong(registry, login, readable && has_foreign(device, CACHE_SAS, now_ms));
 }
 
 static bool looks_generated(struct slice secret) {
@@ -223,12 +247,13 @@ static void try_password(struct registry *registry, struct registry_login *login
         .secret_size = 39 + 44,
     };
     const struct cache_credential *password = next_password(device, 0, now_ms);
-    if (!password && !looks_generated(login->secret))
+    bool foreign = has_foreign(device, CACHE_KEY, now_ms);
+    if (!password && !foreign && !looks_generated(login->secret))
         password = &nothing;
     if (password)
         check_password(registry, login, device->key, password);
     else
-        login_reply(login, DG_ERR_BAD_CREDENTIALS);
+        reply_wrong(registry, login, foreign);
 }
 
 static void try_secret(struct registry *registry, struct registry_login *login,
@@ -400,7 +425,7 @@ static void try_principal(struct registry *registry, struct registry_login *logi
     bool right = CRYPTO_memcmp(hash, p->secret, sizeof(hash)) == 0 && principal;
     bool in_time = p->not_after_ms == 0 || clock_wall_ms() < p->not_after_ms;
     if (!right || !in_time) {
-        login_reply(login, DG_ERR_BAD_CREDENTIALS);
+        reply_wrong(registry, login, p->is_foreign && in_time);
         return;
     }
     login->identity = (struct registry_identity){

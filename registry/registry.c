@@ -391,6 +391,7 @@ static int create_parts(struct registry *registry, const struct registry_options
     registry->password = strdup(options->password);
     registry->query_timeout_ms = options->query_timeout_ms;
     registry->cache.devices_max = options->cache_devices_max;
+    registry->cache.master_id = credential_master_id(&registry->master);
     registry->revision = -1;
     random_bytes(registry->verified_key, sizeof(registry->verified_key));
     registry->base = event_base_new();

@@ -305,6 +305,19 @@ int logins_try_principal(struct bench *b, const char *key_id, const char *secret
                        ret_identity);
 }
 
+/* Secrets that another master key hashed or sealed: not the caller's fault. */
+void logins_check_foreign(struct bench *b) {
+    bench_sql(b->conninfo, "update credential c set master_key_id = 'k0' from device d"
+                           " where d.device_key = c.device_key and d.device_id = 'off'");
+    bench_run(b, 200);
+    CHECK(bench_login_secret(b, "acme", "off", "another-secret-made-by-another-1", NULL) ==
+          DG_ERR_UNAVAILABLE);
+    CHECK(bench_login_secret(b, "acme", "off", "on-secret", NULL) == DG_ERR_UNAVAILABLE);
+    bench_sql(b->conninfo, "update credential set master_key_id = null");
+    bench_run(b, 200);
+    CHECK(bench_login_secret(b, "acme", "off", "off-secret", NULL) == DG_ERR_DISABLED);
+}
+
 void logins_check_principals(struct bench *b) {
     char error[REGISTRY_ERROR_SIZE] = "", platform[REGISTRY_SECRET_SIZE],
          tenant[REGISTRY_SECRET_SIZE], again[REGISTRY_SECRET_SIZE];

@@ -303,6 +303,7 @@ int main(int argc, char **argv) {
         {"pinned certificates", logins_check_pinned},
         {"authorities", logins_check_authorities},
         {"principals", logins_check_principals},
+        {"another master key", logins_check_foreign},
         {"requests", check_requests},
         {"tenants", check_tenants},
         {"revocations", check_revocations},
