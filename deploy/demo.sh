@@ -41,7 +41,14 @@ demo_postgres_prepare() {
     else
         install -d -m 700 "$pg_home" "$pg_socket"
     fi
-    [ -f "$var/registry.password" ] || openssl rand -hex 24 >"$var/registry.password"
+    if [ ! -f "$var/registry.password" ]; then
+        # var/ was removed to begin anew; a cluster of the old one, outside it, is put aside.
+        if as_pg test -e "$pg_home/data"; then
+            ! demo_postgres_running || as_pg "$pg_bin/pg_ctl" -D "$pg_home/data" -m fast -w stop >/dev/null
+            as_pg mv "$pg_home/data" "$pg_home/data.replaced.$(date +%s)"
+        fi
+        openssl rand -hex 24 >"$var/registry.password"
+    fi
     if as_pg test ! -f "$pg_home/data/PG_VERSION"; then
         as_pg rm -rf "$pg_home/data.new"
         as_pg "$pg_bin/initdb" -D "$pg_home/data.new" -U postgres -A peer -E UTF8 --locale=C.UTF-8 \
