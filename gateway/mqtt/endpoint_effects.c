@@ -74,6 +74,10 @@ static void on_login(struct mail *mail, void *receiver) {
     struct mqtt_worker *mqtt = mqtt_of(worker);
     struct session *session = mqtt_find(mqtt, login->owner);
     mqtt_set_time(mqtt);
+    metric_add(login->err == 0                    ? METRIC_LOGINS_OK
+               : login->err == DG_ERR_UNAVAILABLE ? METRIC_LOGINS_UNAVAILABLE
+                                                  : METRIC_LOGINS_REFUSED,
+               1);
     if (session && login->err < 0)
         log_refused_login(session, login);
     if (session)
