@@ -90,6 +90,11 @@ void resource_answer(struct provisioning_call *call, struct registry_request *re
         answer_missing(call);
         return;
     }
+    if (http_request_method(call->exchange) == HTTP_METHOD_POST &&
+        outcome->err == DG_ERR_PRECONDITION) {
+        call_fail(call, DG_ERR_EXISTS, NULL); /* the client set no condition: it chose a name */
+        return;
+    }
     if (outcome->status == 0) {
         call_problem(call, outcome->err, "%s", outcome->detail);
         return;
