@@ -47,7 +47,8 @@ static const struct kafka_field metadata_request_topic[] = {
     END,
 };
 static const struct kafka_field metadata_request[] = {
-    ARRAY(kafka_metadata_request, topics, metadata_request_topic, kafka_metadata_request_topic, 0, EVER, 1),
+    ARRAY(kafka_metadata_request, topics,
+          metadata_request_topic, kafka_metadata_request_topic, 0, EVER, 1),
     FIELD(kafka_metadata_request, allow_auto_create,  KAFKA_BOOL, 4, EVER, NEVER),
     FIELD(kafka_metadata_request, cluster_operations, KAFKA_BOOL, 8, 10,   NEVER),
     FIELD(kafka_metadata_request, topic_operations,   KAFKA_BOOL, 8, EVER, NEVER),
@@ -75,7 +76,8 @@ static const struct kafka_field metadata_topic[] = {
     FIELD(kafka_metadata_topic, name,       KAFKA_STRING, 0,  EVER, 12),
     FIELD(kafka_metadata_topic, id,         KAFKA_UUID,   10, EVER, NEVER),
     FIELD(kafka_metadata_topic, internal,   KAFKA_BOOL,   1,  EVER, NEVER),
-    ARRAY(kafka_metadata_topic, partitions, metadata_partition, kafka_metadata_partition, 0, EVER, NEVER),
+    ARRAY(kafka_metadata_topic, partitions,
+          metadata_partition, kafka_metadata_partition, 0, EVER, NEVER),
     FIELD(kafka_metadata_topic, operations, KAFKA_I32,    8,  EVER, NEVER),
     END,
 };
@@ -97,7 +99,8 @@ static const struct kafka_field list_offsets_partition[] = {
 };
 static const struct kafka_field list_offsets_topic[] = {
     FIELD(kafka_topic, name, KAFKA_STRING, 0, EVER, NEVER),
-    ARRAY(kafka_topic, partitions, list_offsets_partition, kafka_list_offsets_partition, 0, EVER, NEVER),
+    ARRAY(kafka_topic, partitions,
+          list_offsets_partition, kafka_list_offsets_partition, 0, EVER, NEVER),
     END,
 };
 static const struct kafka_field list_offsets_request[] = {
@@ -121,7 +124,8 @@ static const struct kafka_field list_offsets_answer_topic[] = {
 };
 static const struct kafka_field list_offsets_response[] = {
     FIELD(kafka_list_offsets_response, throttle, KAFKA_I32, 2, EVER, NEVER),
-    ARRAY(kafka_list_offsets_response, topics, list_offsets_answer_topic, kafka_topic, 0, EVER, NEVER),
+    ARRAY(kafka_list_offsets_response, topics,
+          list_offsets_answer_topic, kafka_topic, 0, EVER, NEVER),
     END,
 };
 
@@ -280,7 +284,8 @@ static const struct kafka_field find_coordinator_response[] = {
     FIELD(kafka_find_coordinator_response, node,     KAFKA_I32,    0, 3,    NEVER),
     FIELD(kafka_find_coordinator_response, host,     KAFKA_STRING, 0, 3,    NEVER),
     FIELD(kafka_find_coordinator_response, port,     KAFKA_I32,    0, 3,    NEVER),
-    ARRAY(kafka_find_coordinator_response, coordinators, coordinator, kafka_coordinator, 4, EVER, NEVER),
+    ARRAY(kafka_find_coordinator_response, coordinators,
+          coordinator, kafka_coordinator, 4, EVER, NEVER),
     END,
 };
 
