@@ -47,7 +47,16 @@ class Gateway:
         try:
             self.down()
         finally:
+            shutil.rmtree(self.postgres_home(), ignore_errors=True)
             shutil.rmtree(self.directory, ignore_errors=True)
+
+    def postgres_home(self):
+        """Where the gateway's own PostgreSQL lives: not always below the directory."""
+        try:
+            with open(os.path.join(self.var, "duragate.yaml"), encoding="utf-8") as file:
+                return next(line for line in file if "conninfo" in line).split("host=")[1].split()[0]
+        except (FileNotFoundError, StopIteration):
+            return self.directory
 
     def __getattr__(self, name):
         """gateway.MQTT_PORT is DURAGATE_MQTT_PORT of demo.env."""

@@ -1,0 +1,52 @@
+"""Keys and certificates for tests, made with the openssl program."""
+
+import subprocess
+
+KEY = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+
+
+class Certificates:
+    """Files NAME.pem and NAME.key in a directory."""
+
+    def __init__(self, directory):
+        self.directory = directory
+
+    def path(self, name):
+        return f"{self.directory}/{name}"
+
+    def openssl(self, *arguments):
+        done = subprocess.run(["openssl", *arguments], capture_output=True, text=True, timeout=30,
+                              check=False)
+        if done.returncode != 0:
+            raise AssertionError("openssl: " + done.stderr)
+        return done.stdout.strip()
+
+    def pem(self, name):
+        with open(self.path(name + ".pem"), encoding="ascii") as file:
+            return file.read()
+
+    def self_signed(self, name, common_name=None, days=30):
+        self.openssl("req", "-x509", *KEY, "-days", str(days), "-subj", f"/CN={common_name or name}",
+                     "-keyout", self.path(name + ".key"), "-out", self.path(name + ".pem"))
+
+    def authority(self, name, common_name=None):
+        self.openssl("req", "-x509", *KEY, "-days", "30", "-subj", f"/CN={common_name or name}",
+                     "-addext", "keyUsage=critical,keyCertSign,cRLSign",
+                     "-keyout", self.path(name + ".key"), "-out", self.path(name + ".pem"))
+
+    def signed(self, name, authority, common_name, extensions="extendedKeyUsage=clientAuth", days=30):
+        with open(self.path(name + ".ext"), "w", encoding="ascii") as file:
+            file.write("basicConstraints=critical,CA:FALSE\n" + extensions + "\n")
+        self.openssl("req", *KEY, "-subj", f"/CN={common_name}", "-keyout", self.path(name + ".key"),
+                     "-out", self.path(name + ".csr"))
+        self.openssl("x509", "-req", "-in", self.path(name + ".csr"), "-CA", f"{authority}.pem",
+                     "-CAkey", f"{authority}.key", "-CAcreateserial", "-days", str(days),
+                     "-extfile", self.path(name + ".ext"), "-out", self.path(name + ".pem"))
+
+    def fingerprint(self, name, digest="sha256"):
+        text = self.openssl("x509", "-in", self.path(name + ".pem"), "-noout", "-fingerprint",
+                            "-" + digest)
+        return text.split("=")[1].replace(":", "").lower()
+
+    def serial(self, name):
+        return self.openssl("x509", "-in", self.path(name + ".pem"), "-noout", "-serial")

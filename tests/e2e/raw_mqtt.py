@@ -1,0 +1,110 @@
+"""MQTT byte by byte: for what well-behaved clients do not send, or do not tell."""
+
+import socket
+import struct
+
+CONNACK, PUBACK, SUBACK, PINGRESP, DISCONNECT = 2, 4, 9, 13, 14
+
+
+def text(value):
+    data = value if isinstance(value, bytes) else value.encode()
+    return struct.pack(">H", len(data)) + data
+
+
+def remaining(length):
+    out = bytearray()
+    while True:
+        length, byte = divmod(length, 128)
+        out.append(byte | (0x80 if length else 0))
+        if not length:
+            return bytes(out)
+
+
+def packet(first, body):
+    return bytes([first]) + remaining(len(body)) + body
+
+
+def connect(user=None, password=None, client_id="raw", version=5, keep_alive=60, will=None):
+    flags = 2 | (0x80 if user is not None else 0) | (0x40 if password is not None else 0)
+    payload = text(client_id)
+    if will:
+        flags |= 4 | 8  # QoS 1
+        payload += (b"\0" if version == 5 else b"") + text(will[0]) + text(will[1])
+    for value in (user, password):
+        payload += text(value) if value is not None else b""
+    head = text("MQTT") + bytes([version, flags]) + struct.pack(">H", keep_alive)
+    return packet(0x10, head + (b"\0" if version == 5 else b"") + payload)
+
+
+def publish(topic, payload=b"", qos=1, packet_id=1, version=5, properties=b""):
+    body = text(topic) + (struct.pack(">H", packet_id) if qos else b"")
+    if version == 5:
+        body += remaining(len(properties)) + properties
+    return packet(0x30 | qos << 1, body + (payload if isinstance(payload, bytes) else payload.encode()))
+
+
+def subscribe(*filters, packet_id=1, version=5):
+    body = struct.pack(">H", packet_id) + (b"\0" if version == 5 else b"")
+    return packet(0x82, body + b"".join(text(f) + b"\1" for f in filters))
+
+
+class Raw:
+    """A socket that reads whole packets: (first byte, body)."""
+
+    def __init__(self, port, host="127.0.0.1", timeout=10):
+        self.socket = socket.create_connection((host, int(port)), timeout=timeout)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.socket.close()
+
+    def send(self, data):
+        """What the peer no longer takes is not an error here: it has closed."""
+        try:
+            self.socket.sendall(data)
+        except OSError:
+            pass
+        return self
+
+    def exactly(self, size):
+        data = b""
+        while len(data) < size:
+            more = self.socket.recv(size - len(data))
+            if not more:
+                raise EOFError
+            data += more
+        return data
+
+    def read(self):
+        first, length, shift = self.exactly(1)[0], 0, 0
+        while True:
+            byte = self.exactly(1)[0]
+            length |= (byte & 0x7F) << shift
+            shift += 7
+            if not byte & 0x80:
+                return first, self.exactly(length)
+
+    def until_closed(self):
+        """All packets until the peer closes; TimeoutError when it does not."""
+        packets = []
+        while True:
+            try:
+                packets.append(self.read())
+            except (EOFError, ConnectionError):
+                return packets
+
+    def log_in(self, user, password, **more):
+        """The reason code of the CONNACK."""
+        first, body = self.send(connect(user, password, **more)).read()
+        assert first >> 4 == CONNACK, (first, body)
+        return body[1]
+
+    def published(self, topic, payload=b"x", **more):
+        """The reason code of the acknowledgement (MQTT 5); a DISCONNECT's is negative."""
+        first, body = self.send(publish(topic, payload, **more)).read()
+        if first >> 4 == DISCONNECT:
+            return -body[0] if body else 0
+        assert first >> 4 == PUBACK, (first, body)
+        return body[2] if len(body) > 2 else 0
