@@ -70,7 +70,8 @@
 /* registry */
 #define LIMIT_CREDENTIALS_PER_DEVICE 8
 #define LIMIT_AUTHORITIES_PER_TENANT 64    /* whose connections survive a device's change */
-#define LIMIT_REGISTRY_STATEMENTS 65536    /* under way on one connection */
+#define LIMIT_REGISTRY_STATEMENTS 4096     /* under way on one connection: a fraction of a second */
+#define LIMIT_REGISTRY_CHANGES 1000        /* looked up at a time, beside those statements */
 #define LIMIT_REGISTRY_UNKNOWN_NAMES 10000 /* remembered for a moment as unknown */
 #define LIMIT_REGISTRY_AUTHORITIES 10000   /* cached certificate authorities */
 #define LIMIT_METADATA_BYTES (32 * 1024)

@@ -230,8 +230,10 @@ struct cache_device *cache_store_device(struct cache *cache, const PGresult *res
         cache_remove_device(cache, old);
     }
     HASH_FIND(hh, cache->devices, device->name, device->name_size, named);
-    if (named) /* deleted and made again: the old one's change is still on its way */
+    if (named) { /* deleted and made again: the old one's change is still on its way */
+        cache->has_evicted = true;
         cache_remove_device(cache, named);
+    }
     if (cache->device_count >= cache->devices_max) {
         cache->has_evicted = true;
         cache_remove_device(cache, cache->oldest);

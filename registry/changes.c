@@ -4,8 +4,9 @@
  * revision on every notification and once a second, which also notices a server that is frozen.
  *
  * A changed device is read again, its cache entry replaced, and every worker told which of its
- * credentials still stand. A row counts as applied only when its look-up succeeded; else reading
- * goes back to before it.
+ * credentials still stand. That goes in batches: the next rows are read when the look-ups of these
+ * have ended. A row counts as applied only when its look-up succeeded; if any failed, reading goes
+ * back to before the first of them and tries again with the timer.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,6 +28,7 @@ struct change_query {
 };
 
 static void read_changes(struct registry *registry);
+static void read_stale(struct registry *registry);
 
 void changes_update_condition(struct registry *registry) {
     int condition = !postgres_is_ready(registry->queries) ? REGISTRY_NO_QUERIES
@@ -68,9 +70,45 @@ make_query(struct registry *registry, int64_t revision_before, enum registry_sta
     return q;
 }
 
+/* ---- batches ---- */
+
 static void go_back(struct change_query *q) {
-    if (q->revision_before < q->registry->revision)
-        q->registry->revision = q->revision_before;
+    if (q->revision_before < q->registry->retry_revision)
+        q->registry->retry_revision = q->revision_before;
+}
+
+static void drop_stale(struct registry *registry) {
+    free(registry->stale);
+    registry->stale = NULL;
+    registry->stale_count = registry->stale_next = 0;
+}
+
+/* Begins what end_lookup() ends; also keeps a batch open while its rows are walked through, since a
+ * look-up may fail at once. */
+static void begin_lookup(struct registry *registry) {
+    registry->lookups++;
+}
+
+static void end_lookup(struct registry *registry) {
+    if (--registry->lookups > 0)
+        return;
+    if (registry->retry_revision != INT64_MAX) {
+        registry->revision = registry->retry_revision;
+        registry->retry_revision = INT64_MAX;
+        registry->synced = false;
+        drop_stale(registry);
+        changes_update_condition(registry);
+    } else if (registry->stale) {
+        read_stale(registry);
+    } else {
+        read_changes(registry);
+    }
+}
+
+static void send_lookup(struct change_query *q, unsigned count, const char *const *parameters) {
+    q->query.is_urgent = true;
+    begin_lookup(q->registry);
+    postgres_send(q->registry->queries, &q->query, count, parameters);
 }
 
 /* ---- a device ---- */
@@ -79,6 +117,7 @@ static void go_back(struct change_query *q) {
 static void authorities_found(struct postgres_query *query, int err, const PGresult *result,
                               const char *detail) {
     struct change_query *q = (struct change_query *)(void *)query;
+    struct registry *registry = q->registry;
     for (int row = 0; err == 0 && row < PQntuples(result) && row < LIMIT_AUTHORITIES_PER_TENANT;
          row++)
         q->revocation->kept[q->revocation->kept_count++] =
@@ -86,9 +125,10 @@ static void authorities_found(struct postgres_query *query, int err, const PGres
     if (err < 0)
         go_back(q);
     else
-        tell_workers(q->registry, q->revocation);
+        tell_workers(registry, q->revocation);
     free(q->revocation);
     free(q);
+    end_lookup(registry);
 }
 
 static void keep_current(struct change_query *q, const struct cache_device *device) {
@@ -105,18 +145,11 @@ static void keep_current(struct change_query *q, const struct cache_device *devi
     struct change_query *next =
         make_query(q->registry, q->revision_before, STATEMENT_AUTHORITY_KEYS, authorities_found);
     next->revocation = revocation;
-    postgres_send(q->registry->queries, &next->query, 2, (const char *[]){tenant_key, most});
+    send_lookup(next, 2, (const char *[]){tenant_key, most});
 }
 
-static void device_read(struct postgres_query *query, int err, const PGresult *result,
-                        const char *detail) {
-    struct change_query *q = (struct change_query *)(void *)query;
+static void replace_device(struct change_query *q, const PGresult *result) {
     struct registry *registry = q->registry;
-    if (err < 0) {
-        go_back(q);
-        free(q);
-        return;
-    }
     struct cache_device *old = cache_find_device_by_key(&registry->cache, q->device_key);
     bool exists = PQntuples(result) > 0;
     if (old) /* a credential that went with its device does not say whose it was */
@@ -125,10 +158,8 @@ static void device_read(struct postgres_query *query, int err, const PGresult *r
         cache_remove_device(&registry->cache, old);
     const struct cache_device *device =
         exists ? cache_store_device(&registry->cache, result) : NULL;
-    if (!q->narrows) {
-        free(q);
+    if (!q->narrows)
         return;
-    }
     if (device && device->enabled) {
         keep_current(q, device);
     } else {
@@ -138,7 +169,18 @@ static void device_read(struct postgres_query *query, int err, const PGresult *r
                                                                : DG_ERR_ADMINISTRATIVE};
         tell_workers(registry, &revocation);
     }
+}
+
+static void device_read(struct postgres_query *query, int err, const PGresult *result,
+                        const char *detail) {
+    struct change_query *q = (struct change_query *)(void *)query;
+    struct registry *registry = q->registry;
+    if (err < 0)
+        go_back(q);
+    else
+        replace_device(q, result);
     free(q);
+    end_lookup(registry);
 }
 
 /* A device that is not in the cache has no connection, unless the cache was ever too small or its
@@ -155,7 +197,7 @@ static void apply_device(struct registry *registry, int64_t revision_before, int
     q->tenant_key = tenant_key;
     q->device_key = device_key;
     q->narrows = narrows;
-    postgres_send(registry->queries, &q->query, 1, (const char *[]){text});
+    send_lookup(q, 1, (const char *[]){text});
 }
 
 /* ---- a tenant ---- */
@@ -176,6 +218,7 @@ static void tenant_read(struct postgres_query *query, int err, const PGresult *r
                                    .tenant_key = q->tenant_key,
                                    .err = exists ? DG_ERR_DISABLED : DG_ERR_ADMINISTRATIVE});
     free(q);
+    end_lookup(registry);
 }
 
 static void apply_tenant(struct registry *registry, int64_t revision_before, int64_t tenant_key) {
@@ -184,7 +227,7 @@ static void apply_tenant(struct registry *registry, int64_t revision_before, int
     struct change_query *q =
         make_query(registry, revision_before, STATEMENT_LOGIN_TENANTS, tenant_read);
     q->tenant_key = tenant_key;
-    postgres_send(registry->queries, &q->query, 2, (const char *[]){NULL, text});
+    send_lookup(q, 2, (const char *[]){NULL, text});
 }
 
 /* ---- reading ---- */
@@ -255,14 +298,49 @@ static void changes_read(struct postgres_query *query, int err, const PGresult *
     if (err < 0 || !postgres_is_ready(registry->queries))
         return; /* the rows are read again when both connections are there */
     int rows = PQntuples(result);
-    for (int row = 0; row < rows; row++)
-        apply_change(registry, result, row);
-    if (rows > 0 || registry->revision < 0) {
-        read_changes(registry);
-    } else if (!registry->synced) {
+    if (rows == 0 && !registry->synced) {
         registry->synced = true;
         changes_update_condition(registry);
     }
+    if (rows == 0)
+        return;
+    begin_lookup(registry);
+    for (int row = 0; row < rows; row++)
+        apply_change(registry, result, row);
+    end_lookup(registry); /* reads on when all has been looked up */
+}
+
+/* A batch of what is to be read again. */
+static void read_stale(struct registry *registry) {
+    begin_lookup(registry);
+    while (registry->stale_next < registry->stale_count &&
+           registry->lookups <= LIMIT_REGISTRY_CHANGES && registry->retry_revision == INT64_MAX) {
+        const struct registry_stale *stale = &registry->stale[registry->stale_next++];
+        if (stale->device_key)
+            apply_device(registry, REVISION_NONE, stale->tenant_key, stale->device_key, true);
+        else
+            apply_tenant(registry, REVISION_NONE, stale->tenant_key);
+    }
+    if (registry->stale_next == registry->stale_count)
+        drop_stale(registry);
+    end_lookup(registry);
+}
+
+/* Numbers, not pointers: the cache changes while they are worked off. */
+static void list_stale(struct registry *registry) {
+    const struct cache *cache = &registry->cache;
+    size_t most = HASH_COUNT(cache->tenants) + cache->device_count;
+    drop_stale(registry);
+    registry->stale = calloc(most + 1, sizeof(*registry->stale));
+    if (!registry->stale) {
+        LOG_ERROR("registry.change_lost", log_text("why", "out of memory"));
+        abort();
+    }
+    for (const struct cache_tenant *t = cache->tenants; t; t = t->hh.next)
+        registry->stale[registry->stale_count++].tenant_key = t->key;
+    for (const struct cache_device *d = cache->newest; d; d = d->older)
+        registry->stale[registry->stale_count++] =
+            (struct registry_stale){.tenant_key = d->tenant_key, .device_key = d->key};
 }
 
 /* Everything known is read again. */
@@ -279,15 +357,8 @@ static void refresh(struct registry *registry) {
                                                    .err = DG_ERR_ADMINISTRATIVE});
         cache_remove_principal(&registry->cache, principal);
     }
-    struct cache_tenant *tenant, *next_tenant;
-    HASH_ITER(hh, registry->cache.tenants, tenant, next_tenant) {
-        apply_tenant(registry, REVISION_NONE, tenant->key);
-    }
-    struct cache_device *next;
-    for (struct cache_device *d = registry->cache.newest; d; d = next) {
-        next = d->older;
-        apply_device(registry, REVISION_NONE, d->tenant_key, d->key, true);
-    }
+    list_stale(registry);
+    read_stale(registry); /* then changes are read on */
 }
 
 /* Rows older than what we know may have been trimmed while we were away: then nothing in the cache
@@ -309,12 +380,13 @@ static void range_read(struct postgres_query *query, int err, const PGresult *re
     if (missed || registry->revision == REVISION_NONE) {
         registry->revision = newest;
         refresh(registry);
+        return;
     }
     read_changes(registry);
 }
 
 static void read_changes(struct registry *registry) {
-    if (registry->reading_changes || !postgres_is_ready(registry->changes))
+    if (registry->reading_changes || registry->lookups > 0 || !postgres_is_ready(registry->changes))
         return;
     registry->reading_changes = true;
     if (!registry->range_known || registry->revision == REVISION_NONE) {

@@ -46,9 +46,18 @@ struct registry {
     int64_t revision;          /* last change applied; -1: not known, all must be read again */
     bool range_known;          /* since the connection came up */
     bool reading_changes;      /* a CHANGES or CHANGES_RANGE is under way */
-    bool synced;               /* everything up to now was applied since the connection came up */
+    unsigned lookups;          /* of changes under way: no more changes are read before they end */
+    int64_t retry_revision;    /* go back there when they ended; INT64_MAX: all went well */
+    struct registry_stale *stale; /* what is to be read again since changes were missed; owned */
+    size_t stale_count, stale_next;
+    bool synced; /* everything up to now was applied since the connection came up */
     unsigned trims;
     struct mail stop_mail;
+};
+
+/* A device, or a tenant when device_key is 0. */
+struct registry_stale {
+    int64_t tenant_key, device_key;
 };
 
 struct registry_listener {

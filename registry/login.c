@@ -137,7 +137,10 @@ static void deliver_password(struct mail *mail, void *receiver) {
     struct cache_device *device = cache_find_device_by_key(&registry->cache, p->device_key);
     struct cache_credential *credential = find_credential(device, p->credential_key);
     const struct cache_credential *next = next_password(device, p->credential_key, clock_wall_ms());
-    if (p->job.err == 0 && !credential) {
+    if (credential && (credential->secret_size != strlen(p->job.encoded) ||
+                       memcmp(credential->secret, p->job.encoded, credential->secret_size) != 0))
+        credential = NULL; /* another password by now, under the same number */
+    if (p->job.err == 0 && (!credential || !is_current(credential, clock_wall_ms()))) {
         login_again(registry, p->login);
     } else if (p->job.err == 0) {
         hash_verified(registry, p->login->secret, credential->verified);

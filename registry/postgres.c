@@ -114,10 +114,14 @@ static void answer_all(struct postgres *p, int err) {
 
 /* ---- losing and finding the server ---- */
 
-static void drop_connection(struct postgres *p) {
+static void forget_socket(struct postgres *p) {
     if (p->socket_event)
-        event_free(p->socket_event); /* before PQfinish: the descriptor goes with it */
+        event_free(p->socket_event);
     p->socket_event = NULL;
+}
+
+static void drop_connection(struct postgres *p) {
+    forget_socket(p); /* before PQfinish: the descriptor goes with it */
     PQfinish(p->connection);
     p->connection = NULL;
 }
@@ -145,8 +149,7 @@ static bool watch_socket(struct postgres *p, short events) {
     if (p->socket_event && event_get_fd(p->socket_event) == fd &&
         event_get_events(p->socket_event) == (events | EV_PERSIST))
         return true;
-    if (p->socket_event)
-        event_free(p->socket_event);
+    forget_socket(p);
     p->socket_event = event_new(p->base, fd, (short)(events | EV_PERSIST), on_socket, p);
     return p->socket_event && event_add(p->socket_event, NULL) == 0;
 }
@@ -188,7 +191,9 @@ static void start_prepare(struct postgres *p) {
         flush_output(p);
 }
 
+/* libpq may close its socket here and open another, for the next address, under the same number. */
 static void step_connect(struct postgres *p) {
+    forget_socket(p);
     switch (PQconnectPoll(p->connection)) {
     case PGRES_POLLING_READING:
         if (!watch_socket(p, EV_READ))
@@ -268,11 +273,17 @@ static void take_result(struct postgres *p, PGresult *result) {
     }
 }
 
-/* A NULL only ends one statement's results, so what is expected decides when to stop. */
+/* A NULL only ends one statement's results, so what is expected decides when to stop; unless libpq
+ * gave up the connection, for an answer that is no PostgreSQL, and will never have more. */
 static void take_results(struct postgres *p) {
     while (p->connection && (p->state == POSTGRES_PREPARING || p->first) &&
            !PQisBusy(p->connection)) {
         PGresult *result = PQgetResult(p->connection);
+        if (PQstatus(p->connection) == CONNECTION_BAD) {
+            PQclear(result);
+            fail(p, PQerrorMessage(p->connection));
+            return;
+        }
         if (!result)
             continue;
         if (p->state == POSTGRES_PREPARING) {
@@ -365,7 +376,8 @@ bool postgres_is_ready(const struct postgres *postgres) {
 
 void postgres_send(struct postgres *p, struct postgres_query *query, unsigned count,
                    const char *const *parameters) {
-    bool busy = p && p->in_flight == LIMIT_REGISTRY_STATEMENTS;
+    unsigned most = LIMIT_REGISTRY_STATEMENTS + (query->is_urgent ? LIMIT_REGISTRY_CHANGES + 1 : 0);
+    bool busy = p && p->in_flight >= most;
     if (!p || p->state != POSTGRES_READY || busy) {
         int err = !p ? DG_ERR_SHUTTING_DOWN : busy ? DG_ERR_BUSY : DG_ERR_UNAVAILABLE;
         query->done(query, err, NULL, NULL);

@@ -4,7 +4,8 @@
  * on everything, since neither libpq nor TCP notices a frozen server.
  *
  * A missed deadline or a lost connection answers every statement under way with DG_ERR_UNAVAILABLE
- * and starts over with growing pauses. Registry thread only.
+ * and starts over with growing pauses. So many statements are under way at most that the last of
+ * them does not wait long; beyond that the answer is DG_ERR_BUSY. Registry thread only.
  */
 #pragma once
 
@@ -23,6 +24,7 @@ struct postgres_query {
     struct postgres_query *next;
     uint64_t sent_ns;
     enum registry_statement statement;
+    bool is_urgent; /* of a change: has room that logins cannot take */
     /* err 0: result holds the rows (cleared by postgres.c afterwards). DG_ERR_EXISTS,
      * DG_ERR_INVALID: detail says what PostgreSQL said. DG_ERR_UNAVAILABLE, DG_ERR_INTERNAL. */
     void (*done)(struct postgres_query *query, int err, const PGresult *result, const char *detail);
@@ -45,7 +47,7 @@ DG_NODISCARD int postgres_create(struct event_base *base, const struct postgres_
 void postgres_free(struct postgres *postgres);
 
 /* Sends; done() is called later, or at once with DG_ERR_UNAVAILABLE when there is no connection
- * (DG_ERR_SHUTTING_DOWN when postgres is NULL).
+ * (DG_ERR_SHUTTING_DOWN when postgres is NULL, DG_ERR_BUSY when too many are under way).
  * Parameters are text; a NULL pointer is SQL NULL. */
 void postgres_send(struct postgres *postgres, struct postgres_query *query, unsigned count,
                    const char *const *parameters);

@@ -393,6 +393,7 @@ static int create_parts(struct registry *registry, const struct registry_options
     registry->cache.devices_max = options->cache_devices_max;
     registry->cache.master_id = credential_master_id(&registry->master);
     registry->revision = -1;
+    registry->retry_revision = INT64_MAX;
     random_bytes(registry->verified_key, sizeof(registry->verified_key));
     registry->base = event_base_new();
     if (!registry->conninfo || !registry->password || !registry->base)
@@ -425,6 +426,7 @@ static void free_parts(struct registry *registry) {
     }
     cache_free(&registry->cache);
     authorities_clear(&registry->authorities);
+    free(registry->stale);
     free(registry->conninfo);
     wipe_free(registry->password);
     explicit_bzero(registry, sizeof(*registry));

@@ -40,9 +40,10 @@ STATEMENT(CHANGES, 1,
 STATEMENT(CHANGES_RANGE, 0,
     "select coalesce(min(revision), 0), coalesce(max(revision), 0) from registry_change")
 STATEMENT(CHANGES_TRIM, 0,
-    "delete from registry_change where revision in (select revision from registry_change"
-    " where changed_at < now() - interval '7 days'"
-    " and revision < (select max(revision) from registry_change) order by revision limit 10000)")
+    "delete from registry_change where revision in (select revision from (select revision,"
+    " changed_at from registry_change order by revision limit 10000) oldest"
+    " where changed_at < now() - interval '7 days')"
+    " and revision < (select max(revision) from registry_change)")
 /* tenant key, most */
 STATEMENT(AUTHORITY_KEYS, 2,
     "select credential_key from certificate_authority where tenant_key = $1::bigint"

@@ -267,13 +267,10 @@ static void deliver_counted(struct mail *mail, void *receiver) {
     registry_login_free((struct registry_login *)(void *)mail);
 }
 
-/* Every login comes back, also those that are out when the registry ends. */
-static void check_close(struct bench *b) {
-    enum { COUNT = 2000 };
-    b->answers = 0;
-    for (unsigned i = 0; i < COUNT; i++) {
+static void send_strangers(struct bench *b, const char *prefix, unsigned count) {
+    for (unsigned i = 0; i < count; i++) {
         char name[32];
-        snprintf(name, sizeof(name), "device-%u", i);
+        snprintf(name, sizeof(name), "%s-%u", prefix, i);
         struct registry_login *login =
             registry_login_new(REGISTRY_LOGIN_DEVICE_SECRET, slice_from_string("acme"),
                                slice_from_string(name), slice_from_string(i % 50 ? "k" : "kk"));
@@ -281,6 +278,49 @@ static void check_close(struct bench *b) {
         login->reply_to = &b->mailbox;
         registry_login(b->registry, login);
     }
+}
+
+/* Strangers who log in faster than PostgreSQL can look them up cannot keep a revocation out. */
+static void check_flood(struct bench *b) {
+    enum { DEVICES = 50, ROUND = 10000 };
+    char name[32], secret[32];
+    bench_sql(b->conninfo,
+              "insert into device (tenant_key, device_id, partition) select tenant_key,"
+              " 'wet' || i, 1 from tenant, generate_series(0, %d) i where name = 'acme'",
+              DEVICES - 1);
+    for (unsigned i = 0; i < DEVICES; i++) {
+        snprintf(name, sizeof(name), "wet%u", i);
+        snprintf(secret, sizeof(secret), "secret-of-wet%u", i);
+        logins_add_key(b, name, "key", secret, NULL);
+        CHECK(bench_login_secret(b, "acme", name, secret, NULL) == 0);
+    }
+    b->answers = 0;
+    for (unsigned i = 0; i < DEVICES; i++) {
+        snprintf(name, sizeof(name), "flood-%u", i);
+        send_strangers(b, name, ROUND);
+        bench_run(b, 20); /* the look-ups are under way: as many as there may be */
+        bench_sql(b->conninfo,
+                  "delete from credential c using device d where d.device_key = c.device_key"
+                  " and d.device_id = 'wet%u'",
+                  i);
+    }
+    for (unsigned i = 0; i < 100 && b->answers < DEVICES * ROUND; i++)
+        bench_run(b, 100);
+    CHECK(b->answers == DEVICES * ROUND, "%u came back", b->answers);
+    bench_run(b, 1500); /* what failed meanwhile is tried again every second */
+    for (unsigned i = 0; i < DEVICES; i++) {
+        snprintf(name, sizeof(name), "wet%u", i);
+        snprintf(secret, sizeof(secret), "secret-of-wet%u", i);
+        int err = bench_login_secret(b, "acme", name, secret, NULL);
+        CHECK(err == DG_ERR_BAD_CREDENTIALS, "%s: %s", name, dg_err_text(err));
+    }
+}
+
+/* Every login comes back, also those that are out when the registry ends. */
+static void check_close(struct bench *b) {
+    enum { COUNT = 2000 };
+    b->answers = 0;
+    send_strangers(b, "device", COUNT);
     registry_close(b->registry);
     mailbox_drain(&b->mailbox);
     CHECK(b->answers == COUNT, "%u came back", b->answers);
@@ -324,6 +364,7 @@ int main(int argc, char **argv) {
         {"the end of a tenant", check_tenant_end},
         {"a frozen server", check_frozen},
         {"a restarted server", check_restart},
+        {"a flood of strangers", check_flood},
         {"close", check_close},
         {"start without a server", check_start_without_server},
     };
