@@ -85,6 +85,8 @@ static int decode_and_handle(struct kafka_call *call, struct reader *r) {
 /* A whole frame without its length. KAFKA_ANSWERED, KAFKA_WAITS or an error that closes. */
 static int take_frame(struct kafka_session *session, struct slice frame) {
     struct kafka_worker *worker = session->worker;
+    if (session->state == KAFKA_STATE_RAW_TOKEN)
+        return kafka_take_raw_token(session, frame);
     struct reader r = reader_make(frame.data, frame.size);
     struct kafka_call call = {
         .session = session,
@@ -107,8 +109,7 @@ static int take_frame(struct kafka_session *session, struct slice frame) {
 }
 
 static bool takes_requests(const struct kafka_session *session) {
-    return session->state == KAFKA_STATE_NEW || session->state == KAFKA_STATE_HANDSHAKEN ||
-           session->state == KAFKA_STATE_READY;
+    return session->state <= KAFKA_STATE_RAW_TOKEN || session->state == KAFKA_STATE_READY;
 }
 
 static uint32_t frame_limit(const struct kafka_session *session) {

@@ -1,4 +1,9 @@
-/* SASL PLAIN: the API key's id is the user, its secret the password; the registry judges. */
+/*
+ * SASL PLAIN: the API key's id is the user, its secret the password; the registry judges.
+ *
+ * After a handshake of version 0 the token comes without a Kafka header, only its length in front,
+ * and success is an empty token; kafka-python 2.0 still does that.
+ */
 #include <stdlib.h>
 
 #include "common/log.h"
@@ -18,11 +23,25 @@ int kafka_handle_sasl_handshake(struct kafka_call *call, const void *request) {
         response.error = KAFKA_ERROR_ILLEGAL_SASL_STATE;
     else if (!slice_equals(r->mechanism, plain_name))
         response.error = KAFKA_ERROR_UNSUPPORTED_MECHANISM;
-    else if (call->header.version == 0) /* raw tokens would follow, which no current client sends */
-        response.error = KAFKA_ERROR_UNSUPPORTED_VERSION;
-    else
-        session->state = KAFKA_STATE_HANDSHAKEN;
+    if (response.error == 0)
+        session->state = call->header.version == 0 ? KAFKA_STATE_RAW_TOKEN : KAFKA_STATE_HANDSHAKEN;
     return kafka_answer(call, &response);
+}
+
+/* What a token is answered with; a raw one is refused without a word. */
+static int reply(struct kafka_session *session, int16_t error, const char *text) {
+    static const uint8_t empty_token[KAFKA_FRAME_HEADER_SIZE];
+    if (session->raw_token) {
+        connection_write(session->connection, empty_token, error == 0 ? sizeof(empty_token) : 0);
+        return 0;
+    }
+    struct kafka_call call = {.session = session,
+                              .api = kafka_api_find(KAFKA_SASL_AUTHENTICATE),
+                              .header = session->request};
+    struct kafka_sasl_authenticate_response response = {.error = error, .bytes = empty};
+    if (text)
+        response.message = slice_from_string(text);
+    return kafka_answer(&call, &response);
 }
 
 static void log_refusal(const struct kafka_session *session, int err, const char *text) {
@@ -33,12 +52,9 @@ static void log_refusal(const struct kafka_session *session, int err, const char
     metric_add(err == DG_ERR_UNAVAILABLE ? METRIC_LOGINS_UNAVAILABLE : METRIC_LOGINS_REFUSED, 1);
 }
 
-static void refuse(struct kafka_call *call, int err, const char *text) {
-    struct kafka_session *session = call->session;
+static void refuse(struct kafka_session *session, int err, const char *text) {
     log_refusal(session, err, text);
-    struct kafka_sasl_authenticate_response response = {
-        .error = KAFKA_ERROR_SASL_FAILED, .message = slice_from_string(text), .bytes = empty};
-    if (kafka_answer(call, &response) < 0)
+    if (reply(session, KAFKA_ERROR_SASL_FAILED, text) < 0)
         kafka_close(session, err);
     else
         kafka_close_later(session, err);
@@ -63,8 +79,7 @@ static int know_tenants(struct kafka_session *session) {
     return 0;
 }
 
-static void accept_login(struct kafka_call *call, const struct registry_identity *identity) {
-    struct kafka_session *session = call->session;
+static void accept_login(struct kafka_session *session, const struct registry_identity *identity) {
     char peer[CONNECTION_PEER_TEXT_SIZE];
     connection_format_peer(session->connection, peer);
     LOG_INFO("kafka.login", log_text("peer", peer), log_text("tenant", identity->tenant),
@@ -77,8 +92,7 @@ static void accept_login(struct kafka_call *call, const struct registry_identity
     session->connection->input_limit_bytes =
         LIMIT_KAFKA_REQUEST_BYTES + LIMIT_KAFKA_PIPELINED_BYTES;
     kafka_set_check(session);
-    struct kafka_sasl_authenticate_response response = {.bytes = empty};
-    int err = kafka_answer(call, &response);
+    int err = reply(session, 0, NULL);
     if (err == 0)
         err = know_tenants(session);
     if (err < 0)
@@ -92,23 +106,18 @@ static bool is_temporary(int err) {
 }
 
 static void judge(struct kafka_session *session, const struct registry_login *login) {
-    uint8_t room[256];
-    struct kafka_call call = {.session = session,
-                              .api = kafka_api_find(KAFKA_SASL_AUTHENTICATE),
-                              .header = session->request,
-                              .arena = {.at = room, .end = room + sizeof(room)}};
     uint32_t useful = REGISTRY_ROLE_ADMIN | REGISTRY_ROLE_CONSUMER | REGISTRY_ROLE_AUDITOR;
     if (is_temporary(login->err)) {
         log_refusal(session, login->err, dg_err_text(login->err));
         kafka_close_later(session, login->err);
     } else if (login->err == DG_ERR_BAD_CREDENTIALS) {
-        refuse(&call, login->err, bad_credentials);
+        refuse(session, login->err, bad_credentials);
     } else if (login->err < 0) {
-        refuse(&call, login->err, dg_err_text(login->err));
+        refuse(session, login->err, dg_err_text(login->err));
     } else if (!(login->identity.roles & useful)) {
-        refuse(&call, DG_ERR_NOT_AUTHORIZED, "this key has no role that reads the stream");
+        refuse(session, DG_ERR_NOT_AUTHORIZED, "this key has no role that reads the stream");
     } else {
-        accept_login(&call, &login->identity);
+        accept_login(session, &login->identity);
     }
 }
 
@@ -142,30 +151,40 @@ static bool password_allowed(const struct connection *c) {
            config->security_allow_plaintext_passwords;
 }
 
-int kafka_handle_authenticate(struct kafka_call *call, const void *request) {
-    const struct kafka_sasl_authenticate_request *r = request;
-    struct kafka_session *session = call->session;
+static void begin_login(struct kafka_session *session, struct slice token) {
     struct slice user, password;
-    if (session->state != KAFKA_STATE_HANDSHAKEN)
-        return DG_ERR_PROTOCOL;
     if (!password_allowed(session->connection)) {
-        refuse(call, DG_ERR_NOT_AUTHORIZED,
+        refuse(session, DG_ERR_NOT_AUTHORIZED,
                "passwords are refused in plain text here; use the TLS port");
-        return KAFKA_ANSWERED;
+        return;
     }
     struct registry_login *login = NULL;
-    if (parse_plain(r->bytes, &user, &password))
+    if (parse_plain(token, &user, &password))
         login = registry_login_new(REGISTRY_LOGIN_PRINCIPAL, slice_make(NULL, 0), user, password);
     if (!login) {
-        refuse(call, DG_ERR_BAD_CREDENTIALS, bad_credentials);
-        return KAFKA_ANSWERED;
+        refuse(session, DG_ERR_BAD_CREDENTIALS, bad_credentials);
+        return;
     }
     login->mail.deliver = deliver_login;
     login->reply_to = &session->worker->worker->mailbox;
     login->owner = connection_id(session->connection);
-    session->request = call->header;
     session->state = KAFKA_STATE_LOGGING_IN;
     connection_pause(session->connection);
     registry_login(session->worker->registry, login);
-    return KAFKA_ANSWERED; /* the request is used up; the answer follows with the verdict */
+}
+
+/* The request is used up; the answer follows with the verdict. */
+int kafka_handle_authenticate(struct kafka_call *call, const void *request) {
+    const struct kafka_sasl_authenticate_request *r = request;
+    if (call->session->state != KAFKA_STATE_HANDSHAKEN)
+        return DG_ERR_PROTOCOL;
+    call->session->request = call->header;
+    begin_login(call->session, r->bytes);
+    return KAFKA_ANSWERED;
+}
+
+int kafka_take_raw_token(struct kafka_session *session, struct slice token) {
+    session->raw_token = true;
+    begin_login(session, token);
+    return KAFKA_ANSWERED;
 }

@@ -13,6 +13,7 @@
 enum kafka_state {
     KAFKA_STATE_NEW,
     KAFKA_STATE_HANDSHAKEN, /* mechanism chosen */
+    KAFKA_STATE_RAW_TOKEN,  /* ... by version 0: the next frame is a token and nothing else */
     KAFKA_STATE_LOGGING_IN, /* the registry is asked */
     KAFKA_STATE_READY,
     KAFKA_STATE_REFUSED, /* waits a moment, then closes: slows guessing down */
@@ -37,6 +38,7 @@ struct kafka_session {
     bool asking;                         /* the registry is asked for them */
     uint64_t asked_ms;                   /* when it last answered; 0: never */
     struct kafka_request_header request; /* the one a verdict is awaited for */
+    bool raw_token;                      /* the login came as one */
     bool parked;                         /* a Fetch in hand waits for data or its time-out */
     struct kafka_wait *waits;            /* ... for these partitions */
     struct event timer;                  /* ... until then */
@@ -160,6 +162,11 @@ size_t kafka_topic_name(const struct registry_tenant *tenant, enum stream_kind k
                         char *ret_name);
 /* The kinds that are topics, in order; ended by STREAM_KINDS. */
 extern const enum stream_kind kafka_topic_kinds[];
+
+/* ---- sasl.c ---- */
+
+/* The frame behind a handshake of version 0. */
+int kafka_take_raw_token(struct kafka_session *session, struct slice token);
 
 /* ---- metadata.c ---- */
 

@@ -142,10 +142,8 @@ Test(kafka, other_mechanisms_and_old_handshakes) {
     static const struct {
         const char *mechanism;
         int version, error;
-    } cases[] = {{"SCRAM-SHA-256", 1, KAFKA_ERROR_UNSUPPORTED_MECHANISM},
-                 {"PLAIN", 0, KAFKA_ERROR_UNSUPPORTED_VERSION},
-                 {"PLAIN", 1, 0},
-                 {"PLAIN", 1, 0}};
+    } cases[] = {
+        {"SCRAM-SHA-256", 1, KAFKA_ERROR_UNSUPPORTED_MECHANISM}, {"PLAIN", 1, 0}, {"PLAIN", 1, 0}};
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         kafka_begin(&client, KAFKA_SASL_HANDSHAKE, cases[i].version);
         kafka_put_text(&client, cases[i].mechanism);
@@ -156,6 +154,39 @@ Test(kafka, other_mechanisms_and_old_handshakes) {
             slice_equals_string(reader_slice(&client.answer, reader_u16(&client.answer)), "PLAIN"));
     }
     kafka_disconnect(&client);
+    kafka_server_stop(&server);
+}
+
+/* kafka-python 2.0: handshake version 0, then a token without a header. */
+Test(kafka, raw_tokens) {
+    static const struct {
+        const char *token;
+        size_t size;
+        bool right;
+    } cases[] = {{"reader\0reader\0secret", 20, true},
+                 {"\0reader\0wrong", 13, false},
+                 {"other\0reader\0secret", 19, false},
+                 {"reader", 6, false},
+                 {"", 0, false}};
+    kafka_server_start(&server, NULL);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        uint8_t answer[4] = {1, 1, 1, 1}, length[4] = {0, 0, 0, (uint8_t)cases[i].size};
+        kafka_connect(&client, &server);
+        kafka_begin(&client, KAFKA_SASL_HANDSHAKE, 0);
+        kafka_put_text(&client, "PLAIN");
+        kafka_call_server(&client);
+        cr_assert_eq(reader_u16(&client.answer), 0);
+        cr_assert(client_send(&client.client, length, 4));
+        cr_assert(client_send(&client.client, cases[i].token, cases[i].size));
+        cr_assert_eq(client_read(&client.client, answer, 4), cases[i].right ? 4 : 0);
+        if (cases[i].right) {
+            cr_assert_arr_eq(answer, "\0\0\0\0", 4);
+            kafka_begin(&client, KAFKA_METADATA, 1);
+            writer_u32(&client.request, 0);
+            kafka_call_server(&client);
+        }
+        kafka_disconnect(&client);
+    }
     kafka_server_stop(&server);
 }
 
