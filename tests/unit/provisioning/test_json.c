@@ -1,0 +1,388 @@
+/* JSON, cursors, entity tags, queries, members: pure functions against case tables. */
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common/limits.h"
+#include "provisioning/call.h"
+#include "provisioning/cursor.h"
+#include "provisioning/etag.h"
+#include "provisioning/json.h"
+#include "provisioning/members.h"
+#include "provisioning/query.h"
+#include "provisioning/resource.h"
+
+#define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
+
+static json_t *load(const char *text) {
+    json_t *value = json_loads(text, JSON_DECODE_ANY, NULL);
+    cr_assert_not_null(value, "%s", text);
+    return value;
+}
+
+Test(json, parse_object) {
+    static const struct {
+        const char *text;
+        const char *detail; /* NULL: accepted; else part of the message */
+    } cases[] = {
+        {"{}", NULL},
+        {" {\"a\": [1, {\"b\": null}]} \n", NULL},
+        {"", "empty"},
+        {"[]", "object"},
+        {"\"x\"", "'[' or '{'"},
+        {"{\"a\":1,\"a\":2}", "duplicate"},
+        {"{\"a\":1} x", "end of file"},
+        {"{\"a\":NaN}", "invalid token"},
+        {"{\"a\":\"\\u0000\"}", "\\u0000"},
+        {"{\"a\":\"\xff\"}", "byte 0xff"},
+        {"{\"a\":\"\\ud800\"}", "Unicode"},
+        {"{\"a\":1e400}", "overflow"},
+        {"{'a':1}", "line 1, column"},
+        {"{\"a\":[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]}", NULL},
+        {"{\"a\":[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]}", "deeper than 16"},
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        json_t *object = NULL;
+        char detail[CALL_DETAIL_SIZE] = "";
+        int err =
+            json_parse_object(slice_from_string(cases[i].text), &object, detail, sizeof(detail));
+        cr_expect_eq(err, cases[i].detail ? DG_ERR_MALFORMED : 0, "%s", cases[i].text);
+        cr_expect_eq(object != NULL, err == 0, "%s", cases[i].text);
+        if (cases[i].detail)
+            cr_expect(strstr(detail, cases[i].detail), "%s: %s", cases[i].text, detail);
+        json_decref(object);
+    }
+}
+
+Test(json, nul_bytes_and_deep_nesting_are_refused) {
+    json_t *object = NULL;
+    char detail[CALL_DETAIL_SIZE] = "", deep[8000];
+    cr_expect_eq(
+        json_parse_object(slice_make("{\"a\":\"b\0c\"}", 11), &object, detail, sizeof(detail)),
+        DG_ERR_MALFORMED);
+    memset(deep, '[', sizeof(deep));
+    memcpy(deep, "{\"a\":", 5);
+    cr_expect_eq(json_parse_object(slice_make(deep, sizeof(deep)), &object, detail, sizeof(detail)),
+                 DG_ERR_MALFORMED);
+    cr_expect_null(object);
+}
+
+/* RFC 7396, appendix A, and a few of our own. */
+Test(json, merge_patch) {
+    static const struct {
+        const char *target, *patch, *result;
+    } cases[] = {
+        {"{\"a\":\"b\"}", "{\"a\":\"c\"}", "{\"a\":\"c\"}"},
+        {"{\"a\":\"b\"}", "{\"b\":\"c\"}", "{\"a\":\"b\",\"b\":\"c\"}"},
+        {"{\"a\":\"b\"}", "{\"a\":null}", "{}"},
+        {"{\"a\":\"b\",\"b\":\"c\"}", "{\"a\":null}", "{\"b\":\"c\"}"},
+        {"{\"a\":[\"b\"]}", "{\"a\":\"c\"}", "{\"a\":\"c\"}"},
+        {"{\"a\":\"c\"}", "{\"a\":[\"b\"]}", "{\"a\":[\"b\"]}"},
+        {"{\"a\":{\"b\":\"c\"}}", "{\"a\":{\"b\":\"d\",\"c\":null}}", "{\"a\":{\"b\":\"d\"}}"},
+        {"{\"a\":[{\"b\":\"c\"}]}", "{\"a\":[1]}", "{\"a\":[1]}"},
+        {"[\"a\",\"b\"]", "[\"c\",\"d\"]", "[\"c\",\"d\"]"},
+        {"{\"a\":\"b\"}", "[\"c\"]", "[\"c\"]"},
+        {"{\"a\":\"foo\"}", "null", "null"},
+        {"{\"a\":\"foo\"}", "\"bar\"", "\"bar\""},
+        {"{\"e\":null}", "{\"a\":1}", "{\"e\":null,\"a\":1}"},
+        {"[1,2]", "{\"a\":\"b\",\"c\":null}", "{\"a\":\"b\"}"},
+        {"{}", "{\"a\":{\"bb\":{\"ccc\":null}}}", "{\"a\":{\"bb\":{}}}"},
+        {"{\"a\":1}", "{}", "{\"a\":1}"},
+        {"{\"a\":{\"b\":1,\"c\":2}}", "{\"a\":{\"b\":null}}", "{\"a\":{\"c\":2}}"},
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        json_t *target = load(cases[i].target), *patch = load(cases[i].patch);
+        json_t *kept = json_deep_copy(target), *wanted = load(cases[i].result);
+        json_t *merged = json_merge_patch(target, patch);
+        cr_expect(json_equal(merged, wanted), "case %zu", i);
+        cr_expect(json_equal(target, kept), "the target of case %zu was changed", i);
+        json_decref(target), json_decref(patch), json_decref(kept), json_decref(wanted);
+        json_decref(merged);
+    }
+}
+
+Test(json, numbers_keep_their_shortest_form) {
+    static const char *const same[] = {
+        "{\"a\":0.1}",           "[21.5,1e-7,-273.15]", "9007199254740993",
+        "[0.30000000000000004]", "\"caf\xc3\xa9\"",     "{\"lat\":47.376887,\"lon\":8.541694}",
+    };
+    for (size_t i = 0; i < COUNT_OF(same); i++) {
+        json_t *value = load(same[i]);
+        char *text = json_print_exact(value);
+        json_t *again = load(text);
+        cr_expect(json_equal(value, again), "%s", text);
+        cr_expect(strlen(text) <= strlen(same[i]) + 2, "%s -> %s", same[i], text);
+        free(text);
+        json_decref(value), json_decref(again);
+    }
+}
+
+Test(json, pointer) {
+    static const struct {
+        const char *name, *pointer;
+    } cases[] = {
+        {"a", "/tags/a"},
+        {"a/b~c", "/tags/a~1b~0c"},
+        {"caf\xc3\xa9", "/tags/caf\xc3\xa9"},
+        {"0123456789012345678901234567890123456789012345678901234567890123456789",
+         "/tags/0123456789012345678901234567890123456789012345678901234567890123..."},
+        {"012345678901234567890123456789012345678901234567890123456789012\xc3\xa9",
+         "/tags/012345678901234567890123456789012345678901234567890123456789012..."},
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        char pointer[256] = "/tags";
+        json_pointer_append(pointer, sizeof(pointer), cases[i].name);
+        cr_expect_str_eq(pointer, cases[i].pointer);
+    }
+    char small[8] = "/tags";
+    json_pointer_append(small, sizeof(small), "long");
+    cr_expect_str_eq(small, "/tags");
+}
+
+Test(cursor, round_trip) {
+    static const char *const keys[] = {"a", "ab", "abc", "abcd", "sensor-1:x.y", "caf\xc3\xa9"};
+    for (size_t i = 0; i < COUNT_OF(keys); i++) {
+        char text[CURSOR_TEXT_SIZE], key[CURSOR_KEY_BYTES_MAX + 1];
+        cursor_encode(slice_from_string(keys[i]), text);
+        cr_expect_eq(cursor_decode(slice_from_string(text), key), 0, "%s", text);
+        cr_expect_str_eq(key, keys[i]);
+    }
+    char longest[CURSOR_KEY_BYTES_MAX], text[CURSOR_TEXT_SIZE], key[CURSOR_KEY_BYTES_MAX + 1];
+    memset(longest, 'x', sizeof(longest));
+    cursor_encode(slice_make(longest, sizeof(longest)), text);
+    cr_expect_eq(strlen(text), CURSOR_TEXT_SIZE - 1);
+    cr_expect_eq(cursor_decode(slice_from_string(text), key), 0);
+    cr_expect_eq(strlen(key), sizeof(longest));
+}
+
+Test(cursor, others_are_refused) {
+    static const char *const texts[] = {"", "A", "YQ==", "YR", "a+b/", "AA", "_w", "YWJj ", "wyg"};
+    for (size_t i = 0; i < COUNT_OF(texts); i++) {
+        char key[CURSOR_KEY_BYTES_MAX + 1] = "untouched";
+        cr_expect_eq(cursor_decode(slice_from_string(texts[i]), key), DG_ERR_MALFORMED, "%s",
+                     texts[i]);
+        cr_expect_str_eq(key, "untouched");
+    }
+    char text[CURSOR_TEXT_SIZE + 8], key[CURSOR_KEY_BYTES_MAX + 1];
+    memset(text, 'Y', sizeof(text));
+    cr_expect_eq(cursor_decode(slice_make(text, sizeof(text)), key), DG_ERR_MALFORMED);
+}
+
+Test(etag, lists) {
+    static const struct {
+        const char *list;
+        bool matches; /* version 17 */
+    } cases[] = {
+        {"\"17\"", true},
+        {"*", true},
+        {" * ", true},
+        {"W/\"17\"", true},
+        {"\"1\", \"17\"", true},
+        {"\"16\"", false},
+        {"17", false},
+        {"\"\"", false},
+        {"\"017\"", false},
+        {"", false},
+        {"\"17", false},
+        {"\"1\",,\"17\"", true},
+        {"\"99999999999999999999999\"", false},
+        {"\"170\"", false},
+        {"w/\"17\"", false},
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++)
+        cr_expect_eq(etag_matches(slice_from_string(cases[i].list), 17), cases[i].matches, "%s",
+                     cases[i].list);
+}
+
+Test(etag, if_match) {
+    static const struct {
+        const char *value;
+        bool accepted;
+        int64_t precondition;
+    } cases[] = {
+        {"*", true, CALL_PRECONDITION_EXISTS},
+        {"\"17\"", true, 17},
+        {" \"17\" ", true, 17},
+        {"W/\"17\"", true, INT64_MAX},
+        {"\"abc\"", true, INT64_MAX},
+        {"\"0\"", true, INT64_MAX},
+        {"\"-1\"", true, INT64_MAX},
+        {"\"1\", \"2\"", false, 0},
+        {"", false, 0},
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        int64_t precondition = 0;
+        cr_expect_eq(etag_parse_if_match(slice_from_string(cases[i].value), &precondition),
+                     cases[i].accepted, "%s", cases[i].value);
+        cr_expect_eq(precondition, cases[i].precondition, "%s", cases[i].value);
+    }
+}
+
+Test(query, cases) {
+    static const struct {
+        const char *target;
+        bool filters;
+        const char *detail; /* NULL: accepted */
+        unsigned limit;
+        const char *enabled;
+        const char *tags;
+    } cases[] = {
+        {"/v1/x", true, NULL, 100, NULL, NULL},
+        {"/v1/x?limit=1", true, NULL, 1, NULL, NULL},
+        {"/v1/x?limit=1000&enabled=true", true, NULL, 1000, "true", NULL},
+        {"/v1/x?enabled=false&tag.floor=2&tag.a%2Eb=%C3%A9", true, NULL, 100, "false",
+         "{\"floor\":\"2\",\"a.b\":\"\xc3\xa9\"}"},
+        {"/v1/x?limit=0", true, "limit: must be", 0, NULL, NULL},
+        {"/v1/x?limit=1001", true, "limit: must be", 0, NULL, NULL},
+        {"/v1/x?limit=99999999999999999999", true, "limit: must be", 0, NULL, NULL},
+        {"/v1/x?limit=", true, "limit: must be", 0, NULL, NULL},
+        {"/v1/x?limit=-1", true, "limit: must be", 0, NULL, NULL},
+        {"/v1/x?cursor=*", true, "cursor: is not", 0, NULL, NULL},
+        {"/v1/x?enabled=1", true, "enabled: must be", 0, NULL, NULL},
+        {"/v1/x?enabled=true", false, "enabled: not known", 0, NULL, NULL},
+        {"/v1/x?tag.a=1", false, "tag.a: not known", 0, NULL, NULL},
+        {"/v1/x?tag.=1", true, "name a tag", 0, NULL, NULL},
+        {"/v1/x?tag.a=1&tag.a=2", true, "given twice", 0, NULL, NULL},
+        {"/v1/x?page=2", true, "page: not known", 0, NULL, NULL},
+        {"/v1/x?limit=%00", true, "decoded", 0, NULL, NULL},
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        struct query query = {0};
+        char detail[CALL_DETAIL_SIZE] = "";
+        int err = query_parse(slice_from_string(cases[i].target), cases[i].filters, &query, detail,
+                              sizeof(detail));
+        cr_expect_eq(err == 0, cases[i].detail == NULL, "%s: %s", cases[i].target, detail);
+        if (cases[i].detail) {
+            cr_expect(strstr(detail, cases[i].detail), "%s: %s", cases[i].target, detail);
+            continue;
+        }
+        cr_expect_eq(query.limit, cases[i].limit);
+        cr_expect_eq(query.enabled != NULL, cases[i].enabled != NULL);
+        if (query.enabled)
+            cr_expect_str_eq(query.enabled, cases[i].enabled);
+        json_t *tags = cases[i].tags ? load(cases[i].tags) : NULL;
+        cr_expect(tags ? json_equal(tags, query.tags) : !query.tags, "%s", cases[i].target);
+        json_decref(tags);
+        query_free(&query);
+    }
+}
+
+Test(members, names) {
+    static const struct {
+        enum name_kind kind;
+        const char *name;
+        bool valid;
+    } cases[] = {
+        {NAME_TENANT, "acme", true},        {NAME_TENANT, "a", true},
+        {NAME_TENANT, "0-9", true},         {NAME_TENANT, "-a", false},
+        {NAME_TENANT, "a-", false},         {NAME_TENANT, "Acme", false},
+        {NAME_TENANT, "a.b", false},        {NAME_TENANT, "", false},
+        {NAME_DEVICE, "Dev_1.a:b-c", true}, {NAME_DEVICE, "a/b", false},
+        {NAME_DEVICE, "a b", false},        {NAME_DEVICE, "..", false},
+        {NAME_DEVICE, "...", true},         {NAME_OTHER, "key.1_a-B", true},
+        {NAME_OTHER, "a:b", false},         {NAME_OTHER, ".", false},
+        {NAME_OTHER, "\xc3\xa9", false},
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++)
+        cr_expect_eq(name_is_valid(cases[i].kind, slice_from_string(cases[i].name)), cases[i].valid,
+                     "%s", cases[i].name);
+    char longest[130];
+    memset(longest, 'a', sizeof(longest));
+    static const unsigned limits[] = {[NAME_TENANT] = 63, [NAME_DEVICE] = 128, [NAME_OTHER] = 64};
+    for (enum name_kind kind = NAME_TENANT; kind <= NAME_OTHER; kind++) {
+        cr_expect(name_is_valid(kind, slice_make(longest, limits[kind])));
+        cr_expect(!name_is_valid(kind, slice_make(longest, limits[kind] + 1)));
+    }
+    cr_expect(!name_is_valid(NAME_DEVICE, slice_make("a\0b", 3)));
+}
+
+/* The tables of each resource; the sentence begins with the pointer of what is wrong. */
+Test(members, objects) {
+    static const struct {
+        const struct provisioning_resource *resource;
+        const char *object;
+        const char *detail; /* NULL: good */
+    } cases[] = {
+        {&device_resource, "{}", NULL},
+        {&device_resource, "{\"enabled\":false,\"tags\":{\"a\":\"b\"},\"metadata\":{\"x\":[1]}}",
+         NULL},
+        {&device_resource, "{\"enabled\":1}", "/enabled: must be true or false"},
+        {&device_resource, "{\"enabled\":null}", "/enabled: must be"},
+        {&device_resource, "{\"tags\":{\"a\":1}}", "/tags/a: must be a string"},
+        {&device_resource, "{\"tags\":{\"a/b\":{}}}", "/tags/a~1b: must be a string"},
+        {&device_resource, "{\"tags\":[]}", "/tags: must be an object"},
+        {&device_resource, "{\"tags\":{\"\":\"x\"}}", "/tags/: the name of a tag"},
+        {&device_resource, "{\"metadata\":\"x\"}", "/metadata: must be an object"},
+        {&device_resource, "{\"partition\":3}", "/partition: is set by the server"},
+        {&device_resource, "{\"enabld\":true}",
+         "/enabld: no such member here; allowed: enabled, metadata, tags"},
+        {&tenant_resource, "{\"partition_count\":1024}", NULL},
+        {&tenant_resource, "{\"partition_count\":0}",
+         "/partition_count: must be an integer from 1 to 1024"},
+        {&tenant_resource, "{\"partition_count\":1025}", "/partition_count: must be"},
+        {&tenant_resource, "{\"partition_count\":1.0}", "/partition_count: must be"},
+        {&tenant_resource, "{\"name\":\"x\"}", "/name: is set by the server"},
+        {&credential_resource, "{\"not_after\":null}", NULL},
+        {&credential_resource, "{\"not_after\":\"2030-01-01T00:00:00Z\"}", NULL},
+        {&credential_resource, "{\"not_after\":\"tomorrow\"}", "/not_after: must be a time"},
+        {&credential_resource, "{\"not_after\":5}", "/not_after: must be a time"},
+        {&api_key_resource, "{\"roles\":[\"admin\",\"reader\"]}", NULL},
+        {&api_key_resource, "{}", "/roles: is required"},
+        {&api_key_resource, "{\"roles\":[]}", "/roles: must be a list of at least one of admin"},
+        {&api_key_resource, "{\"roles\":[\"reader\",\"root\"]}", "/roles/1: must be one of"},
+        {&api_key_resource, "{\"roles\":[1]}", "/roles/0: must be one of"},
+        {&authority_resource, "{\"certificate\":\"\"}", "/certificate: must have 1 to"},
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        json_t *object = load(cases[i].object);
+        char detail[CALL_DETAIL_SIZE] = "";
+        int err = members_check(cases[i].resource->members, object, detail, sizeof(detail));
+        cr_expect_eq(err, cases[i].detail ? DG_ERR_INVALID : 0, "%s: %s", cases[i].object, detail);
+        const char *wanted = cases[i].detail ? cases[i].detail : "";
+        cr_expect(strncmp(detail, wanted, strlen(wanted)) == 0, "%s: %s", cases[i].object, detail);
+        json_decref(object);
+    }
+}
+
+Test(members, sizes) {
+    static const struct {
+        const char *member;
+        size_t limit;
+    } cases[] = {{"metadata", LIMIT_METADATA_BYTES}, {"tags", LIMIT_TAGS_BYTES}};
+    static char text[64 * 1024];
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        for (size_t over = 0; over < 2; over++) {
+            size_t filling = cases[i].limit - strlen("{\"a\":\"\"}") + over;
+            int at = snprintf(text, sizeof(text), "{\"%s\":{\"a\":\"", cases[i].member);
+            memset(text + at, 'x', filling);
+            strcpy(text + at + filling, "\"}}");
+            json_t *object = load(text);
+            char detail[CALL_DETAIL_SIZE] = "";
+            cr_expect_eq(members_check(device_resource.members, object, detail, sizeof(detail)),
+                         over ? DG_ERR_INVALID : 0, "%s: %s", cases[i].member, detail);
+            json_decref(object);
+        }
+    }
+}
+
+Test(members, validity_and_writable) {
+    char detail[CALL_DETAIL_SIZE] = "";
+    json_t *object = load("{\"not_before\":\"2030-01-01T00:00:00Z\","
+                          "\"not_after\":\"2030-01-01T01:00:00+01:00\",\"version\":3}");
+    cr_expect_eq(members_check_validity(object, detail, sizeof(detail)), DG_ERR_INVALID);
+    cr_expect(strstr(detail, "/not_after"));
+    json_t *writable = members_select_writable(credential_resource.members, object);
+    cr_expect_eq(json_object_size(writable), 2);
+    json_object_del(object, "not_before");
+    cr_expect_eq(members_check_validity(object, detail, sizeof(detail)), 0);
+    json_decref(object), json_decref(writable);
+}
+
+Test(members, roles) {
+    char text[128];
+    json_t *names = load("[\"admin\",\"consumer\",\"admin\"]");
+    cr_expect_eq(member_roles(names), (uint32_t)(REGISTRY_ROLE_ADMIN | REGISTRY_ROLE_CONSUMER));
+    json_decref(names);
+    roles_print(REGISTRY_ROLE_OPERATOR | REGISTRY_ROLE_ADMIN, text, sizeof(text));
+    cr_expect_str_eq(text, "admin, operator");
+}
