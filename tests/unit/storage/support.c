@@ -26,6 +26,10 @@ void test_store_init(struct test_store *store) {
 
 static void on_done(void *context, const struct stream_ticket *ticket, int err, int64_t offset) {
     struct test_store *store = context;
+    if (store->done) {
+        store->done(context, ticket, err, offset);
+        return;
+    }
     store->last_err = err;
     if (err == 0) {
         store->acked++;
@@ -78,8 +82,18 @@ void test_store_settle(struct test_store *store) {
     }
 }
 
+void test_store_turn(struct test_store *store) {
+    mailbox_drain(&store->mailbox);
+    stream_appender_turn(store->appender);
+}
+
 int test_append(struct test_store *store, uint64_t stream_id, uint32_t partition, uint64_t number,
                 uint32_t padding, int64_t timestamp_ms) {
+    return test_append_for(store, stream_id, partition, number, padding, timestamp_ms, 1);
+}
+
+int test_append_for(struct test_store *store, uint64_t stream_id, uint32_t partition,
+                    uint64_t number, uint32_t padding, int64_t timestamp_ms, uint64_t owner) {
     static uint8_t value[1024 * 1024];
     char key[32];
     uint8_t header[64];
@@ -99,7 +113,7 @@ int test_append(struct test_store *store, uint64_t stream_id, uint32_t partition
         .header_count = 1,
     };
     return stream_append(store->appender, stream_id, partition, &record,
-                         (struct stream_ticket){.owner = 1, .tag = number});
+                         (struct stream_ticket){.owner = owner, .tag = number});
 }
 
 struct check {

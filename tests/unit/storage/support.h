@@ -23,6 +23,7 @@ struct test_store {
     int last_err;
     int64_t last_offset;
     unsigned ready;
+    stream_done_fn *done; /* instead of counting, if set */
     char error[STREAM_ERROR_SIZE];
 };
 
@@ -42,6 +43,13 @@ void test_store_settle(struct test_store *store);
 /* One record whose key is "k<number>" and whose value tells number and padding. */
 int test_append(struct test_store *store, uint64_t stream_id, uint32_t partition, uint64_t number,
                 uint32_t padding, int64_t timestamp_ms);
+
+/* The same with a ticket owner. */
+int test_append_for(struct test_store *store, uint64_t stream_id, uint32_t partition,
+                    uint64_t number, uint32_t padding, int64_t timestamp_ms, uint64_t owner);
+
+/* A worker's turn: handles the mail that is there, hands over what is open. */
+void test_store_turn(struct test_store *store);
 
 /* Reads [from, durable end) and checks that offsets are without gaps, times do not decrease, CRCs
  * hold, and values are those of test_append() with number == offset + shift. Returns how many
