@@ -45,13 +45,14 @@ class Load(unittest.TestCase):
             arguments += [f"{name}@{gateway.TENANT}", gateway.device(name)]
         publisher = subprocess.Popen(
             [os.path.join(os.path.dirname(gateway.build), "asan/tests/e2e/acked_publisher"),
-             gateway.MQTT_PORT, str(seconds), *arguments], stdout=subprocess.PIPE, text=True)
+             gateway.MQTT_PORT, str(seconds), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(3):
             time.sleep(1.5)
             interrupt(gateway)
             gateway.up()
-        output, _ = publisher.communicate(timeout=120)
-        self.assertEqual(publisher.returncode, 0, "not everything was acknowledged in the end")
+        output, states = publisher.communicate(timeout=120)
+        self.assertEqual(publisher.returncode, 0,
+                         "not everything was acknowledged in the end:\n" + states + gateway.log()[-6000:])
         acknowledged = collections.defaultdict(list)
         for line in output.splitlines():
             user, number = line.split()
