@@ -36,7 +36,14 @@
 #include "registry/registry.h"
 #include "storage/stream.h"
 
-enum { WATCH_INTERVAL_S = 2, DRAIN_CHECK_MS = 20 };
+enum { WATCH_INTERVAL_S = 2, DRAIN_CHECK_MS = 20, WATCHED_FILES = 5 };
+
+/* Differs after each change, also when a file with old times took the place of another. */
+struct watched_file {
+    struct timespec changed;
+    dev_t device;
+    ino_t inode;
+};
 
 /* Everything `serve` owns, in the order it is made; destroyed in the opposite order. */
 struct server {
@@ -53,12 +60,9 @@ struct server {
     struct event *watch_timer;
     struct event *drain_timer;
     struct event *drain_limit;
-    int64_t watched; /* newest change of the watched files */
+    struct watched_file watched[WATCHED_FILES];
     atomic_bool draining;
     atomic_uint drained_workers;
-    /* Configurations that workers may still read: freed when they have ended. */
-    struct config *retired[64];
-    unsigned retired_count;
 };
 
 static void config_to_stream_options(const struct config *config, struct stream_options *ret) {
@@ -104,8 +108,7 @@ static int server_load_config(const struct cli_serve *arguments, struct config *
     return 0;
 }
 
-/* ---- health
- * --------------------------------------------------------------------------------------- */
+/* ---- health ---- */
 
 static void add_why(struct buffer *why, const char *text) {
     if (buffer_size(why) > 0)
@@ -135,8 +138,7 @@ static bool server_is_ready(void *context, struct buffer *why) {
     return ready;
 }
 
-/* ---- workers
- * -------------------------------------------------------------------------------------- */
+/* ---- workers ---- */
 
 /* On each worker's thread. The message belongs to this worker alone and is freed here. */
 static void deliver_revocation(struct mail *mail, void *receiver) {
@@ -198,8 +200,7 @@ static int server_create_workers(struct server *server) {
     return 0;
 }
 
-/* ---- listeners
- * ------------------------------------------------------------------------------------ */
+/* ---- listeners ---- */
 
 static const struct http_websocket device_websockets[] = {
     {.path = "/mqtt", .subprotocol = "mqtt", .protocol = &mqtt_protocol},
@@ -257,69 +258,98 @@ static int server_listen(struct server *server, char *ret_error) {
     return err;
 }
 
-/* ---- reload
- * --------------------------------------------------------------------------------------- */
+/* ---- reload ---- */
 
-static int64_t newest_change(const struct server *server) {
+static void look_at_files(const struct server *server, struct watched_file *ret_files) {
     const struct config *config = server->config;
-    const char *paths[] = {server->arguments->config_path, config->tls_certificate_file,
-                           config->tls_key_file, config->tls_rsa_certificate_file,
-                           config->tls_rsa_key_file};
-    int64_t newest = 0;
-    for (unsigned i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {
+    const char *paths[WATCHED_FILES] = {server->arguments->config_path,
+                                        config->tls_certificate_file, config->tls_key_file,
+                                        config->tls_rsa_certificate_file, config->tls_rsa_key_file};
+    memset(ret_files, 0, WATCHED_FILES * sizeof(*ret_files));
+    for (unsigned i = 0; i < WATCHED_FILES; i++) {
         struct stat status;
         if (!paths[i] || !paths[i][0] || stat(paths[i], &status) != 0)
             continue;
-        int64_t changed =
-            (int64_t)status.st_mtim.tv_sec * 1000000000 + status.st_mtim.tv_nsec + status.st_ino;
-        newest = changed > newest ? changed : newest;
+        ret_files[i].changed = status.st_ctim;
+        ret_files[i].device = status.st_dev;
+        ret_files[i].inode = status.st_ino;
     }
-    return newest;
+}
+
+/* The workers take up a configuration one by one; the last to do so frees the one before. */
+struct succession {
+    struct config *before;
+    const struct config *after;
+    atomic_uint workers_left;
+    struct succession_mail {
+        struct mail mail;
+        struct succession *succession;
+    } mails[LIMIT_WORKERS];
+};
+
+static void deliver_succession(struct mail *mail, void *receiver) {
+    struct worker *worker = receiver;
+    struct succession *succession = ((struct succession_mail *)(void *)mail)->succession;
+    worker->config = succession->after;
+    mqtt_worker_reconfigure(worker);
+    if (atomic_fetch_sub(&succession->workers_left, 1) > 1)
+        return;
+    config_free(succession->before);
+    free(succession);
+}
+
+static void server_replace_config(struct server *server, struct config *config,
+                                  struct succession *succession) {
+    succession->before = server->config;
+    succession->after = server->config = config;
+    atomic_init(&succession->workers_left, server->worker_count);
+    for (unsigned i = 0; i < server->worker_count; i++) {
+        succession->mails[i] =
+            (struct succession_mail){.mail.deliver = deliver_succession, .succession = succession};
+        mailbox_post(&server->workers[i]->mailbox, &succession->mails[i].mail);
+    }
+    struct stream_options options;
+    config_to_stream_options(config, &options);
+    stream_reconfigure(server->stream, &options);
+}
+
+static int server_replace_tls(struct server *server, struct tls_files *tls) {
+    int err = 0;
+    for (unsigned i = 0; err == 0 && i < server->worker_count; i++)
+        err = tls_install(server->workers[i], tls);
+    tls_release(server->tls);
+    server->tls = tls;
+    metric_set(METRIC_CERTIFICATE_EXPIRY, tls_expiry(tls));
+    return err;
 }
 
 static int reload_checked(struct server *server, char *error) {
-    if (server->retired_count == sizeof(server->retired) / sizeof(server->retired[0])) {
-        snprintf(error, CONFIG_ERROR_SIZE, "too many reloads since the start; restart instead");
-        return DG_ERR_LIMIT;
-    }
     struct config *config;
     int err = server_load_config(server->arguments, &config, error);
     if (err < 0)
         return err;
     const char *key;
     struct tls_files *tls = NULL;
+    struct succession *succession = malloc(sizeof(*succession));
     if (!config_is_reloadable(server->config, config, &key)) {
         snprintf(error, CONFIG_ERROR_SIZE, "%s changes only with a restart", key);
         err = DG_ERR_INVALID;
     } else {
-        err = tls_load(config, &tls, error);
+        err = succession ? tls_load(config, &tls, error) : DG_ERR_NO_MEMORY;
     }
     if (err < 0) {
+        free(succession);
         config_free(config);
         config_apply_log(server->config);
         return err;
     }
-    server->retired[server->retired_count++] = server->config;
-    server->config = config;
-    struct stream_options options;
-    config_to_stream_options(config, &options);
-    stream_reconfigure(server->stream, &options);
-    for (unsigned i = 0; i < server->worker_count; i++) {
-        atomic_store(&server->workers[i]->config, config);
-        if (tls)
-            err = tls_install(server->workers[i], tls);
-    }
-    if (tls) {
-        tls_release(server->tls);
-        server->tls = tls;
-        metric_set(METRIC_CERTIFICATE_EXPIRY, tls_expiry(tls));
-    }
-    return err;
+    server_replace_config(server, config, succession);
+    return tls ? server_replace_tls(server, tls) : 0;
 }
 
 static void server_reload(struct server *server) {
     char error[CONFIG_ERROR_SIZE] = "";
-    server->watched = newest_change(server);
+    look_at_files(server, server->watched);
     if (reload_checked(server, error) < 0) {
         metric_add(METRIC_CONFIG_RELOADS_FAILED, 1);
         LOG_ERROR("reload.refused", log_text("why", error),
@@ -332,12 +362,13 @@ static void server_reload(struct server *server) {
 
 static void on_watch_timer(evutil_socket_t fd, short what, void *context) {
     struct server *server = context;
-    if (newest_change(server) != server->watched)
+    struct watched_file now[WATCHED_FILES];
+    look_at_files(server, now);
+    if (memcmp(now, server->watched, sizeof(now)) != 0)
         server_reload(server);
 }
 
-/* ---- stopping
- * ------------------------------------------------------------------------------------- */
+/* ---- stopping ---- */
 
 struct drain_mail {
     struct mail mail;
@@ -401,8 +432,7 @@ static void on_signal(evutil_socket_t signal_number, short what, void *context) 
         server_stop(context, (int)signal_number);
 }
 
-/* ---- start and end
- * -------------------------------------------------------------------------------- */
+/* ---- start and end ---- */
 
 static int server_create_events(struct server *server) {
     static const int signals[] = {SIGTERM, SIGINT, SIGHUP};
@@ -480,7 +510,7 @@ static int server_start(struct server *server, char *ret_error) {
         (err = server_listen(server, ret_error)) < 0 ||
         (err = write_pid_file(server->config->server_pid_file, ret_error)) < 0)
         return err;
-    server->watched = newest_change(server);
+    look_at_files(server, server->watched);
     metric_set(METRIC_START_TIME, clock_wall_ms() / 1000);
     return 0;
 }
@@ -523,8 +553,6 @@ static void server_end(struct server *server) {
         event_base_free(server->base);
     if (server->config && server->config->server_pid_file[0])
         unlink(server->config->server_pid_file);
-    for (unsigned i = 0; i < server->retired_count; i++)
-        config_free(server->retired[i]);
     config_free(server->config);
 }
 

@@ -21,7 +21,7 @@ static const struct http_routes *routes_of(const struct connection *c) {
 }
 
 static uint64_t request_deadline(const struct connection *c) {
-    const struct config *config = atomic_load(&c->worker->config);
+    const struct config *config = c->worker->config;
     return c->worker->now_ns / 1000000u + config->management_request_timeout;
 }
 

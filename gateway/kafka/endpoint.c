@@ -104,7 +104,7 @@ static bool is_stalled(struct kafka_session *session, uint64_t now_ms) {
 /* Why the connection must end now, or 0. */
 static int end_reason(struct kafka_session *session, uint64_t now_ms) {
     const struct worker *worker = session->worker->worker;
-    const struct config *config = atomic_load(&worker->config);
+    const struct config *config = worker->config;
     int64_t valid_until_ms = session->identity.valid_until_ms;
     bool ready = session->state == KAFKA_STATE_READY;
     uint64_t allowed_ms = ready ? config->kafka_idle_timeout : config->mqtt_connect_timeout;
@@ -121,7 +121,7 @@ static int end_reason(struct kafka_session *session, uint64_t now_ms) {
 
 static uint64_t next_check_ms(const struct kafka_session *session, uint64_t now_ms) {
     const struct worker *worker = session->worker->worker;
-    const struct config *config = atomic_load(&worker->config);
+    const struct config *config = worker->config;
     bool ready = session->state == KAFKA_STATE_READY;
     uint64_t allowed_ms = ready ? config->kafka_idle_timeout : config->mqtt_connect_timeout;
     uint64_t wait_ms = allowed_ms < CHECK_MS ? allowed_ms : CHECK_MS;

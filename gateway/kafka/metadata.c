@@ -73,7 +73,7 @@ int kafka_ask_tenants(struct kafka_session *session) {
 
 /* "host:port" or "[::1]:port" of the listener the client came through. */
 static void fill_broker(const struct kafka_session *session, struct kafka_broker *ret_broker) {
-    const struct config *config = atomic_load(&session->worker->worker->config);
+    const struct config *config = session->worker->worker->config;
     const char *text = session->connection->listener->tls ? config->kafka_tls_advertised
                                                           : config->kafka_advertised;
     const char *colon = strrchr(text, ':');

@@ -146,7 +146,7 @@ static bool parse_plain(struct slice bytes, struct slice *ret_user, struct slice
 }
 
 static bool password_allowed(const struct connection *c) {
-    const struct config *config = atomic_load(&c->worker->config);
+    const struct config *config = c->worker->config;
     return connection_is_encrypted(c) || connection_peer_is_loopback(c) ||
            config->security_allow_plaintext_passwords;
 }

@@ -49,7 +49,7 @@ int worker_create(unsigned index, const struct config *config, struct worker **r
     if (!worker)
         return DG_ERR_NO_MEMORY;
     worker->index = index;
-    atomic_init(&worker->config, config);
+    worker->config = config;
     atomic_init(&worker->load, 0);
     atomic_flag_clear(&worker->stop_posted);
     worker->stop_mail.deliver = on_stop;

@@ -39,10 +39,10 @@ struct worker {
     unsigned index;
     pthread_t thread;
     struct event_base *base;
-    struct mailbox mailbox;                /* receiver: this worker */
-    _Atomic(const struct config *) config; /* the newest; replaced as a whole by a reload */
-    uint8_t *read_buffer;                  /* LIMIT_READ_BUFFER_BYTES, shared by the connections */
-    uint64_t now_ns;                       /* monotonic; refreshed before each handler runs */
+    struct mailbox mailbox;      /* receiver: this worker */
+    const struct config *config; /* the newest; a reload's mail replaces it as a whole */
+    uint8_t *read_buffer;        /* LIMIT_READ_BUFFER_BYTES, shared by the connections */
+    uint64_t now_ns;             /* monotonic; refreshed before each handler runs */
     int64_t wall_ms;
     struct connection_pool *connections;
     atomic_uint load; /* connections; read by the acceptor */
@@ -60,7 +60,7 @@ struct worker {
 };
 
 /* DG_ERR_NO_MEMORY, or DG_ERR_IO when no descriptor is left. config outlives the worker or is
- * replaced through worker->config. */
+ * replaced by a mail that sets worker->config. */
 DG_NODISCARD int worker_create(unsigned index, const struct config *config,
                                struct worker **ret_worker);
 /* After worker_join(); frees the connection pool too. Accepts NULL. */

@@ -13,7 +13,7 @@ enum { FREE_WAIT_MS = 50, FREE_WAITS_MAX = 200 };
 void mqtt_set_time(struct mqtt_worker *mqtt) {
     mqtt->shared.now_ns = mqtt->worker->now_ns;
     mqtt->shared.wall_ms = mqtt->worker->wall_ms;
-    mqtt->shared.config = atomic_load_explicit(&mqtt->worker->config, memory_order_acquire);
+    mqtt->shared.config = mqtt->worker->config;
 }
 
 /* ---- connections ---- */
@@ -108,7 +108,7 @@ static struct mqtt_worker *create(struct worker *worker, struct registry *regist
     struct mqtt_worker *mqtt = calloc(1, sizeof(*mqtt));
     if (!mqtt)
         return NULL;
-    const struct config *config = atomic_load(&worker->config);
+    const struct config *config = worker->config;
     mqtt->worker = worker;
     mqtt->registry = registry;
     mqtt->free_slot = UINT32_MAX;

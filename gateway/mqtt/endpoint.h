@@ -26,6 +26,9 @@ void mqtt_worker_free(struct worker *worker);
 /* Ends the sessions that a change of the registry concerns. */
 void mqtt_revoke(struct worker *worker, const struct registry_revocation *revocation);
 
+/* worker->config is another one now; the one before is about to be freed. */
+void mqtt_worker_reconfigure(struct worker *worker);
+
 /* SIGTERM: no session reads on; each ends (DISCONNECT 0x8B) when its last acknowledgement has left.
  * May be called again. */
 void mqtt_worker_drain(struct worker *worker);

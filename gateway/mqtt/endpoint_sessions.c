@@ -151,6 +151,10 @@ void mqtt_revoke(struct worker *worker, const struct registry_revocation *revoca
     }
 }
 
+void mqtt_worker_reconfigure(struct worker *worker) {
+    mqtt_set_time(mqtt_of(worker));
+}
+
 void mqtt_worker_drain(struct worker *worker) {
     struct mqtt_worker *mqtt = mqtt_of(worker);
     mqtt->draining = true;
