@@ -21,7 +21,7 @@ struct change {
     uint8_t data[];
 };
 
-struct file { /* an inode */
+struct file {      /* an inode */
     uint8_t *data; /* what is on disk */
     uint64_t size;
     uint64_t capacity;
@@ -60,7 +60,8 @@ static bool heads(void) {
     return next_random() >> 40 & 1;
 }
 
-/* ---- inodes and names --------------------------------------------------------------------------- */
+/* ---- inodes and names ---------------------------------------------------------------------------
+ */
 
 static int new_inode(bool is_directory) {
     if (disk.file_count == FILES_MAX)
@@ -163,7 +164,8 @@ static void make_entries_durable(int inode) {
     }
 }
 
-/* ---- the cut ------------------------------------------------------------------------------------ */
+/* ---- the cut ------------------------------------------------------------------------------------
+ */
 
 static void tear(struct file *file, const struct change *change) {
     if (change->is_truncate) {
@@ -193,8 +195,8 @@ static void write_image_file(const char *path, const struct file *file) {
     close(fd);
 }
 
-/* Names come in order of creation, so a directory stands before what is in it. A file in a directory
- * that was lost is lost. */
+/* Names come in order of creation, so a directory stands before what is in it. A file in a
+ * directory that was lost is lost. */
 static void write_image(void) {
     char path[2 * PATH_SIZE];
     for (int i = 0; i < disk.entry_count; i++) {
@@ -234,7 +236,8 @@ uint64_t disk_calls(void) {
     return disk.calls;
 }
 
-/* ---- the calls ---------------------------------------------------------------------------------- */
+/* ---- the calls ----------------------------------------------------------------------------------
+ */
 
 static int disk_open(const char *path, int flags, mode_t mode) {
     pthread_mutex_lock(&disk.mutex);
@@ -339,7 +342,8 @@ static int disk_mkdir(const char *path, mode_t mode) {
     return result;
 }
 
-/* ---- start -------------------------------------------------------------------------------------- */
+/* ---- start --------------------------------------------------------------------------------------
+ */
 
 static void load_file(const char *path, struct file *file) {
     int fd = open(path, O_RDONLY);

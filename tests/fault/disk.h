@@ -1,9 +1,9 @@
 /*
  * A disk that forgets: replaces the sys table by one that works on real files and knows, beside
  * them, what a power cut would leave. A write is volatile until fdatasync() or fsync(), unless the
- * descriptor is O_DSYNC; a directory entry until the directory's fsync(). At the cut a random subset
- * of the volatile 512-byte sectors, sizes and entries has reached the disk, the write in progress
- * among them; the result is written out as a directory of its own.
+ * descriptor is O_DSYNC; a directory entry until the directory's fsync(). At the cut a random
+ * subset of the volatile 512-byte sectors, sizes and entries has reached the disk, the write in
+ * progress among them; the result is written out as a directory of its own.
  */
 #pragma once
 
@@ -11,11 +11,11 @@
 #include <stdint.h>
 
 struct disk_options {
-    const char *live;     /* the store's directory, existing */
-    const char *image;    /* a directory that does not exist: what the cut leaves */
-    uint64_t cut_at;      /* which changing call the power fails in; 0: never */
+    const char *live;  /* the store's directory, existing */
+    const char *image; /* a directory that does not exist: what the cut leaves */
+    uint64_t cut_at;   /* which changing call the power fails in; 0: never */
     uint64_t seed;
-    bool lies;            /* syncs do nothing: the control run */
+    bool lies; /* syncs do nothing: the control run */
 };
 
 /* Loads live as what is on disk, and replaces the sys table. */

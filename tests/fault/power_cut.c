@@ -45,12 +45,14 @@ static void on_ack(void *context, const struct stream_ticket *ticket, int err, i
         promises->acked_end[ticket->owner] = offset + 1;
 }
 
-
-/* ---- the child: writes until the power fails ---------------------------------------------------- */
+/* ---- the child: writes until the power fails ----------------------------------------------------
+ */
 
 static uint32_t random_padding(void) {
     uint64_t kind = roll(20);
-    return kind == 0 ? (uint32_t)roll(200000) : kind < 5 ? (uint32_t)roll(5000) : (uint32_t)roll(300);
+    return kind == 0  ? (uint32_t)roll(200000)
+           : kind < 5 ? (uint32_t)roll(5000)
+                      : (uint32_t)roll(300);
 }
 
 static void write_until_cut(struct test_store *store) {
@@ -85,7 +87,8 @@ static void run_child(struct test_store *store, const struct disk_options *optio
     write_until_cut(store);
 }
 
-/* ---- the parent: checks ------------------------------------------------------------------------- */
+/* ---- the parent: checks -------------------------------------------------------------------------
+ */
 
 static bool check(struct test_store *store, bool quiet) {
     int err = test_store_open(store);
@@ -102,8 +105,8 @@ static bool check(struct test_store *store, bool quiet) {
                test_read_all(store, STREAM_ID, i, offsets.log_start, 0) ==
                    offsets.durable_end - offsets.log_start;
         if (!good && !quiet)
-            fprintf(stderr, "partition %u: [%" PRId64 ", %" PRId64 "), acknowledged %" PRId64 "\n", i,
-                    offsets.log_start, offsets.durable_end, promises->acked_end[i]);
+            fprintf(stderr, "partition %u: [%" PRId64 ", %" PRId64 "), acknowledged %" PRId64 "\n",
+                    i, offsets.log_start, offsets.durable_end, promises->acked_end[i]);
         promises->acked_end[i] = offsets.durable_end;
     }
     test_store_close(store);
@@ -166,8 +169,8 @@ static uint64_t run_cycles(uint64_t first_seed, uint64_t count, bool lies) {
 int main(int argument_count, char **arguments) {
     uint64_t cycles = argument_count > 1 ? strtoull(arguments[1], NULL, 10) : 150;
     uint64_t seed = argument_count > 2 ? strtoull(arguments[2], NULL, 10) : 1;
-    promises = mmap(NULL, sizeof(*promises), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
-                    0);
+    promises =
+        mmap(NULL, sizeof(*promises), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     uint64_t failed = run_cycles(seed, cycles, false);
     if (failed) {
         fprintf(stderr, "power_cut: seed %" PRIu64 " lost something\n", failed);

@@ -1,9 +1,9 @@
 /*
  * Every changing call fails once, in turn: a child writes a fixed load and its n-th pwrite,
- * fdatasync, fsync, ftruncate, rename, open-for-creation, mkdir or fallocate answers an error, for n
- * = 1, 2, ... until a child ends without having met it. After each: the child has ended as the rules
- * say (DG_EXIT_STORAGE, or a refused start, or for a full disk it has gone on), and a new process
- * finds every acknowledged record in order.
+ * fdatasync, fsync, ftruncate, rename, open-for-creation, mkdir or fallocate answers an error, for
+ * n = 1, 2, ... until a child ends without having met it. After each: the child has ended as the
+ * rules say (DG_EXIT_STORAGE, or a refused start, or for a full disk it has gone on), and a new
+ * process finds every acknowledged record in order.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -155,8 +155,7 @@ static unsigned run_loop(int error, unsigned step) {
 
 int main(int argument_count, char **arguments) {
     unsigned step = argument_count > 1 ? (unsigned)atoi(arguments[1]) : 1;
-    shared =
-        mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     unsigned tried = run_loop(EIO, step);
     unsigned tried_full = tried ? run_loop(ENOSPC, step) : 0;
     if (!tried_full)
