@@ -1,10 +1,10 @@
 /*
  * How fast warm record batches leave the gateway: a Kafka client that fetches every partition of a
  * topic from the beginning, again and again, and throws the bytes away; beside it, in the same run,
- * what loopback sendfile itself can do.
+ * what loopback sendfile itself can do. Both receive into the same small buffer.
  *
- *     fetch_bench HOST-PORT USER PASSWORD TOPIC PARTITIONS SECONDS [PID]   gateway: bytes per
- * second fetch_bench --floor FILE SECONDS                                     sendfile of FILE
+ *     fetch_bench HOST-PORT USER PASSWORD TOPIC PARTITIONS SECONDS [PID]
+ *     fetch_bench --floor FILE SECONDS
  *
  * Prints one JSON line. Fetch v5, 1 MiB per partition, one request at a time, as a consumer does.
  */
@@ -24,14 +24,16 @@
 #include "common/writer.h"
 
 enum {
-    BUFFER_SIZE = 4 << 20,
+    ANSWER_BYTES = 16 << 20,
     PARTITION_BYTES = 1 << 20,
+    BUFFER_SIZE = 1 << 20,
+    BATCH_HEADER_SIZE = 61,
     TURN_BYTES = 256 << 10,
     PARTITIONS_MAX = 256,
     OUT_OF_RANGE = 1 /* Kafka's error code */
 };
 
-static uint8_t request[65536], *response;
+static uint8_t request[65536], buffer[BUFFER_SIZE];
 static int64_t offsets[PARTITIONS_MAX];
 static uint64_t received;
 
@@ -47,25 +49,57 @@ static void send_all(int fd, const void *data, size_t size) {
             die("send");
 }
 
-static void receive_all(int fd, void *data, size_t size) {
-    uint8_t *at = data;
-    for (ssize_t got; size > 0; at += got, size -= (size_t)got)
-        if ((got = recv(fd, at, size, MSG_WAITALL)) <= 0)
+/* An answer as it comes in. */
+struct answer {
+    int fd;
+    uint64_t left;     /* not received */
+    size_t start, end; /* in buffer: received and not read */
+};
+
+/* The next size bytes, all of them in the buffer; an answer that ends before is a mistake. */
+static struct reader answer_take(struct answer *answer, size_t size) {
+    if (answer->end - answer->start < size) {
+        memmove(buffer, buffer + answer->start, answer->end - answer->start);
+        answer->end -= answer->start;
+        answer->start = 0;
+    }
+    while (answer->end - answer->start < size) {
+        size_t room = BUFFER_SIZE - answer->end;
+        ssize_t got =
+            recv(answer->fd, buffer + answer->end, room < answer->left ? room : answer->left, 0);
+        if (got <= 0)
             die("recv");
+        answer->end += (size_t)got;
+        answer->left -= (uint64_t)got;
+    }
+    struct reader r = reader_make(buffer + answer->start, size);
+    answer->start += size;
+    return r;
 }
 
-/* Sends what was written behind the 4 bytes of the size; reads the answer into response. */
-static size_t call(int fd, struct writer *w) {
+static void answer_skip(struct answer *answer, size_t size) {
+    while (size > 0) {
+        size_t piece = answer->end - answer->start;
+        piece = piece == 0 ? 1 : piece < size ? piece : size; /* 1: to receive more */
+        answer_take(answer, piece);
+        size -= piece;
+    }
+}
+
+static size_t answer_size(const struct answer *answer) {
+    return answer->left + answer->end - answer->start;
+}
+
+/* Sends what was written behind the 4 bytes of the size; the answer begins behind its size. */
+static struct answer call(int fd, struct writer *w) {
     size_t size = writer_size(w);
     uint32_t length = htonl((uint32_t)size - 4);
     memcpy(request, &length, 4);
     send_all(fd, request, size);
-    receive_all(fd, &length, 4);
-    size = ntohl(length);
-    if (size > BUFFER_SIZE * 8)
-        die("answer too large");
-    receive_all(fd, response, size);
-    return size;
+    struct answer answer = {.fd = fd, .left = 4};
+    struct reader r = answer_take(&answer, 4);
+    answer.left = reader_u32(&r);
+    return answer;
 }
 
 static struct writer begin(uint16_t api, uint16_t version) {
@@ -86,25 +120,29 @@ static void write_text(struct writer *w, const char *text) {
 static void login(int fd, const char *user, const char *password) {
     struct writer w = begin(17, 1);
     write_text(&w, "PLAIN");
-    call(fd, &w);
+    struct answer answer = call(fd, &w);
+    answer_skip(&answer, answer_size(&answer));
     w = begin(36, 0);
     writer_u32(&w, (uint32_t)(strlen(user) + strlen(password) + 2));
     writer_u8(&w, 0);
     writer_string(&w, user);
     writer_u8(&w, 0);
     writer_string(&w, password);
-    size_t size = call(fd, &w);
-    if (size < 6 || response[4] || response[5]) {
+    answer = call(fd, &w);
+    struct reader r = answer_take(&answer, 6);
+    reader_u32(&r);
+    if (reader_u16(&r) != 0) {
         fprintf(stderr, "login refused\n");
         exit(1);
     }
+    answer_skip(&answer, answer_size(&answer));
 }
 
 static void write_fetch(struct writer *w, const char *topic, int partitions) {
     writer_u32(w, 0xffffffff);
     writer_u32(w, 100);
     writer_u32(w, 1);
-    writer_u32(w, BUFFER_SIZE * 4);
+    writer_u32(w, ANSWER_BYTES);
     writer_u8(w, 0);
     writer_u32(w, 1);
     write_text(w, topic);
@@ -117,50 +155,50 @@ static void write_fetch(struct writer *w, const char *topic, int partitions) {
     }
 }
 
-/* The offset behind the last whole batch: base offset and last offset delta of its header. */
-static int64_t next_offset(struct slice records, int64_t offset) {
-    struct reader r = reader_make(records.data, records.size);
-    while (reader_left(&r) >= 61) {
-        struct reader header = r;
+/* Reads over a partition's batches; answers the offset behind the last. */
+static int64_t skip_records(struct answer *answer, size_t size, int64_t offset) {
+    while (size >= BATCH_HEADER_SIZE) {
+        struct reader header = answer_take(answer, BATCH_HEADER_SIZE);
         int64_t base = (int64_t)reader_u64(&header);
-        uint32_t length = reader_u32(&header);
+        size_t rest = 12 + (size_t)reader_u32(&header) - BATCH_HEADER_SIZE;
         reader_take(&header, 11);
         offset = base + reader_u32(&header) + 1;
-        if (reader_left(&r) < 12ull + length)
-            break;
-        reader_take(&r, 12 + length);
+        answer_skip(answer, rest);
+        size -= BATCH_HEADER_SIZE + rest;
     }
+    answer_skip(answer, size);
     return offset;
 }
 
-static bool take_fetch(size_t size) {
-    struct reader r = reader_make(response, size);
-    bool any = false;
-    reader_take(&r, 4 + 4 + 4);
-    reader_take(&r, reader_u16(&r));
-    uint32_t count = reader_u32(&r);
-    for (uint32_t i = 0; i < count && !r.failed; i++) {
-        uint32_t partition = reader_u32(&r);
-        uint16_t error = reader_u16(&r);
-        if (error > OUT_OF_RANGE || partition >= PARTITIONS_MAX) {
-            fprintf(stderr, "partition %u refused with error %u\n", partition, error);
-            exit(1);
-        }
-        reader_take(&r, 16);
-        int64_t log_start = (int64_t)reader_u64(&r);
-        if (error == OUT_OF_RANGE) {
-            any = true;
-            offsets[partition] = log_start;
-        }
-        uint32_t aborted = reader_u32(&r);
-        reader_take(&r, aborted == 0xffffffff ? 0 : aborted * 16);
-        uint32_t bytes = reader_u32(&r);
-        struct slice records = reader_slice(&r, bytes == 0xffffffff ? 0 : bytes);
-        if (records.size == 0)
-            continue;
-        any = true;
-        offsets[partition] = next_offset(records, offsets[partition]);
+static bool take_partition(struct answer *answer) {
+    struct reader r = answer_take(answer, 4 + 2 + 3 * 8 + 4);
+    uint32_t partition = reader_u32(&r);
+    uint16_t error = reader_u16(&r);
+    reader_take(&r, 16);
+    int64_t log_start = (int64_t)reader_u64(&r);
+    if (error > OUT_OF_RANGE || partition >= PARTITIONS_MAX || reader_u32(&r) != UINT32_MAX) {
+        fprintf(stderr, "partition %u refused with error %u\n", partition, error);
+        exit(1);
     }
+    if (error == OUT_OF_RANGE)
+        offsets[partition] = log_start;
+    r = answer_take(answer, 4);
+    uint32_t size = reader_u32(&r);
+    if (size == 0 || size == UINT32_MAX)
+        return error == OUT_OF_RANGE;
+    offsets[partition] = skip_records(answer, size, offsets[partition]);
+    return true;
+}
+
+/* False when no partition had anything: the end. */
+static bool take_fetch(struct answer *answer) {
+    bool any = false;
+    struct reader r = answer_take(answer, 4 + 4 + 4 + 2);
+    reader_take(&r, 12);
+    answer_take(answer, reader_u16(&r));
+    r = answer_take(answer, 4);
+    for (uint32_t count = reader_u32(&r); count > 0; count--)
+        any |= take_partition(answer);
     return any;
 }
 
@@ -203,9 +241,9 @@ static int run_gateway(char **argv, int pid) {
     do {
         struct writer w = begin(1, 5);
         write_fetch(&w, argv[3], partitions);
-        size_t size = call(fd, &w);
-        received += size;
-        if (!take_fetch(size))
+        struct answer answer = call(fd, &w);
+        received += answer.left;
+        if (!take_fetch(&answer))
             memset(offsets, 0, sizeof(offsets));
         now_ns = clock_monotonic_ns();
     } while (now_ns - start_ns < length_ns);
@@ -246,8 +284,10 @@ static int run_floor(const char *path, const char *seconds_text) {
     uint64_t start_ns = clock_monotonic_ns(), now_ns,
              length_ns = strtoull(seconds_text, NULL, 10) * 1000000000;
     do {
-        receive_all(fd, response, PARTITION_BYTES);
-        received += PARTITION_BYTES;
+        ssize_t got = recv(fd, buffer, BUFFER_SIZE, 0);
+        if (got <= 0)
+            die("recv");
+        received += (uint64_t)got;
         now_ns = clock_monotonic_ns();
     } while (now_ns - start_ns < length_ns);
     close(fd);
@@ -257,9 +297,6 @@ static int run_floor(const char *path, const char *seconds_text) {
 }
 
 int main(int argc, char **argv) {
-    response = malloc((size_t)BUFFER_SIZE * 8);
-    if (!response)
-        die("malloc");
     if (argc == 4 && strcmp(argv[1], "--floor") == 0)
         return run_floor(argv[2], argv[3]);
     if (argc != 7 && argc != 8)
