@@ -164,19 +164,17 @@ static int load_checkpoint(struct recovery *recovery) {
 /* ---- second pass: change ------------------------------------------------------------------------
  */
 
-/* Cuts the newest segments to the checkpoint's length and removes files that came after it. */
-static int cut_segments(struct recovery *recovery, struct partition *partition) {
-    struct segment *newest = partition->write_segment;
-    struct format_partition row = {.stream_id = partition->key.stream_id,
-                                   .partition = partition->key.number};
-    int64_t *bases;
-    uint32_t count;
+/* Removes the partition's segment files behind the one that begins at base. A partition that the
+ * checkpoint does not know may have no directory yet. */
+static int remove_later(struct recovery *recovery, const struct partition_key *key, int64_t base) {
+    struct format_partition row = {.stream_id = key->stream_id, .partition = key->number};
+    int64_t *bases = NULL;
+    uint32_t count = 0;
     int err = list_files(recovery, &row, &bases, &count);
     if (err < 0)
-        return err;
-    segment_trim(newest, newest->end_bytes);
+        return base < 0 && errno == ENOENT ? 0 : err;
     for (uint32_t i = 0; i < count && err == 0; i++) {
-        if (bases[i] <= newest->base_offset)
+        if (bases[i] <= base)
             continue;
         struct segment *later =
             segment_create(&recovery->stream->files, row.stream_id, row.partition, bases[i], 0);
@@ -189,6 +187,13 @@ static int cut_segments(struct recovery *recovery, struct partition *partition) 
     return err;
 }
 
+/* Cuts the newest segment to the checkpoint's length and removes files that came after it. */
+static int cut_segments(struct recovery *recovery, struct partition *partition) {
+    struct segment *newest = partition->write_segment;
+    segment_trim(newest, newest->end_bytes);
+    return remove_later(recovery, &partition->key, newest->base_offset);
+}
+
 static int replay_roll(struct recovery *recovery, struct partition *partition,
                        const struct format_unit *unit, uint64_t wall_ms) {
     struct segment *segment =
@@ -196,11 +201,15 @@ static int replay_roll(struct recovery *recovery, struct partition *partition,
                        unit->segment_base, unit->segment_created_ms);
     if (!segment)
         return DG_ERR_NO_MEMORY;
+    int err = 0;
     if (partition->write_segment) {
         partition->write_segment->sealed = true;
         partition->write_segment->sealed_ms = wall_ms;
+    } else { /* all of it is in the journal; a roll that was not committed may have left a file */
+        err = remove_later(recovery, &partition->key, -1);
     }
-    int err = segment_create_file(segment);
+    if (err == 0)
+        err = segment_create_file(segment);
     if (err == 0 && !partition_list_segment(partition, segment))
         err = DG_ERR_NO_MEMORY;
     if (err < 0) {
