@@ -34,10 +34,12 @@ enum { EXTENT_MIN_BYTES = 64 * 1024, EXTENT_MAX_BYTES = 8 * 1024 * 1024 };
 void segment_files_init(struct segment_files *files, const char *directory) {
     *files = (struct segment_files){.directory = directory, .open_max = LIMIT_OPEN_SEGMENTS};
     pthread_mutex_init(&files->mutex, NULL);
+    pthread_cond_init(&files->synced, NULL);
 }
 
 void segment_files_free(struct segment_files *files) {
     pthread_mutex_destroy(&files->mutex);
+    pthread_cond_destroy(&files->synced);
 }
 
 static void release_hold(struct hold *hold) {
@@ -301,8 +303,10 @@ void segment_mark_dirty(struct segment *segment) {
     if (!segment->dirty) {
         segment->dirty = true;
         segment->pins++;
-        segment->dirty_next = files->dirty;
-        files->dirty = segment;
+        segment->dirty_next = NULL;
+        *(files->dirty_last ? &files->dirty_last->dirty_next : &files->dirty) = segment;
+        files->dirty_last = segment;
+        files->dirty_count++;
     }
     pthread_mutex_unlock(&files->mutex);
 }
@@ -327,19 +331,27 @@ static void sync_taken(struct segment *segment, bool is_new) {
     }
     if (is_new)
         sync_new_directories(segment);
+    struct segment_files *files = segment->files;
+    pthread_mutex_lock(&files->mutex);
+    files->syncs_done++;
+    pthread_cond_broadcast(&files->synced);
+    pthread_mutex_unlock(&files->mutex);
     segment_unpin(segment);
 }
 
-/* Takes a segment out of the dirty list (NULL: the first). */
+/* Takes a segment out of the dirty list (NULL: the oldest). */
 static struct segment *take_dirty(struct segment_files *files, struct segment *wanted,
                                   bool *ret_is_new) {
     pthread_mutex_lock(&files->mutex);
-    struct segment **link = &files->dirty;
-    while (*link && wanted && *link != wanted)
-        link = &(*link)->dirty_next;
-    struct segment *segment = *link;
+    struct segment *before = NULL, *segment = files->dirty;
+    for (; segment && wanted && segment != wanted; segment = segment->dirty_next)
+        before = segment;
     if (segment) {
-        *link = segment->dirty_next;
+        *(before ? &before->dirty_next : &files->dirty) = segment->dirty_next;
+        if (files->dirty_last == segment)
+            files->dirty_last = before;
+        files->dirty_count--;
+        files->syncs_begun++;
         segment->dirty = false; /* a later write makes it dirty again */
         *ret_is_new = segment->is_new;
         segment->is_new = false;
@@ -357,8 +369,16 @@ void segment_sync(struct segment *segment) {
 void segment_files_sync(struct segment_files *files) {
     struct segment *segment;
     bool is_new;
-    while ((segment = take_dirty(files, NULL, &is_new)))
+    pthread_mutex_lock(&files->mutex);
+    unsigned left = files->dirty_count; /* what the placer writes meanwhile is not asked for */
+    pthread_mutex_unlock(&files->mutex);
+    while (left-- > 0 && (segment = take_dirty(files, NULL, &is_new)))
         sync_taken(segment, is_new);
+    pthread_mutex_lock(&files->mutex);
+    uint64_t begun = files->syncs_begun;
+    while (files->syncs_done < begun)
+        pthread_cond_wait(&files->synced, &files->mutex);
+    pthread_mutex_unlock(&files->mutex);
 }
 
 bool segment_files_crowded(struct segment_files *files) {

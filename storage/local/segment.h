@@ -45,7 +45,10 @@ struct segment_files {
     pthread_mutex_t mutex;
     const char *directory;
     struct segment *newest, *oldest;
-    struct segment *dirty;
+    struct segment *dirty, *dirty_last; /* in the order in which they became dirty */
+    unsigned dirty_count;
+    uint64_t syncs_begun, syncs_done;
+    pthread_cond_t synced;
     unsigned open_count;
     unsigned open_max;
     atomic_ullong reserve_bytes; /* free space of the file system that is not touched */
@@ -82,7 +85,9 @@ void segment_write_blocks(struct segment *segment, const void *data, uint32_t si
 /* After any other write. */
 void segment_mark_dirty(struct segment *segment);
 
-/* Syncs what is dirty, new directories included; ends the process on an error. */
+/* Syncs one, or all that were dirty at the call, new directories included; ends the process on an
+ * error. At most two threads at a time: the placer and the checkpointer. segment_files_sync() waits
+ * for a segment_sync() under way: what it took is not on disk before it is done. */
 void segment_sync(struct segment *segment);
 void segment_files_sync(struct segment_files *files);
 bool segment_files_crowded(struct segment_files *files);
