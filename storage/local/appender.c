@@ -192,8 +192,8 @@ static void submit_all(struct stream_appender *appender) {
     appender->open_bytes = 0;
     if (!appender->full_first)
         return;
-    bool taken =
-        committer_submit(&appender->stream->committer, appender->full_first, appender->full_last);
+    bool taken = committer_submit(&appender->stream->committer, appender->full_first,
+                                  appender->full_last, &appender->waiter);
     dg_assert(taken); /* appenders are freed before the stream is closed */
     appender->full_first = appender->full_last = NULL;
 }
@@ -286,7 +286,7 @@ int stream_mutate(struct stream_appender *appender, uint64_t stream_id, uint32_t
 /* ---- life ---------------------------------------------------------------------------------------
  */
 
-/* The committer is free: what is open may go. */
+/* The committer is free, or has been busy with others for two groups: what is open may go. */
 static void deliver_free(struct mail *mail, void *receiver) {
     struct stream_appender *appender =
         (struct stream_appender *)(void *)((char *)mail -
@@ -296,7 +296,7 @@ static void deliver_free(struct mail *mail, void *receiver) {
         return;
     }
     appender->is_waiting = false;
-    stream_appender_turn(appender);
+    submit_all(appender);
 }
 
 int stream_appender_create(struct stream *stream, struct mailbox *mailbox, stream_done_fn *done,

@@ -38,9 +38,12 @@ void committer_free(struct committer *committer) {
 /* ---- inbox --------------------------------------------------------------------------------------
  */
 
-bool committer_submit(struct committer *committer, struct unit *first, struct unit *last) {
+bool committer_submit(struct committer *committer, struct unit *first, struct unit *last,
+                      struct committer_waiter *waiter) {
     last->next = NULL;
     pthread_mutex_lock(&committer->mutex);
+    if (waiter)
+        waiter->since = committer->takes;
     bool taken = !committer->is_stopping;
     if (taken) {
         *(committer->inbox_last ? &committer->inbox_last->next : &committer->inbox_first) = first;
@@ -58,6 +61,7 @@ bool committer_is_free_or_wait(struct committer *committer, struct committer_wai
     pthread_mutex_lock(&committer->mutex);
     bool is_free = committer->is_idle;
     if (!is_free) {
+        waiter->since = committer->takes;
         waiter->next = committer->waiters;
         committer->waiters = waiter;
     }
@@ -91,6 +95,22 @@ static void post_waiters(struct committer_waiter *waiter) {
     }
 }
 
+/* Takes those out who have waited through two groups; mutex held. */
+static struct committer_waiter *take_patient(struct committer *committer) {
+    struct committer_waiter **link = &committer->waiters, *patient = NULL;
+    while (*link) {
+        struct committer_waiter *waiter = *link;
+        if (committer->takes - waiter->since < 2) {
+            link = &waiter->next;
+            continue;
+        }
+        *link = waiter->next;
+        waiter->next = patient;
+        patient = waiter;
+    }
+    return patient;
+}
+
 /* Everything that waits; sleeps when there is nothing. NULL: stopping and done. */
 static struct unit *take_inbox(struct committer *committer) {
     pthread_mutex_lock(&committer->mutex);
@@ -107,9 +127,12 @@ static struct unit *take_inbox(struct committer *committer) {
         }
     }
     committer->is_idle = false;
+    committer->takes++;
     struct unit *units = committer->inbox_first;
     committer->inbox_first = committer->inbox_last = NULL;
+    struct committer_waiter *patient = take_patient(committer);
     pthread_mutex_unlock(&committer->mutex);
+    post_waiters(patient);
     return units;
 }
 

@@ -12,9 +12,11 @@
 
 struct stream;
 
-/* A worker that holds open batches and wants to hear when the committer is free. */
+/* A worker that holds open batches and wants to hear when the committer is free, or, if others keep
+ * that from happening, after two groups. */
 struct committer_waiter {
     struct committer_waiter *next;
+    uint64_t since; /* groups taken when it began to wait, or last submitted something */
     struct mailbox *mailbox;
     struct mail mail;
 };
@@ -27,6 +29,7 @@ struct committer {
     pthread_cond_t room; /* a checkpoint freed journal; the placer made progress */
     struct unit *inbox_first, *inbox_last;
     struct committer_waiter *waiters;
+    uint64_t takes; /* times the inbox was taken */
     bool is_idle;
     bool is_stopping;
     pthread_mutex_t apply_mutex; /* published state as of one group: see partition.h */
@@ -41,8 +44,10 @@ DG_NODISCARD int committer_start(struct stream *stream);
 /* Commits what is in the inbox, then ends the thread. */
 void committer_stop(struct stream *stream);
 
-/* Any thread: a chain linked by next. False: stopping, nothing taken. */
-bool committer_submit(struct committer *committer, struct unit *first, struct unit *last);
+/* Any thread: a chain linked by next. The submitter's waiter (NULL: none) begins to wait anew.
+ * False: stopping, nothing taken. */
+bool committer_submit(struct committer *committer, struct unit *first, struct unit *last,
+                      struct committer_waiter *waiter);
 
 /* True when nothing is being written or waiting; else the waiter's mail follows (once). */
 bool committer_is_free_or_wait(struct committer *committer, struct committer_waiter *waiter);

@@ -72,7 +72,7 @@ static void request_start(struct stream *stream, struct partition *partition, in
     unit->mutation_bytes = size;
     unit->mutation_count = 1;
     partition->log_start_requested = start;
-    if (!committer_submit(&stream->committer, unit, unit)) {
+    if (!committer_submit(&stream->committer, unit, unit, NULL)) {
         free(bytes);
         free(unit);
     }
