@@ -55,7 +55,7 @@ static uint32_t write_partitions(struct stream *stream, struct writer *w) {
     return count;
 }
 
-/* The snapshot as of the last applied group; partitions, state and apply locks are held. */
+/* The snapshot as of the last applied group; apply, partitions and state locks are held. */
 static uint8_t *encode_locked(struct stream *stream, size_t *ret_size, uint64_t *ret_lsn) {
     size_t room =
         sizeof(struct format_checkpoint) + 4 + stream->state.bytes +
@@ -87,13 +87,13 @@ static uint8_t *encode_locked(struct stream *stream, size_t *ret_size, uint64_t 
 }
 
 static uint8_t *encode(struct stream *stream, size_t *ret_size, uint64_t *ret_lsn) {
-    pthread_rwlock_rdlock(&stream->partitions.lock);
     pthread_mutex_lock(&stream->committer.apply_mutex);
+    pthread_rwlock_rdlock(&stream->partitions.lock);
     pthread_mutex_lock(&stream->state.mutex);
     uint8_t *data = encode_locked(stream, ret_size, ret_lsn);
     pthread_mutex_unlock(&stream->state.mutex);
-    pthread_mutex_unlock(&stream->committer.apply_mutex);
     pthread_rwlock_unlock(&stream->partitions.lock);
+    pthread_mutex_unlock(&stream->committer.apply_mutex);
     return data;
 }
 

@@ -2,7 +2,8 @@
  * One partition: what the committer assigns, what is durable and published, its segments and its
  * tail of batches that are durable but not yet in a segment file.
  *
- * Locks, in this order: stream.apply_mutex, partition.mutex, segment_files.mutex.
+ * Locks, in this order: committer.apply_mutex, partition_map.lock, partition.mutex,
+ * segment_files.mutex.
  */
 #pragma once
 

@@ -130,8 +130,9 @@ static void write_run(struct placer *placer, struct partition *partition, const 
     uint32_t start = run->position / FORMAT_BLOCK * FORMAT_BLOCK;
     uint32_t filled = run->position - start;
     stage_block_start(partition, run, staging, start, filled);
-    const struct chunk *chunk = run->first;
-    for (uint32_t i = 0; i < run->count; i++, chunk = chunk->next) {
+    const struct chunk *chunk = NULL;
+    for (uint32_t i = 0; i < run->count; i++) {
+        chunk = chunk ? chunk->next : run->first; /* the last one's next is the committer's */
         memcpy(staging + filled, chunk->data, chunk->size_bytes);
         filled += chunk->size_bytes;
     }
