@@ -17,7 +17,7 @@ enum {
     OUTPUT_SIZE = 65536,
     CONNECTING_MAX = 64, /* handshakes at once */
     CONNECT_TIMEOUT_S = 120,
-    SETTLE_US = 500000,
+    SETTLE_MS = 500,
 };
 
 /* ---- histogram
@@ -240,7 +240,8 @@ static int run_idle(struct bench *bench) {
     if (!connect_all(bench))
         return DG_EXIT_UNAVAILABLE;
     double seconds = (double)(clock_monotonic_ns() - start_ns) / 1e9;
-    usleep(SETTLE_US);
+    int64_t hold_ms = cli_has(options->run, CLI_DURATION) ? options->duration_ms : SETTLE_MS;
+    usleep((useconds_t)(hold_ms * 1000));
     double count = (double)options->connections;
     double memory = (double)(process_rss_bytes(options->server_pid) - rss) / count;
     double cpu = (double)(process_cpu_us(options->server_pid) - cpu_us) / count;
