@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/thread.h"
+
 enum { QUEUE_MAX = 64, THREADS = 2 };
 
 struct password_pool {
@@ -34,7 +36,6 @@ static struct password_job *take_job(struct password_pool *pool) {
 static void *run(void *context) {
     struct password_pool *pool = context;
     struct password_job *job;
-    pthread_setname_np(pthread_self(), "passwords");
     while ((job = take_job(pool))) {
         if (job->encoded[0])
             job->err = credential_check_password(job->password, slice_from_string(job->encoded));
@@ -53,7 +54,7 @@ int password_pool_create(struct password_pool **ret_pool) {
     pthread_cond_init(&pool->changed, NULL);
     pool->last = &pool->first;
     while (pool->thread_count < THREADS &&
-           pthread_create(&pool->threads[pool->thread_count], NULL, run, pool) == 0)
+           thread_start(&pool->threads[pool->thread_count], "passwords", run, pool) == 0)
         pool->thread_count++;
     if (pool->thread_count == 0) {
         password_pool_free(pool);

@@ -1,12 +1,12 @@
 /* The registry thread: its life, its mailbox, and requests that only pass through. */
 #include "registry/registry.h"
 
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/random.h"
+#include "common/thread.h"
 #include "registry/directory.h"
 
 /* ---- requests that pass through ---- */
@@ -335,10 +335,6 @@ static void deliver_stop(struct mail *mail, void *receiver) {
 
 static void *run(void *context) {
     struct registry *registry = context;
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, NULL);
-    pthread_setname_np(pthread_self(), "registry");
     event_base_dispatch(registry->base);
     /* What is still out comes back before the connections go. */
     postgres_free(registry->queries);
@@ -444,8 +440,8 @@ int registry_open(const struct registry_options *options, struct registry **ret_
         return err;
     }
     err = create_parts(registry, options);
-    if (err == 0 && pthread_create(&registry->thread, NULL, run, registry) != 0)
-        err = DG_ERR_NO_MEMORY;
+    if (err == 0)
+        err = thread_start(&registry->thread, "registry", run, registry);
     if (err < 0) {
         snprintf(ret_error, REGISTRY_ERROR_SIZE, "the registry cannot start: %s", dg_err_text(err));
         postgres_free(registry->queries);

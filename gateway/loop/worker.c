@@ -1,11 +1,11 @@
 #include "gateway/loop/worker.h"
 
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "common/assert.h"
 #include "common/clock.h"
+#include "common/thread.h"
 #include "gateway/transport/connection.h"
 
 void worker_refresh_time(struct worker *worker) {
@@ -119,18 +119,11 @@ static void *run(void *context) {
 
 int worker_start(struct worker *worker) {
     dg_assert(!worker->started);
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before); /* the new thread inherits the mask */
-    int failed = pthread_create(&worker->thread, NULL, run, worker);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (failed)
-        return DG_ERR_IO;
-    worker->started = true;
-    char name[16];
+    char name[32];
     snprintf(name, sizeof(name), "worker-%u", worker->index);
-    pthread_setname_np(worker->thread, name);
-    return 0;
+    int err = thread_start(&worker->thread, name, run, worker);
+    worker->started = err == 0;
+    return err;
 }
 
 void worker_stop(struct worker *worker) {

@@ -7,6 +7,7 @@
 
 #include "common/clock.h"
 #include "common/sys.h"
+#include "common/thread.h"
 #include "storage/local/engine.h"
 
 enum {
@@ -110,10 +111,9 @@ static void *run_checkpointer(void *context) {
 
 int checkpointer_start(struct stream *stream) {
     struct checkpointer *checkpointer = &stream->checkpointer;
-    if (pthread_create(&checkpointer->thread, NULL, run_checkpointer, stream) != 0)
-        return DG_ERR_NO_MEMORY;
-    checkpointer->is_running = true;
-    return 0;
+    int err = thread_start(&checkpointer->thread, "checkpointer", run_checkpointer, stream);
+    checkpointer->is_running = err == 0;
+    return err;
 }
 
 void checkpointer_stop(struct stream *stream) {

@@ -17,6 +17,7 @@
 #include "common/assert.h"
 #include "common/clock.h"
 #include "common/metrics.h"
+#include "common/thread.h"
 #include "storage/local/engine.h"
 #include "storage/local/watch.h"
 
@@ -311,10 +312,9 @@ static void *run(void *context) {
 
 int committer_start(struct stream *stream) {
     struct committer *committer = &stream->committer;
-    if (pthread_create(&committer->thread, NULL, run, stream) != 0)
-        return DG_ERR_NO_MEMORY;
-    committer->is_running = true;
-    return 0;
+    int err = thread_start(&committer->thread, "committer", run, stream);
+    committer->is_running = err == 0;
+    return err;
 }
 
 void committer_stop(struct stream *stream) {

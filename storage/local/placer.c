@@ -14,6 +14,7 @@
 #include "common/assert.h"
 #include "common/limits.h"
 #include "common/metrics.h"
+#include "common/thread.h"
 #include "storage/local/engine.h"
 
 enum {
@@ -325,10 +326,9 @@ int placer_start(struct stream *stream) {
     if (!placer->staging)
         return DG_ERR_NO_MEMORY;
     memset(placer->staging, 0, STAGING_BYTES);
-    if (pthread_create(&placer->thread, NULL, run_placer, stream) != 0)
-        return DG_ERR_NO_MEMORY;
-    placer->is_running = true;
-    return 0;
+    int err = thread_start(&placer->thread, "placer", run_placer, stream);
+    placer->is_running = err == 0;
+    return err;
 }
 
 void placer_stop(struct stream *stream) {

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "common/sys.h"
+#include "common/thread.h"
 #include "storage/local/engine.h"
 #include "storage/local/read.h"
 #include "storage/local/watch.h"
@@ -112,8 +113,9 @@ static void *run_warm(void *context) {
 int warm_pool_start(struct stream *stream) {
     struct warm_pool *pool = &stream->warm;
     for (unsigned i = 0; i < WARM_THREADS; i++) {
-        if (pthread_create(&pool->threads[i], NULL, run_warm, stream) != 0)
-            return DG_ERR_NO_MEMORY;
+        int err = thread_start(&pool->threads[i], "cold reads", run_warm, stream);
+        if (err < 0)
+            return err;
         pool->thread_count++;
     }
     return 0;
