@@ -17,6 +17,8 @@
 #define LIMIT_READ_BUFFER_BYTES (256 * 1024) /* per worker, shared by its connections */
 #define LIMIT_OUTPUT_BYTES (1024 * 1024)     /* unsent bytes of one connection, then it is closed */
 #define LIMIT_CONNECTIONS_PER_WORKER 1000000
+#define LIMIT_RESERVED_DESCRIPTORS \
+    1280 /* no connection takes them: the stream, PostgreSQL, files */
 #define LIMIT_WORKERS 64
 #define LIMIT_WEBSOCKET_MESSAGE_BYTES (2 * 1024 * 1024) /* all frames of one message */
 #define LIMIT_TLS_HANDSHAKES_PER_WORKER 4096            /* in flight */

@@ -2,13 +2,16 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "common/limits.h"
 #include "common/log.h"
 #include "common/metrics.h"
 
@@ -33,7 +36,8 @@ struct listener_set {
     unsigned worker_count;
     struct listener *listeners;
     struct event *resume_timer;
-    int reserve_fd; /* given up for a moment to tell a peer "no" when descriptors run out */
+    int reserve_fd;        /* given up for a moment to tell a peer "no" when descriptors run out */
+    int connection_fd_end; /* descriptors from here on are not for connections */
 };
 
 /* ---- accepting ---- */
@@ -59,18 +63,32 @@ static void on_resume(evutil_socket_t fd, short what, void *context) {
         event_add(l->event, NULL);
 }
 
+/* The kernel gives the lowest number that is free, so a connection with a high one tells that few
+ * are left; the stream and the registry need some, or the process would end for want of one. */
+static int connection_fd_end(void) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur > INT_MAX)
+        return INT_MAX;
+    int all = (int)limit.rlim_cur;
+    return all > 2 * LIMIT_RESERVED_DESCRIPTORS ? all - LIMIT_RESERVED_DESCRIPTORS : all / 2;
+}
+
 /* No descriptor is left: the waiting peer is accepted with the reserve and closed, so that it
- * learns of it, and accepting rests instead of spinning on a socket that stays readable. */
-static void pause_accepting(struct listener_set *set, int fd) {
-    if (set->reserve_fd >= 0) {
-        close(set->reserve_fd);
-        int refused = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
-        if (refused >= 0) {
-            close(refused);
-            metric_add(METRIC_CONNECTIONS_REFUSED, 1);
-        }
-        set->reserve_fd = open_reserve();
+ * learns of it. */
+static void refuse_with_reserve(struct listener_set *set, int fd) {
+    if (set->reserve_fd < 0)
+        return;
+    close(set->reserve_fd);
+    int refused = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+    if (refused >= 0) {
+        close(refused);
+        metric_add(METRIC_CONNECTIONS_REFUSED, 1);
     }
+    set->reserve_fd = open_reserve();
+}
+
+/* Accepting rests instead of spinning on a socket that stays readable. */
+static void pause_accepting(struct listener_set *set) {
     for (struct listener *l = set->listeners; l; l = l->next)
         event_del(l->event);
     static const struct timeval pause = {0, PAUSE_MS * 1000};
@@ -86,11 +104,18 @@ static void on_acceptable(evutil_socket_t fd, short what, void *context) {
     struct listener *listener = context;
     for (unsigned i = 0; i < ACCEPTS_PER_EVENT; i++) {
         int accepted = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (accepted >= listener->set->connection_fd_end) {
+            close(accepted);
+            metric_add(METRIC_CONNECTIONS_REFUSED, 1);
+            pause_accepting(listener->set);
+            return;
+        }
         if (accepted >= 0) {
             metric_add(METRIC_CONNECTIONS_ACCEPTED, 1);
             connection_hand_over(least_loaded(listener->set), accepted, listener->kind);
         } else if (is_exhaustion(errno)) {
-            pause_accepting(listener->set, fd);
+            refuse_with_reserve(listener->set, fd);
+            pause_accepting(listener->set);
             return;
         } else if (errno == EAGAIN) {
             return;
@@ -232,7 +257,8 @@ int listener_set_create(struct event_base *base, struct worker **workers, unsign
     *set = (struct listener_set){.base = base,
                                  .workers = workers,
                                  .worker_count = worker_count,
-                                 .reserve_fd = open_reserve()};
+                                 .reserve_fd = open_reserve(),
+                                 .connection_fd_end = connection_fd_end()};
     set->resume_timer = evtimer_new(base, on_resume, set);
     if (!set->resume_timer) {
         listener_set_free(set);

@@ -681,6 +681,36 @@ static void expect_pause(struct event_base *base, struct listener_set *set, uint
     client_close(&second);
 }
 
+/* Connections leave descriptors to the stream: the last ones are refused while files still open. */
+static void expect_reserve(struct event_base *base) {
+    enum { LIMIT = 400, TRIES = 300 };
+    struct rlimit before, small;
+    getrlimit(RLIMIT_NOFILE, &before);
+    small = before;
+    small.rlim_cur = LIMIT;
+    setrlimit(RLIMIT_NOFILE, &small);
+    struct listener_set *set = NULL;
+    char error[CONFIG_ERROR_SIZE] = "";
+    cr_assert_eq(listener_set_create(base, loopback.workers, 1, &set), 0);
+    cr_assert_eq(listener_set_bind(set, "127.0.0.1:0", &plain, error), 0, "%s", error);
+    setrlimit(RLIMIT_NOFILE, &before); /* this process holds the clients' ends too */
+    int64_t refused = metric_read(METRIC_CONNECTIONS_REFUSED);
+    struct client clients[TRIES];
+    unsigned tries = 0;
+    for (; tries < TRIES && metric_read(METRIC_CONNECTIONS_REFUSED) == refused; tries++) {
+        clients[tries] = (struct client){.fd = connect_to(listener_set_port(set, &plain))};
+        event_base_loop(base, EVLOOP_ONCE);
+    }
+    cr_expect_lt(tries, TRIES, "nobody was refused");
+    cr_expect(client_at_end(&clients[tries - 1]));
+    int file = open("/dev/null", O_RDONLY);
+    cr_expect_lt(file, LIMIT);
+    close(file);
+    while (tries > 0)
+        client_close(&clients[--tries]);
+    listener_set_free(set);
+}
+
 /* Who still sends after we closed is not answered with a reset that could overtake our last words.
  */
 static void expect_linger(struct event_base *base, uint16_t port) {
@@ -731,6 +761,7 @@ Test(transport, listening) {
     cr_expect_eq(strncmp(peer, "127.0.0.1:", 10), 0);
     expect_linger(base, port);
     expect_pause(base, set, port);
+    expect_reserve(base);
     listener_set_close(set);
     client_close(&client);
     listener_set_free(set);
