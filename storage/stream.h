@@ -101,6 +101,7 @@ struct stream_offsets {
     int64_t log_start;
     int64_t durable_end; /* one past the last durable record; the Kafka high watermark */
     uint64_t size_bytes;
+    uint64_t appended_bytes; /* since the store was opened; never decreases */
 };
 
 void stream_offsets(struct stream *stream, uint64_t stream_id, uint32_t partition,

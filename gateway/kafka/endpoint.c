@@ -60,11 +60,15 @@ static void on_timer(evutil_socket_t fd, short what, void *context) {
     kafka_resume(session);
 }
 
+/* A partition moved, or a cold range is warm. Armed anew first: what comes later is told again. */
 static void on_advanced(void *context, uint64_t stream_id, uint32_t partition) {
     struct kafka_worker *worker = context;
-    struct kafka_session *session;
-    while ((session = kafka_wait_first(&worker->waits, stream_id, partition)))
-        kafka_resume(session);
+    struct stream_offsets offsets;
+    if (!kafka_wait_exists(&worker->waits, stream_id, partition))
+        return;
+    stream_watch(worker->watcher, stream_id, partition);
+    stream_offsets(worker->stream, stream_id, partition, &offsets);
+    kafka_wait_count(&worker->waits, stream_id, partition, offsets.appended_bytes, kafka_resume);
 }
 
 /* ---- callbacks of the connection ---- */
@@ -181,6 +185,7 @@ const struct connection_protocol kafka_protocol = {
     .drained = on_drained,
     .deadline = on_deadline,
     .closed = on_closed,
+    .output_limit_bytes = LIMIT_KAFKA_ANSWER_BYTES,
 };
 
 /* ---- the worker's part ---- */

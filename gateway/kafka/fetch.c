@@ -2,9 +2,13 @@
  * Fetch: whole stored batches, by sendfile where the transport can. The answer's small parts are
  * encoded in memory, the batches stay where they are (stream_extent).
  *
- * A fetch that finds less than min_bytes waits: it arms a notification for each of its partitions,
- * looks once more, and is handled again when one of them moves or max_wait is over.
+ * A fetch that finds less than min_bytes is parked: it arms a notification for each of its
+ * partitions, and is handled again when they brought the bytes it misses (wait.h counts them; what
+ * was there already is not read again for each commit), when a cold range is warm, or when max_wait
+ * is over.
  */
+#include <stdlib.h>
+
 #include "common/assert.h"
 #include "common/metrics.h"
 #include "gateway/kafka/fetch_size.h"
@@ -20,6 +24,7 @@ enum {
 struct progress {
     struct kafka_budget budget;
     bool any_error, any_cold;
+    bool is_full; /* a partition has as much as one answer takes of it: nothing to wait for */
 };
 
 static void release_extents(const struct kafka_fetch_response *response) {
@@ -32,13 +37,14 @@ static void release_extents(const struct kafka_fetch_response *response) {
     }
 }
 
-/* The next run of batches that fits, or NULL: there is none, there is no room, or it is cold. */
+/* The next run of batches that fits, or NULL: there is none, or there is no room. DG_ERR_COLD. */
 static int read_extent(struct kafka_call *call, const struct kafka_topic_ref *topic,
                        const struct kafka_fetch_partition *asked, int64_t offset, int64_t taken,
                        struct progress *progress, struct kafka_extent **ret_extent) {
     struct kafka_worker *worker = call->session->worker;
     *ret_extent = NULL;
     uint32_t room = kafka_budget_room(&progress->budget, asked->max_bytes - taken);
+    progress->is_full |= room == 0;
     if (room == 0)
         return 0;
     room = room < READ_MAX_BYTES ? room : READ_MAX_BYTES;
@@ -47,13 +53,10 @@ static int read_extent(struct kafka_call *call, const struct kafka_topic_ref *to
         return DG_ERR_NO_MEMORY;
     int err = stream_read(worker->stream, topic->stream_id, (uint32_t)asked->index, offset, room,
                           worker->watcher, &read->extent);
-    if (err == DG_ERR_COLD) {
-        progress->any_cold = true;
-        return 0;
-    }
     if (err < 0 || read->extent.size_bytes == 0)
         return err;
     if (!kafka_budget_take(&progress->budget, room, read->extent.size_bytes)) {
+        progress->is_full = true;
         stream_extent_release(&read->extent);
         return 0;
     }
@@ -71,14 +74,17 @@ static int read_partition(struct kafka_call *call, const struct kafka_topic_ref 
     for (unsigned count = 0; count < EXTENTS_MAX; count++) {
         int err =
             read_extent(call, topic, asked, offset, answer->records.size_bytes, progress, end);
-        if (err < 0)
-            return count == 0 ? err : 0; /* what was read is good; the next Fetch meets the error */
+        if (err == DG_ERR_COLD)
+            answer->is_cold = progress->any_cold = true;
+        if (err < 0) /* what was read is good; the next Fetch meets the error */
+            return count == 0 && err != DG_ERR_COLD ? err : 0;
         if (!*end)
             return 0;
         answer->records.size_bytes += (*end)->extent.size_bytes;
         offset = (*end)->extent.next_offset;
         end = &(*end)->next;
     }
+    progress->is_full = true;
     return 0;
 }
 
@@ -96,10 +102,14 @@ static void answer_partition(struct kafka_call *call, int16_t topic_error,
     if (answer->error == 0)
         answer->error = kafka_topic_check_partition(topic, asked->index, asked->current_epoch);
     if (answer->error == 0) {
+        struct stream *stream = call->session->worker->stream;
+        struct stream_offsets offsets;
+        stream_offsets(stream, topic->stream_id, (uint32_t)asked->index, &offsets);
+        answer->stream_id = topic->stream_id;
+        answer->seen_bytes = offsets.appended_bytes; /* before the read: counts twice, never not */
         int err = read_partition(call, topic, asked, progress, answer);
-        struct stream_offsets offsets; /* after the read: never behind what it returned */
-        stream_offsets(call->session->worker->stream, topic->stream_id, (uint32_t)asked->index,
-                       &offsets);
+        /* after the read: never behind what it returned */
+        stream_offsets(stream, topic->stream_id, (uint32_t)asked->index, &offsets);
         answer->high_watermark = answer->last_stable = offsets.durable_end;
         answer->log_start = offsets.log_start;
         if (err < 0)
@@ -141,55 +151,47 @@ static uint64_t wait_deadline_ms(const struct kafka_session *session,
     return kafka_now_ms(session) + (uint64_t)wait_ms;
 }
 
-static int arm(struct kafka_call *call, const struct kafka_fetch_request *r) {
+/* Each partition of the answer that was read, or of a cold answer those that are cold. */
+static int arm(struct kafka_call *call, const struct kafka_fetch_response *response,
+               bool only_cold) {
     struct kafka_worker *worker = call->session->worker;
-    bool by_id = call->header.version >= FIRST_VERSION_WITH_IDS;
-    for (uint32_t t = 0; t < r->topics.count; t++) {
-        const struct kafka_topic *topic = (const struct kafka_topic *)r->topics.items + t;
-        const struct kafka_fetch_partition *partitions = topic->partitions.items;
-        struct kafka_topic_ref ref;
-        if (kafka_topic_find(call->session, topic, by_id, &ref) != 0)
-            continue;
-        for (uint32_t p = 0; p < topic->partitions.count; p++) {
-            uint32_t index = (uint32_t)partitions[p].index;
-            int err = kafka_wait_add(&worker->waits, call->session, ref.stream_id, index);
+    const struct kafka_topic *topics = response->topics.items;
+    for (uint32_t t = 0; t < response->topics.count; t++) {
+        const struct kafka_fetch_answer *answers = topics[t].partitions.items;
+        for (uint32_t p = 0; p < topics[t].partitions.count; p++) {
+            const struct kafka_fetch_answer *a = &answers[p];
+            if (a->stream_id == 0 || (only_cold && !a->is_cold))
+                continue;
+            int err = kafka_wait_add(&worker->waits, call->session, a->stream_id,
+                                     (uint32_t)a->index, a->seen_bytes);
             if (err < 0)
                 return err;
-            stream_watch(worker->watcher, ref.stream_id, index);
+            if (!only_cold) /* a cold range is told of without being asked */
+                stream_watch(worker->watcher, a->stream_id, (uint32_t)a->index);
         }
     }
     return 0;
 }
 
-/* True when a partition has more than the answer took: it moved before it was armed. */
-static bool has_moved(struct kafka_call *call, const struct kafka_fetch_request *r,
-                      const struct kafka_fetch_response *response) {
-    struct stream *stream = call->session->worker->stream;
-    bool by_id = call->header.version >= FIRST_VERSION_WITH_IDS;
-    for (uint32_t t = 0; t < response->topics.count; t++) {
-        const struct kafka_topic *asked = (const struct kafka_topic *)r->topics.items + t;
-        const struct kafka_topic *topic = (const struct kafka_topic *)response->topics.items + t;
-        const struct kafka_fetch_answer *answers = topic->partitions.items;
-        struct kafka_topic_ref ref;
-        if (kafka_topic_find(call->session, asked, by_id, &ref) != 0)
-            continue;
-        for (uint32_t p = 0; p < topic->partitions.count; p++) {
-            struct stream_offsets offsets;
-            stream_offsets(stream, ref.stream_id, (uint32_t)answers[p].index, &offsets);
-            if (offsets.durable_end != answers[p].high_watermark)
-                return true;
-        }
+/* True when what came between the read and the arming is enough. */
+static bool has_enough_by_now(const struct kafka_session *session) {
+    bool enough = false;
+    for (struct kafka_wait *wait = session->waits; wait; wait = wait->next_of_session) {
+        struct stream_offsets offsets;
+        kafka_wait_offsets(wait, session->worker->stream, &offsets);
+        enough |= kafka_wait_count_one(wait, offsets.appended_bytes);
     }
-    return false;
+    return enough;
 }
 
-/* Not enough yet. Answers KAFKA_WAITS, or 0 when something moved meanwhile: look again. */
-static int begin_wait(struct kafka_call *call, const struct kafka_fetch_request *r,
-                      const struct kafka_fetch_response *response,
+/* Not enough yet. Answers KAFKA_WAITS, or 0 when enough came meanwhile: look again. */
+static int begin_wait(struct kafka_call *call, const struct kafka_fetch_response *response,
                       const struct progress *progress) {
     struct kafka_session *session = call->session;
-    int err = arm(call, r);
-    if (err < 0 || (!progress->any_cold && has_moved(call, r, response))) {
+    session->missing_bytes =
+        progress->any_cold ? 0 : progress->budget.min_bytes - progress->budget.taken_bytes;
+    int err = arm(call, response, progress->any_cold);
+    if (err < 0 || (!progress->any_cold && has_enough_by_now(session))) {
         kafka_wait_clear(&session->worker->waits, session);
         return err;
     }
@@ -215,13 +217,54 @@ static int try_answer(struct kafka_call *call, const struct kafka_fetch_request 
     struct kafka_fetch_response response = {0};
     bool filled = fill(call, r, &progress, &response);
     bool in_time = kafka_now_ms(call->session) < call->session->wait_until_ms;
-    if (filled && (progress.any_error || !in_time || kafka_budget_is_met(&progress.budget))) {
+    if (filled && (progress.any_error || progress.is_full || !in_time ||
+                   kafka_budget_is_met(&progress.budget))) {
         *ret_answered = true;
         return answer(call, &response, &progress);
     }
-    int outcome = filled ? begin_wait(call, r, &response, &progress) : DG_ERR_LIMIT;
+    int outcome = filled ? begin_wait(call, &response, &progress) : DG_ERR_LIMIT;
     release_extents(&response);
     return outcome;
+}
+
+/* ---- the request ---- */
+
+struct named {
+    uint64_t stream_id;
+    int64_t index;
+};
+
+static int compare_named(const void *a, const void *b) {
+    const struct named *x = a, *y = b;
+    if (x->stream_id != y->stream_id)
+        return x->stream_id < y->stream_id ? -1 : 1;
+    return x->index < y->index ? -1 : x->index > y->index;
+}
+
+/* Reading one partition thousands of times over would be cheap to ask for. */
+static int check_request(struct kafka_call *call, const struct kafka_fetch_request *r) {
+    uint32_t room = kafka_count_partitions(&r->topics), count = 0;
+    struct named *named = kafka_arena_take(&call->arena, room * sizeof(*named));
+    if (room > LIMIT_KAFKA_FETCH_PARTITIONS || !named)
+        return DG_ERR_LIMIT;
+    bool by_id = call->header.version >= FIRST_VERSION_WITH_IDS;
+    for (uint32_t t = 0; t < r->topics.count; t++) {
+        const struct kafka_topic *topic = (const struct kafka_topic *)r->topics.items + t;
+        const struct kafka_fetch_partition *partitions = topic->partitions.items;
+        struct kafka_topic_ref ref;
+        if (kafka_topic_find(call->session, topic, by_id, &ref) != 0)
+            continue;
+        for (uint32_t p = 0; p < topic->partitions.count; p++)
+            named[count++] = (struct named){ref.stream_id, partitions[p].index};
+    }
+    qsort(named, count, sizeof(named[0]), compare_named);
+    for (uint32_t i = 1; i < count; i++) {
+        if (compare_named(&named[i - 1], &named[i]) == 0) {
+            call->session->why = "a Fetch that names a partition twice";
+            return DG_ERR_MALFORMED;
+        }
+    }
+    return 0;
 }
 
 /* There are no fetch sessions: session 0 tells the client so, and it goes on with whole requests
@@ -233,8 +276,9 @@ int kafka_handle_fetch(struct kafka_call *call, const void *request) {
         struct kafka_fetch_response response = {.error = KAFKA_ERROR_FETCH_SESSION_NOT_FOUND};
         return kafka_answer(call, &response);
     }
-    if (kafka_names_too_many(&r->topics))
-        return DG_ERR_LIMIT;
+    int err = check_request(call, r);
+    if (err < 0)
+        return err;
     if (session->wait_until_ms == 0)
         session->wait_until_ms = wait_deadline_ms(session, r);
     struct kafka_arena arena = call->arena;

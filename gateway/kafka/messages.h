@@ -172,6 +172,10 @@ struct kafka_fetch_answer {
     struct kafka_array aborted;
     int32_t preferred_replica;
     struct kafka_records records;
+    /* not on the wire */
+    uint64_t stream_id;  /* 0: not read */
+    uint64_t seen_bytes; /* appended before it was read */
+    bool is_cold;        /* some of it is on its way into memory */
 };
 
 struct kafka_epoch_request {

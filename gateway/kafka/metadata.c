@@ -34,12 +34,23 @@ int kafka_handle_api_versions(struct kafka_call *call, const void *request) {
 
 /* ---- tenants ---- */
 
+/* A tenant that was made anew under the name of the principal's own is another one. */
+static void drop_strangers(const struct registry_identity *identity,
+                           struct registry_tenant_query *query) {
+    unsigned kept = 0;
+    for (unsigned i = 0; i < query->tenant_count; i++)
+        if (identity->tenant_key == 0 || query->tenants[i].tenant_key == identity->tenant_key)
+            query->tenants[kept++] = query->tenants[i];
+    query->tenant_count = kept;
+}
+
 static void deliver_tenants(struct mail *mail, void *receiver) {
     struct registry_tenant_query *query = (struct registry_tenant_query *)(void *)mail;
     struct connection *c = connection_find(receiver, query->owner);
     if (c) {
         struct kafka_session *session = c->session;
         if (query->err == 0) {
+            drop_strangers(&session->identity, query);
             free(session->tenants);
             session->tenants = query->tenants;
             session->tenant_count = query->tenant_count;

@@ -55,7 +55,7 @@ answer_partition(struct kafka_call *call, int16_t topic_error, const struct kafk
 int kafka_handle_list_offsets(struct kafka_call *call, const void *request) {
     const struct kafka_list_offsets_request *r = request;
     struct kafka_list_offsets_response response = {0};
-    if (kafka_names_too_many(&r->topics))
+    if (kafka_count_partitions(&r->topics) > LIMIT_KAFKA_FETCH_PARTITIONS)
         return DG_ERR_LIMIT;
     if (!kafka_take_items(call, &response.topics, r->topics.count, sizeof(struct kafka_topic)))
         return DG_ERR_LIMIT;
@@ -98,7 +98,7 @@ static struct kafka_epoch_answer answer_epoch(struct kafka_call *call, int16_t t
 int kafka_handle_epoch(struct kafka_call *call, const void *request) {
     const struct kafka_epoch_request *r = request;
     struct kafka_epoch_response response = {0};
-    if (kafka_names_too_many(&r->topics))
+    if (kafka_count_partitions(&r->topics) > LIMIT_KAFKA_FETCH_PARTITIONS)
         return DG_ERR_LIMIT;
     if (!kafka_take_items(call, &response.topics, r->topics.count, sizeof(struct kafka_topic)))
         return DG_ERR_LIMIT;

@@ -1,4 +1,6 @@
 /* From bytes to a handler and back: frames, headers, dispatch, the encoded answer. */
+#include <stdlib.h>
+
 #include "common/assert.h"
 #include "common/metrics.h"
 #include "gateway/kafka/session.h"
@@ -33,11 +35,11 @@ bool kafka_take_items(struct kafka_call *call, struct kafka_array *array, uint32
     return array->items != NULL;
 }
 
-bool kafka_names_too_many(const struct kafka_array *topics) {
-    uint64_t count = topics->count;
+uint32_t kafka_count_partitions(const struct kafka_array *topics) {
+    uint32_t count = topics->count;
     for (uint32_t t = 0; t < topics->count; t++)
         count += ((const struct kafka_topic *)topics->items)[t].partitions.count;
-    return count > LIMIT_KAFKA_FETCH_PARTITIONS;
+    return count;
 }
 
 /* ---- answering ---- */
@@ -54,17 +56,36 @@ static void send_output(struct connection *c, const struct kafka_output *output)
     connection_write(c, output->w.start + at, writer_size(&output->w) - at);
 }
 
+static bool encode(struct kafka_call *call, const void *response, uint8_t *bytes, size_t size,
+                   struct kafka_output *ret_output) {
+    *ret_output = (struct kafka_output){.w = writer_make(bytes, size),
+                                        .gaps = call->session->worker->gaps,
+                                        .gap_limit = LIMIT_KAFKA_FETCH_PARTITIONS};
+    kafka_encode_answer(call->api, &call->header, ret_output, response);
+    return !ret_output->w.failed;
+}
+
+/* The worker's buffer is enough for all but the topics of very many tenants. */
+static int answer_large(struct kafka_call *call, const void *response) {
+    struct kafka_output output;
+    uint8_t *bytes = malloc(LIMIT_KAFKA_ANSWER_BYTES);
+    bool encoded = bytes && encode(call, response, bytes, LIMIT_KAFKA_ANSWER_BYTES, &output);
+    if (encoded)
+        send_output(call->session->connection, &output);
+    free(bytes);
+    return encoded ? KAFKA_ANSWERED : DG_ERR_LIMIT;
+}
+
 int kafka_answer(struct kafka_call *call, const void *response) {
-    struct kafka_worker *worker = call->session->worker;
-    struct kafka_output output = {.w = writer_make(worker->output_bytes, KAFKA_OUTPUT_SIZE),
-                                  .gaps = worker->gaps,
-                                  .gap_limit = LIMIT_KAFKA_FETCH_PARTITIONS};
-    kafka_encode_answer(call->api, &call->header, &output, response);
-    if (output.w.failed)
-        return DG_ERR_LIMIT;
-    send_output(call->session->connection, &output);
-    metric_add(METRIC_KAFKA_REQUESTS, 1);
-    return KAFKA_ANSWERED;
+    struct kafka_output output;
+    int outcome = KAFKA_ANSWERED;
+    if (encode(call, response, call->session->worker->output_bytes, KAFKA_OUTPUT_SIZE, &output))
+        send_output(call->session->connection, &output);
+    else
+        outcome = answer_large(call, response);
+    if (outcome == KAFKA_ANSWERED)
+        metric_add(METRIC_KAFKA_REQUESTS, 1);
+    return outcome;
 }
 
 /* ---- requests ---- */

@@ -41,6 +41,7 @@ struct kafka_session {
     bool raw_token;                      /* the login came as one */
     bool parked;                         /* a Fetch in hand waits for data or its time-out */
     struct kafka_wait *waits;            /* ... for these partitions */
+    int64_t missing_bytes;               /* ... until they brought so much; 0: anything */
     struct event timer;                  /* ... until then */
     uint64_t wait_until_ms;              /* end of the Fetch in hand; 0: none begun */
     uint64_t active_ms;                  /* last request */
@@ -113,9 +114,9 @@ DG_NODISCARD int kafka_answer(struct kafka_call *call, const void *response);
 bool kafka_take_items(struct kafka_call *call, struct kafka_array *array, uint32_t count,
                       size_t item_size);
 
-/* True when a request names more partitions than one may (LIMIT_KAFKA_FETCH_PARTITIONS): each can
- * cost a look-up. `topics` holds struct kafka_topic. */
-bool kafka_names_too_many(const struct kafka_array *topics);
+/* How many topics and partitions a request names (`topics` holds struct kafka_topic): each can cost
+ * a look-up, more than LIMIT_KAFKA_FETCH_PARTITIONS are refused. */
+uint32_t kafka_count_partitions(const struct kafka_array *topics);
 
 /* ---- endpoint.c: the life of a connection ---- */
 

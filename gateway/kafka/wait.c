@@ -38,7 +38,7 @@ static struct kafka_wait_list *make_list(struct kafka_wait_table *table, uint64_
 }
 
 int kafka_wait_add(struct kafka_wait_table *table, struct kafka_session *session,
-                   uint64_t stream_id, uint32_t partition) {
+                   uint64_t stream_id, uint32_t partition, uint64_t seen_bytes) {
     struct kafka_wait *wait = calloc(1, sizeof(*wait));
     if (!wait)
         return DG_ERR_NO_MEMORY;
@@ -48,6 +48,7 @@ int kafka_wait_add(struct kafka_wait_table *table, struct kafka_session *session
         return DG_ERR_NO_MEMORY;
     }
     wait->session = session;
+    wait->seen_bytes = seen_bytes;
     wait->next_of_session = session->waits;
     session->waits = wait;
     wait->next = wait->list->first;
@@ -77,8 +78,32 @@ void kafka_wait_clear(struct kafka_wait_table *table, struct kafka_session *sess
     }
 }
 
-struct kafka_session *kafka_wait_first(const struct kafka_wait_table *table, uint64_t stream_id,
-                                       uint32_t partition) {
+bool kafka_wait_exists(const struct kafka_wait_table *table, uint64_t stream_id,
+                       uint32_t partition) {
+    return find_list(table, stream_id, partition) != NULL;
+}
+
+void kafka_wait_offsets(const struct kafka_wait *wait, struct stream *stream,
+                        struct stream_offsets *ret_offsets) {
+    const struct kafka_wait_key *key = &wait->list->key;
+    stream_offsets(stream, key->stream_id, (uint32_t)key->partition, ret_offsets);
+}
+
+bool kafka_wait_count_one(struct kafka_wait *wait, uint64_t appended_bytes) {
+    struct kafka_session *session = wait->session;
+    session->missing_bytes -= (int64_t)(appended_bytes - wait->seen_bytes);
+    wait->seen_bytes = appended_bytes;
+    return session->missing_bytes <= 0;
+}
+
+void kafka_wait_count(struct kafka_wait_table *table, uint64_t stream_id, uint32_t partition,
+                      uint64_t appended_bytes, void (*enough)(struct kafka_session *session)) {
     const struct kafka_wait_list *list = find_list(table, stream_id, partition);
-    return list ? list->first->session : NULL;
+    struct kafka_wait *wait = list ? list->first : NULL;
+    while (wait) {
+        struct kafka_wait *next = wait->next; /* of another session: each waits here once */
+        if (kafka_wait_count_one(wait, appended_bytes))
+            enough(wait->session);
+        wait = next;
+    }
 }

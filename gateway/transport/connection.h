@@ -47,6 +47,7 @@ struct connection_protocol {
     uint64_t (*deadline)(struct connection *connection, uint64_t now_ms);
     /* Last call; err says why (DG_ERR_CLOSED: by the peer). Frees connection->session. */
     void (*closed)(struct connection *connection, int err);
+    size_t output_limit_bytes; /* unsent; 0: LIMIT_OUTPUT_BYTES */
 };
 
 /* What the accepting socket says about its connections; immutable, outlives them. */
@@ -100,8 +101,8 @@ void connection_pool_free(struct worker *worker);
 void connection_hand_over(struct worker *worker, int fd,
                           const struct connection_listener *listener);
 
-/* Queues bytes (copied); they leave when the turn ends. More than LIMIT_OUTPUT_BYTES unsent closes
- * the connection with DG_ERR_LIMIT. */
+/* Queues bytes (copied); they leave when the turn ends. More unsent than LIMIT_OUTPUT_BYTES, or the
+ * protocol's own limit, closes the connection with DG_ERR_LIMIT. */
 void connection_write(struct connection *c, const void *data, size_t size);
 
 /* Queues stored batches behind the bytes queued so far (sendfile in plain text). Takes over the

@@ -202,7 +202,10 @@ void connection_write(struct connection *c, const void *data, size_t size) {
     if (!accepts_output(c, size))
         return;
     struct connection_output *out = get_output(c);
-    if (out && (size > LIMIT_OUTPUT_BYTES || out->own_bytes > LIMIT_OUTPUT_BYTES - size)) {
+    size_t limit = c->protocol->output_limit_bytes;
+    if (limit == 0)
+        limit = LIMIT_OUTPUT_BYTES;
+    if (out && (size > limit || out->own_bytes > limit - size)) {
         connection_close(c, DG_ERR_LIMIT);
         return;
     }

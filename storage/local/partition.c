@@ -202,6 +202,7 @@ uint64_t partition_apply(struct partition *partition, struct unit *unit, uint64_
     segment->end_bytes += bytes;
     join_tail(partition, unit);
     atomic_fetch_add_explicit(&partition->size_bytes, bytes, memory_order_relaxed);
+    atomic_fetch_add_explicit(&partition->appended_bytes, bytes, memory_order_relaxed);
     partition->last_durable_ms = unit->batch.max_ms;
     atomic_store_explicit(&partition->exists, true, memory_order_release);
     atomic_store_explicit(&partition->durable_end, next_offset, memory_order_release);

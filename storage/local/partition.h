@@ -57,6 +57,7 @@ struct partition {
     _Atomic int64_t durable_end;
     _Atomic int64_t log_start;
     _Atomic int64_t size_bytes;
+    _Atomic uint64_t appended_bytes;
     atomic_bool exists;        /* has or had a record */
     pthread_mutex_t mutex;     /* of all below, and of its segments' members */
     struct segment **segments; /* by base offset; the last one is the newest */

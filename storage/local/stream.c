@@ -154,6 +154,7 @@ void stream_offsets(struct stream *stream, uint64_t stream_id, uint32_t number,
     ret_offsets->log_start = atomic_load_explicit(&partition->log_start, memory_order_acquire);
     ret_offsets->durable_end = atomic_load_explicit(&partition->durable_end, memory_order_acquire);
     ret_offsets->size_bytes = (uint64_t)atomic_load(&partition->size_bytes);
+    ret_offsets->appended_bytes = atomic_load(&partition->appended_bytes);
 }
 
 void stream_health(struct stream *stream, struct stream_health *ret_health) {

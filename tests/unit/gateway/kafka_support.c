@@ -66,12 +66,21 @@ void registry_find_tenants(struct registry *registry, struct registry_tenant_que
         {.tenant_key = 1, .stream_id = ACME_STREAM, KAFKA_TEST_PARTITIONS, .name = "acme"},
         {.tenant_key = 2, .stream_id = BETA_STREAM, KAFKA_TEST_PARTITIONS, .name = "beta"},
     };
+    unsigned count = kafka_table.tenant_count > 2 ? kafka_table.tenant_count : 2;
     query->err = kafka_table.tenants_unavailable ? DG_ERR_UNAVAILABLE : 0;
     if (query->err == 0)
-        query->tenants = calloc(2, sizeof(rows[0]));
-    for (unsigned i = 0; query->err == 0 && i < 2; i++)
-        if (!query->tenant[0] || strcmp(query->tenant, rows[i].name) == 0)
-            query->tenants[query->tenant_count++] = rows[i];
+        query->tenants = calloc(count, sizeof(rows[0]));
+    for (unsigned i = 0; query->err == 0 && i < count; i++) {
+        struct registry_tenant row = rows[i % 2];
+        if (i >= 2) {
+            row.tenant_key = row.stream_id = 1000 + i;
+            snprintf(row.name, sizeof(row.name), "tenant-%u", i);
+        } else if (i == 0 && kafka_table.acme_is_new) {
+            row.tenant_key = row.stream_id = 999;
+        }
+        if (!query->tenant[0] || strcmp(query->tenant, row.name) == 0)
+            query->tenants[query->tenant_count++] = row;
+    }
     mailbox_post(query->reply_to, &query->mail);
 }
 

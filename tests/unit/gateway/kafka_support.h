@@ -21,6 +21,8 @@ enum { ACME_STREAM = 3, BETA_STREAM = 9, KAFKA_TEST_PARTITIONS = 4 };
 extern struct kafka_table {
     int64_t valid_until_ms; /* of every login */
     bool tenants_unavailable;
+    bool acme_is_new;      /* deleted and made anew: another key and other streams */
+    unsigned tenant_count; /* so many in all; 0: the two */
 } kafka_table;
 
 struct kafka_server {

@@ -1,0 +1,89 @@
+/* What a waiting Fetch costs, and when it has enough. */
+#include <criterion/criterion.h>
+
+#include "gateway/kafka/session.h"
+#include "tests/unit/gateway/kafka_support.h"
+
+TestSuite(kafka_fetch, .fini = loopback_check_leaks);
+
+enum { MIB = 1024 * 1024 };
+
+static struct kafka_server server;
+static struct kafka_client client;
+
+/* ---- waits ---- */
+
+static unsigned woken;
+
+static struct kafka_wait_table table;
+
+static void on_enough(struct kafka_session *session) {
+    woken++;
+    kafka_wait_clear(&table, session);
+}
+
+/* A commit to a partition is counted for each session that waits there, and wakes those that miss
+ * nothing any more; bytes of all partitions of a session add up. */
+Test(kafka_fetch, waits_count_bytes) {
+    struct kafka_session sessions[3] = {
+        {.missing_bytes = 100}, {.missing_bytes = 1000}, {.missing_bytes = 0}};
+    for (unsigned i = 0; i < 3; i++)
+        for (uint32_t partition = 0; partition < 2; partition++)
+            cr_assert_eq(kafka_wait_add(&table, &sessions[i], 7, partition, 5000), 0);
+    static const struct {
+        uint32_t partition;
+        uint64_t appended_bytes;
+        unsigned woken;
+    } steps[] = {
+        {0, 5000, 1}, /* the third waits for a cold range: whatever happens wakes it */
+        {0, 5060, 1}, {1, 5030, 1}, {1, 5040, 2}, /* 60 and 40 */
+        {0, 5600, 2}, {1, 5399, 2}, {1, 5400, 3},
+    };
+    for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
+        kafka_wait_count(&table, 7, steps[i].partition, steps[i].appended_bytes, on_enough);
+        cr_expect_eq(woken, steps[i].woken, "step %zu: %u", i, woken);
+    }
+    kafka_wait_count(&table, 7, 3, 9999, on_enough);
+    cr_expect_eq(woken, 3);
+    cr_expect_not(kafka_wait_exists(&table, 7, 0) || kafka_wait_exists(&table, 7, 1));
+}
+
+/* ---- min_bytes ---- */
+
+static void fetch(int32_t min_bytes, const struct kafka_asked *asked, unsigned count,
+                  struct kafka_fetched *ret) {
+    kafka_begin_fetch(&client, "acme.events", 25000, min_bytes, 16 * MIB, asked, count);
+    kafka_call_server(&client);
+    kafka_take_fetch(&client, ret, count);
+}
+
+/* One answer takes so many runs of a partition and no more: what is left behind it is not waited
+ * for. The wait would outlast the client's patience, and the test with it. */
+Test(kafka_fetch, many_small_batches_are_enough) {
+    kafka_server_start(&server, NULL);
+    for (unsigned i = 0; i < 300; i++)
+        kafka_server_append(&server, STREAM_EVENTS, 1, 1, 100, 1000);
+    kafka_enter(&client, &server, "reader");
+    struct kafka_fetched got[2];
+    fetch(2 * MIB, (struct kafka_asked[]){{1, 0, MIB}}, 1, got);
+    cr_expect(got[0].error == 0 && got[0].records.size > 0);
+    /* the partition's own limit is reached */
+    fetch(2 * MIB, (struct kafka_asked[]){{1, 0, 1000}, {0, 0, 1000}}, 2, got);
+    cr_expect(got[0].records.size > 0 && got[0].records.size <= 1000);
+    kafka_disconnect(&client);
+    kafka_server_stop(&server);
+}
+
+/* ---- what may be asked ---- */
+
+Test(kafka_fetch, a_partition_is_named_once) {
+    kafka_server_start(&server, NULL);
+    kafka_server_append(&server, STREAM_EVENTS, 1, 1, 100, 1000);
+    kafka_enter(&client, &server, "reader");
+    static const struct kafka_asked twice[] = {{1, 0, MIB}, {0, 0, MIB}, {1, 0, MIB}};
+    kafka_begin_fetch(&client, "acme.events", 0, 1, MIB, twice, 3);
+    kafka_send(&client);
+    cr_expect(client_at_end(&client.client));
+    kafka_disconnect(&client);
+    kafka_server_stop(&server);
+}
