@@ -18,11 +18,18 @@ static void send_puback(struct session *session, uint16_t packet_id, uint8_t rea
 /* A publish that will never be stored: MQTT 5 says so in the ack, QoS 0 and 3.1.1 have no ack that
  * could (MQTT 3.1.1 3.3.5-2), so the connection ends. */
 static void refuse_publish(struct session *session, const struct mqtt_publish *publish, int err) {
+    bool has_ack = session_is_mqtt5(session) && publish->qos > 0;
+    if (has_ack && inflight_count(session->inflight) > 0 &&
+        inflight_reserve(&session->shared->inflight_pool, &session->inflight) == 0) {
+        /* its turn comes after those that wait */
+        inflight_complete(session->inflight,
+                          inflight_push(session->inflight, publish->packet_id, 0), err);
+        return;
+    }
     metric_add(METRIC_MQTT_PUBLISH_REFUSED, 1);
-    const char *text = dg_err_text(err);
-    if (session_is_mqtt5(session) && publish->qos > 0)
+    if (has_ack)
         send_puback(session, publish->packet_id, session_reason(err, MQTT_PUBACK),
-                    session_reason_string(session, text));
+                    session_reason_string(session, dg_err_text(err)));
     else
         session_stop(session, err, NULL);
 }

@@ -31,6 +31,24 @@ Test(session_publish, qos1_is_acknowledged_when_durable_and_in_order) {
     }
 }
 
+Test(session_publish, a_refusal_waits_for_its_turn) {
+    struct recorder *r = connected(MQTT_VERSION_5);
+    feed_publish(r, 1, false, 1, "a", "one");
+    feed_publish(r, 1, false, 2, "$SYS/x", "refused");
+    feed_publish(r, 1, false, 3, "a", "three");
+    cr_assert_eq(r->sent_size, 0);
+    session_append_done(&r->session, r->events[2].tag, 0);
+    cr_assert_eq(r->sent_size, 0);
+    session_append_done(&r->session, r->events[1].tag, 0);
+    cr_assert_eq(r->sent[3], 1);
+    cr_assert_eq(r->sent[4], 0x40);
+    cr_assert_eq(r->sent[7], 2);
+    cr_assert_eq(r->sent[8], 0x87);
+    cr_assert_eq(r->sent[r->sent_size - 1], 3);
+    cr_assert_null(r->session.inflight);
+    recorder_free(r);
+}
+
 Test(session_publish, resend_of_what_waits_joins_it) {
     EACH_VERSION(version) {
         struct recorder *r = connected(version);
