@@ -1,12 +1,16 @@
 #include "support.h"
 
+#include <fcntl.h>
 #include <ftw.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include "common/crc32c.h"
 #include "storage/record.h"
 
 void test_store_init(struct test_store *store) {
@@ -198,4 +202,155 @@ int64_t test_read_all(struct test_store *store, uint64_t stream_id, uint32_t par
         if (!good)
             return -1;
     }
+}
+
+void test_append_each(struct test_store *store, uint64_t stream_id, uint32_t partition,
+                      uint64_t from, uint64_t to, uint32_t padding) {
+    for (uint64_t number = from; number < to; number++) {
+        if (test_append(store, stream_id, partition, number, padding, (int64_t)(1000 + number)) < 0)
+            abort();
+        test_store_settle(store);
+    }
+}
+
+/* ---- files --------------------------------------------------------------------------------------
+ */
+
+const char *test_segment_name(uint64_t stream_id, uint32_t partition, int64_t base_offset) {
+    static char name[128];
+    snprintf(name, sizeof(name), "%" PRIu64 "/%" PRIu32 "/%020" PRId64 ".log", stream_id, partition,
+             base_offset);
+    return name;
+}
+
+static int open_in(const struct test_store *store, const char *name, int flags) {
+    char path[512];
+    snprintf(path, sizeof(path), "%s/%s", store->directory, name);
+    return open(path, flags | O_CLOEXEC, 0640);
+}
+
+static int must_open(const struct test_store *store, const char *name, int flags) {
+    int fd = open_in(store, name, flags);
+    if (fd < 0) {
+        perror(name);
+        abort();
+    }
+    return fd;
+}
+
+int64_t test_file_size(const struct test_store *store, const char *name) {
+    struct stat status;
+    int fd = open_in(store, name, O_RDONLY);
+    if (fd < 0 || fstat(fd, &status) != 0)
+        return -1;
+    close(fd);
+    return status.st_size;
+}
+
+void test_file_read(const struct test_store *store, const char *name, int64_t position,
+                    void *ret_data, size_t size) {
+    int fd = must_open(store, name, O_RDONLY);
+    if (pread(fd, ret_data, size, position) != (ssize_t)size)
+        abort();
+    close(fd);
+}
+
+void test_file_write(const struct test_store *store, const char *name, int64_t position,
+                     const void *data, size_t size) {
+    int fd = must_open(store, name, O_WRONLY | O_CREAT);
+    if (pwrite(fd, data, size, position) != (ssize_t)size)
+        abort();
+    close(fd);
+}
+
+void test_file_flip(const struct test_store *store, const char *name, int64_t position) {
+    uint8_t byte;
+    test_file_read(store, name, position, &byte, 1);
+    byte ^= 0x40;
+    test_file_write(store, name, position, &byte, 1);
+}
+
+void test_file_resize(const struct test_store *store, const char *name, int64_t size) {
+    int fd = must_open(store, name, O_WRONLY);
+    if (ftruncate(fd, size) != 0)
+        abort();
+    close(fd);
+}
+
+void test_file_remove(const struct test_store *store, const char *name) {
+    char path[512];
+    snprintf(path, sizeof(path), "%s/%s", store->directory, name);
+    if (unlink(path) != 0)
+        abort();
+}
+
+/* ---- whole directories --------------------------------------------------------------------------
+ */
+
+/* nftw() passes no context on. */
+static struct {
+    size_t root_size;
+    const char *to;
+    uint32_t digest;
+} walked;
+
+static int copy_entry(const char *path, const struct stat *status, int kind, struct FTW *walk) {
+    char to[1024];
+    snprintf(to, sizeof(to), "%s%s", walked.to, path + walked.root_size);
+    if (kind == FTW_D)
+        return walk->level > 0 ? mkdir(to, 0750) : 0;
+    int in = open(path, O_RDONLY | O_CLOEXEC);
+    int out = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
+    ssize_t count = 1;
+    while (in >= 0 && out >= 0 && count > 0)
+        count = copy_file_range(in, NULL, out, NULL, 1 << 30, 0);
+    close(in);
+    close(out);
+    return count == 0 ? 0 : -1;
+}
+
+void test_store_copy(const struct test_store *store, struct test_store *ret_copy) {
+    test_store_init(ret_copy);
+    const char *directory = ret_copy->options.directory;
+    ret_copy->options = store->options;
+    ret_copy->options.directory = directory;
+    walked.root_size = strlen(store->directory);
+    walked.to = ret_copy->directory;
+    if (nftw(store->directory, copy_entry, 16, FTW_PHYS) != 0)
+        abort();
+}
+
+static int digest_entry(const char *path, const struct stat *status, int kind, struct FTW *walk) {
+    const char *name = path + walked.root_size;
+    if (strcmp(name, "/lock") == 0)
+        return 0;
+    uint32_t crc = crc32c_update(0, name, strlen(name));
+    int fd = kind == FTW_F ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    uint8_t *bytes = malloc((size_t)status->st_size + 1);
+    if (fd >= 0 && read(fd, bytes, (size_t)status->st_size) == status->st_size)
+        crc = crc32c_update(crc, bytes, (size_t)status->st_size);
+    free(bytes);
+    if (fd >= 0)
+        close(fd);
+    walked.digest += crc; /* in any order */
+    return 0;
+}
+
+uint32_t test_store_digest(const struct test_store *store) {
+    walked.root_size = strlen(store->directory);
+    walked.digest = 0;
+    nftw(store->directory, digest_entry, 16, FTW_PHYS);
+    return walked.digest;
+}
+
+int test_exit_code(void (*life)(void *context), void *context) {
+    int status;
+    pid_t child = fork();
+    if (child == 0) {
+        life(context);
+        _exit(0);
+    }
+    if (waitpid(child, &status, 0) != child)
+        abort();
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }

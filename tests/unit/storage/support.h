@@ -8,7 +8,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "../gateway/leaks.h"
 #include "storage/stream.h"
+
+#define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
 
 enum { TEST_JOURNAL_BYTES = 8 * 1024 * 1024, TEST_ACK_MAX = 1 << 20 };
 
@@ -56,3 +59,32 @@ void test_store_turn(struct test_store *store);
  * records were read, or -1 and prints why. */
 int64_t test_read_all(struct test_store *store, uint64_t stream_id, uint32_t partition,
                       int64_t from, int64_t shift);
+
+/* The same and settled, record by record: each is a batch and a journal group of its own. */
+void test_append_each(struct test_store *store, uint64_t stream_id, uint32_t partition,
+                      uint64_t from, uint64_t to, uint32_t padding);
+
+/* What a crash now would leave, in a directory of its own. */
+void test_store_copy(const struct test_store *store, struct test_store *ret_copy);
+
+/* ---- files of a store; name is relative to its directory ---------------------------------------
+ */
+
+/* "<stream>/<partition>/<base>.log" */
+const char *test_segment_name(uint64_t stream_id, uint32_t partition, int64_t base_offset);
+
+/* -1: there is none. */
+int64_t test_file_size(const struct test_store *store, const char *name);
+void test_file_read(const struct test_store *store, const char *name, int64_t position,
+                    void *ret_data, size_t size);
+void test_file_write(const struct test_store *store, const char *name, int64_t position,
+                     const void *data, size_t size);
+void test_file_flip(const struct test_store *store, const char *name, int64_t position);
+void test_file_resize(const struct test_store *store, const char *name, int64_t size);
+void test_file_remove(const struct test_store *store, const char *name);
+
+/* Of the names and bytes of all files but the lock. */
+uint32_t test_store_digest(const struct test_store *store);
+
+/* Runs life in a process of its own and returns its exit code; 128 and more: killed. */
+int test_exit_code(void (*life)(void *context), void *context);
