@@ -1,6 +1,7 @@
 /* The engine as its users see it: append, read, reopen, limits. */
 #include <criterion/criterion.h>
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
