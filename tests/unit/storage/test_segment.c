@@ -12,7 +12,7 @@
 #include "storage/local/segment.h"
 #include "support.h"
 
-TestSuite(segment);
+TestSuite(segment, .fini = check_leaks);
 
 static struct segment *create_dirty(struct segment_files *files, uint32_t partition) {
     struct segment *segment = segment_create(files, 7, partition, 0, 1);
