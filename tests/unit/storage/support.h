@@ -13,7 +13,7 @@
 
 #define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
 
-enum { TEST_JOURNAL_BYTES = 8 * 1024 * 1024, TEST_ACK_MAX = 1 << 20 };
+enum { TEST_JOURNAL_BYTES = 5 * 1024 * 1024, TEST_ACK_MAX = 1 << 20 };
 
 struct test_store {
     char directory[256];

@@ -271,7 +271,7 @@ Test(commit, a_full_journal_refuses_until_a_checkpoint_fits_again) {
         if ((err = append_one(&store, 0, number, 900000)) == 0)
             number++;
     cr_assert_eq(err, DG_ERR_STORAGE_FULL);
-    cr_expect(number >= 7 && says_full(&store));
+    cr_expect(number >= 4 && says_full(&store));
     cr_expect_eq(append_one(&store, 0, number, 900000), DG_ERR_STORAGE_FULL);
     struct stream_health health;
     stream_health(store.stream, &health);
