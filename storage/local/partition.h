@@ -72,9 +72,8 @@ struct partition {
     int64_t last_durable_ms;
     struct read_hint hints[READ_HINT_COUNT];
     unsigned next_hint;
-    /* Checkpointer only. */
-    int64_t log_start_requested;    /* a mutation is on its way or applied */
-    int64_t log_start_checkpointed; /* segments below may be removed */
+    _Atomic int64_t log_start_requested; /* a mutation is on its way or applied */
+    int64_t log_start_checkpointed;      /* segments below may be removed; checkpointer only */
     /* Placer only: the segment's last, partly filled block, which is written again when it grows.
      */
     uint8_t *tail_block;

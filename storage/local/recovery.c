@@ -345,7 +345,7 @@ static void publish(struct stream *stream, struct partition *partition) {
         .segment_created_ms = segment ? segment->created_ms : 0,
     };
     partition->last_durable_ms = partition->last_ms;
-    partition->log_start_requested = atomic_load(&partition->log_start);
+    atomic_store(&partition->log_start_requested, atomic_load(&partition->log_start));
     atomic_store(&partition->durable_end, partition->next_offset);
     metric_add(METRIC_STORED_BYTES, atomic_load(&partition->size_bytes));
 }

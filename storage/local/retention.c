@@ -40,12 +40,17 @@ static int64_t wanted_start(struct stream *stream, struct partition *partition, 
     return start;
 }
 
-/* Committer's thread: applied; a checkpoint makes the removal possible. */
+/* Committer's thread. Applied: a checkpoint makes the removal possible. Refused, because there is
+ * no room in the journal: the next tick tries again. */
 static void complete_request(struct unit *unit) {
     struct stream *stream = unit->context;
+    if (unit->err < 0)
+        atomic_store(&unit->partition->log_start_requested,
+                     atomic_load(&unit->partition->log_start));
+    else
+        checkpointer_request(&stream->checkpointer);
     free(unit->mutations);
     free(unit);
-    checkpointer_request(&stream->checkpointer);
 }
 
 static void request_start(struct stream *stream, struct partition *partition, int64_t start) {
@@ -67,11 +72,12 @@ static void request_start(struct stream *stream, struct partition *partition, in
     struct writer w = writer_make(bytes, size);
     mutation_write(&w, &mutation);
     unit->context = stream;
+    unit->partition = partition;
     unit->complete = complete_request;
     unit->mutations = bytes;
     unit->mutation_bytes = size;
     unit->mutation_count = 1;
-    partition->log_start_requested = start;
+    atomic_store(&partition->log_start_requested, start);
     if (!committer_submit(&stream->committer, unit, unit, NULL)) {
         free(bytes);
         free(unit);
@@ -83,7 +89,8 @@ void retention_request(struct stream *stream, uint64_t now_ms) {
     pthread_rwlock_rdlock(&stream->partitions.lock);
     HASH_ITER(hh, stream->partitions.partitions, partition, next) {
         int64_t start = wanted_start(stream, partition, now_ms);
-        if (start > atomic_load(&partition->log_start) && start > partition->log_start_requested)
+        if (start > atomic_load(&partition->log_start) &&
+            start > atomic_load(&partition->log_start_requested))
             request_start(stream, partition, start);
     }
     pthread_rwlock_unlock(&stream->partitions.lock);

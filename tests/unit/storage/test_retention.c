@@ -172,3 +172,28 @@ Test(retention, a_reader_keeps_the_segment_it_holds) {
                  DG_ERR_OFFSET_OUT_OF_RANGE);
     close_store();
 }
+
+static void fill_journal(void) {
+    static const uint32_t paddings[] = {900000, 100000, 1000};
+    atomic_store(&store.stream->checkpointer.has_failed, true); /* so nobody waits for one */
+    for (size_t i = 0; i < COUNT_OF(paddings); i++)
+        for (store.refused = 0; store.refused == 0;) {
+            cr_assert_eq(test_append(&store, STREAM_ID, 1, 0, paddings[i], 1), 0);
+            test_store_settle(&store);
+        }
+}
+
+/* The journal was full when it was made. */
+Test(retention, a_refused_request_is_made_again) {
+    open_store(4);
+    fill_journal();
+    store.stream->checkpointer.wanted = false;
+    keep(1, 0);
+    request(1);
+    cr_assert_eq(log_start(), 0);
+    cr_expect_not(store.stream->checkpointer.wanted, "a checkpoint would not help");
+    cr_assert_eq(checkpoint_take(store.stream), 0);
+    request(1);
+    cr_expect_eq(log_start(), 12);
+    close_store();
+}
