@@ -336,7 +336,9 @@ static int replay_journal(struct recovery *recovery) {
 
 /* What readers and the next checkpoint see. */
 static void publish(struct stream *stream, struct partition *partition) {
-    const struct segment *segment = partition->write_segment;
+    struct segment *segment = partition->write_segment;
+    if (segment) /* it is written: its room is not asked for again */
+        segment->allocated_bytes = partition->write_position;
     partition->applied = (struct partition_applied){
         .next_offset = partition->next_offset,
         .last_ms = partition->last_ms,

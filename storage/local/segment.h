@@ -21,7 +21,7 @@ struct segment {
     uint32_t partition;
     int64_t base_offset;
     uint64_t created_ms; /* wall clock */
-    /* Committer only. */
+    /* Committer only (recovery before it starts). */
     uint64_t allocated_bytes;
     /* Partition's mutex. */
     bool listed; /* in the partition's table: has a durable batch */

@@ -286,3 +286,20 @@ Test(commit, a_full_journal_refuses_until_a_checkpoint_fits_again) {
     test_store_close(&store);
     test_store_remove(&store);
 }
+
+/* What the newest segment has is not asked for again after a restart. */
+Test(commit, a_restart_needs_no_room_for_what_is_stored) {
+    struct test_store store;
+    test_store_init(&store);
+    real = sys;
+    sys.fstatvfs = limited_fstatvfs;
+    atomic_store(&free_bytes, 1ull << 40);
+    cr_assert_eq(test_store_open(&store), 0, "%s", store.error);
+    test_append_each(&store, STREAM_ID, 0, 0, 4, 900000);
+    test_store_close(&store);
+    cr_assert_eq(test_store_open(&store), 0, "%s", store.error);
+    atomic_store(&free_bytes, 1000 * 1000); /* an extent ends with the segment */
+    cr_expect_eq(append_one(&store, 0, 4, 1000), 0);
+    test_store_close(&store);
+    test_store_remove(&store);
+}
