@@ -104,7 +104,10 @@ int journal_open_for_reading(struct journal *journal, const char *directory, uin
     if (err < 0)
         return err;
     journal->fd = file_open(journal->path, O_RDONLY);
-    return journal->fd >= 0 ? 0 : DG_ERR_IO;
+    struct stat status;
+    if (journal->fd < 0 || sys.fstat(journal->fd, &status) != 0)
+        return DG_ERR_IO;
+    return (uint64_t)status.st_size == size_bytes ? 0 : DG_ERR_CORRUPT;
 }
 
 void journal_close(struct journal *journal) {

@@ -142,6 +142,8 @@ static int verify_partition_files(struct verify *verify, const struct format_par
     if (wanted && scan_directory(path, &bases, &count) < 0) {
         damage(verify, path, 0, "the directory cannot be read");
     } else if (wanted) {
+        if (count > 0 && bases[0] > row->log_start)
+            damage(verify, path, 0, "the log start is in no segment");
         for (uint32_t i = 0; i < count && !dump_is_done(verify); i++)
             if (bases[i] <= row->segment_base)
                 verify_segment(verify, partition, bases[i], row);

@@ -150,6 +150,15 @@ Test(verify, damage_in_segments_is_named) {
     remove_stores(&store, &crashed);
 }
 
+/* Nothing before it could tell: the log start does. */
+Test(verify, a_missing_oldest_segment_is_named) {
+    struct test_store store, crashed;
+    make_stores(&store, &crashed);
+    test_file_remove(&store, test_segment_name(STREAM_ID, 0, 0));
+    expect_damage(&store, "7/0", "the log start is in no segment");
+    remove_stores(&store, &crashed);
+}
+
 Test(verify, a_missing_partition_is_named) {
     struct test_store store, crashed;
     char from[512], to[512];
@@ -195,6 +204,9 @@ Test(verify, without_format_or_checkpoint_it_says_so) {
         cr_expect_not_null(strstr(error, cases[i].name), "%s", error);
         test_file_flip(&store, cases[i].name, cases[i].position);
     }
+    test_file_resize(&store, "journal", TEST_JOURNAL_BYTES - FORMAT_BLOCK);
+    cr_expect_eq(verify(&store, &seen), DG_ERR_CORRUPT, "it would not be opened");
+    cr_expect_not_null(strstr(error, "journal"), "%s", error);
     test_file_remove(&store, "journal");
     cr_expect_eq(verify(&store, &seen), DG_ERR_IO);
     cr_expect_not_null(strstr(error, "journal"), "%s", error);
