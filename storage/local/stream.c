@@ -112,7 +112,8 @@ static int start(struct stream *stream, char *ret_error) {
     return err;
 }
 
-int stream_open(const struct stream_options *options, struct stream **ret_stream, char *ret_error) {
+static int open_stream(const struct stream_options *options, struct stream **ret_stream,
+                       char *ret_error) {
     int err = check_options(options, ret_error);
     if (err < 0)
         return err;
@@ -129,6 +130,14 @@ int stream_open(const struct stream_options *options, struct stream **ret_stream
     }
     *ret_stream = stream;
     return 0;
+}
+
+int stream_open(const struct stream_options *options, struct stream **ret_stream, char *ret_error) {
+    ret_error[0] = '\0';
+    int err = open_stream(options, ret_stream, ret_error);
+    if (err < 0 && ret_error[0] == '\0')
+        snprintf(ret_error, STREAM_ERROR_SIZE, "%.300s: %s", options->directory, dg_err_text(err));
+    return err;
 }
 
 void stream_close(struct stream *stream) {

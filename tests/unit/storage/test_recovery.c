@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "common/crc32c.h"
 #include "common/sys.h"
 #include "storage/local/appender.h"
 #include "storage/local/engine.h"
@@ -226,6 +227,28 @@ Test(recovery, refuses_a_store_without_a_checkpoint_it_can_believe) {
     expect_refused(&store, DG_ERR_CORRUPT, "checkpoint");
     test_file_remove(&store, "checkpoint");
     expect_refused(&store, DG_ERR_CORRUPT, "checkpoint");
+    test_store_remove(&store);
+}
+
+/* With a CRC that holds, but an entry that is cut off: there is a reason for people in any case. */
+Test(recovery, refuses_malformed_state_and_says_why) {
+    struct test_store store;
+    uint8_t bytes[512];
+    make_closed(&store, 1, 100, 1 << 22);
+    size_t size = (size_t)test_file_size(&store, "checkpoint") + 8;
+    cr_assert(size < sizeof(bytes));
+    test_file_read(&store, "checkpoint", 0, bytes, size - 8);
+    memset(bytes + size - 12, 0, 8); /* an LSN and nothing more */
+    struct format_checkpoint header;
+    memcpy(&header, bytes, sizeof(header));
+    header.total_bytes = size;
+    header.state_count = 1;
+    memcpy(bytes, &header, sizeof(header));
+    uint32_t crc = crc32c_update(0, bytes, size - 4);
+    memcpy(bytes + size - 4, &crc, sizeof(crc));
+    test_file_write(&store, "checkpoint", 0, bytes, size);
+    snprintf(store.error, sizeof(store.error), "%s", "of an earlier call");
+    expect_refused(&store, DG_ERR_CORRUPT, store.directory);
     test_store_remove(&store);
 }
 
