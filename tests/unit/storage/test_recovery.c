@@ -262,20 +262,30 @@ static void roll_three_times(struct test_store *store) {
 
 Test(recovery, replays_rolls_and_new_partitions) {
     static const int64_t bases[] = {0, 2, 4, 6};
-    for (unsigned without_files = 0; without_files < 2; without_files++) {
+    enum { AS_WRITTEN, WITHOUT_FILES, LONGER, WAYS };
+    for (unsigned way = 0; way < WAYS; way++) {
         struct test_store store;
         crash(&store, 220000, roll_three_times);
-        if (without_files) {
+        if (way == WITHOUT_FILES) {
             remove_partition(&store, 0);
             remove_partition(&store, 3);
+        } else if (way == LONGER) { /* what an unsynced write may have left */
+            test_file_resize(&store, test_segment_name(STREAM_ID, 0, 2), 300000);
         }
         reopen(&store);
-        for (size_t i = 0; i < COUNT_OF(bases); i++)
-            cr_expect(test_file_size(&store, test_segment_name(STREAM_ID, 0, bases[i])) > 200000);
+        const struct partition *partition = partition_find(&store.stream->partitions, STREAM_ID, 0);
+        cr_assert_eq(partition->segment_count, COUNT_OF(bases));
+        for (size_t i = 0; i < COUNT_OF(bases); i++) {
+            cr_expect_eq(partition->segments[i]->sealed, i < 3);
+            cr_expect_eq(test_file_size(&store, test_segment_name(STREAM_ID, 0, bases[i])),
+                         partition->segments[i]->end_bytes);
+        }
         cr_expect_eq(test_read_all(&store, STREAM_ID, 0, 0, 0), 8);
         cr_expect_eq(test_read_all(&store, STREAM_ID, 3, 0, 0), 1);
         test_append_each(&store, STREAM_ID, 0, 8, 9, 100000);
         cr_expect_eq(test_file_size(&store, test_segment_name(STREAM_ID, 0, 7)), -1);
+        test_store_close(&store);
+        reopen(&store);
         cr_expect_eq(test_read_all(&store, STREAM_ID, 0, 0, 0), 9);
         test_store_close(&store);
         test_store_remove(&store);
