@@ -1,6 +1,7 @@
 /* Appenders: what is taken, what is refused at once, when to go on. */
 #include <criterion/criterion.h>
 
+#include <sched.h>
 #include <semaphore.h>
 #include <stdlib.h>
 
@@ -50,24 +51,30 @@ Test(appender, refuses_what_can_never_be_stored) {
     close_store();
 }
 
-static sem_t may_go_on;
+static sem_t entered, may_go_on;
 static int journal_fd;
 static struct sys_table real;
 
 static ssize_t held_pwrite(int fd, const void *data, size_t size, off_t position) {
     if (fd == journal_fd) {
+        sem_post(&entered);
         sem_wait(&may_go_on);
         sem_post(&may_go_on); /* from now on all of them */
     }
     return real.pwrite(fd, data, size, position);
 }
 
-Test(appender, takes_a_bounded_amount_and_says_when_to_go_on) {
-    open_store();
+static void hold_journal_writes(void) {
+    sem_init(&entered, 0, 0);
     sem_init(&may_go_on, 0, 0);
     journal_fd = store.stream->journal.fd;
     real = sys;
     sys.pwrite = held_pwrite;
+}
+
+Test(appender, takes_a_bounded_amount_and_says_when_to_go_on) {
+    open_store();
+    hold_journal_writes();
     uint64_t number = 0;
     int err;
     while ((err = test_append(&store, STREAM_ID, 0, number, 500000, 1)) == 0)
@@ -141,25 +148,42 @@ Test(appender, mutations_go_with_their_unit) {
     close_store();
 }
 
-/* With records that nobody waits for, with open and with submitted ones. */
-Test(appender, may_be_freed_when_nothing_is_pending) {
-    open_store();
-    for (unsigned i = 0; i < 20; i++) {
+static bool is_idle(void) {
+    struct committer *committer = &store.stream->committer;
+    pthread_mutex_lock(&committer->mutex);
+    bool idle = committer->is_idle;
+    pthread_mutex_unlock(&committer->mutex);
+    return idle;
+}
+
+/* While it waits for the committer, and when the committer's mail to it is on the way. */
+Test(appender, may_be_freed_while_it_waits) {
+    struct stream_mutation mutation = {.name_space = STATE_SESSION, .key = slice_from_string("k")};
+    for (unsigned on_the_way = 0; on_the_way < 2; on_the_way++) {
         struct stream_appender *other;
+        open_store();
+        test_append_each(&store, STREAM_ID, 0, 0, 1, 10);
+        while (!is_idle())
+            sched_yield();
+        hold_journal_writes();
         cr_assert_eq(stream_appender_create(store.stream, &store.mailbox, NULL, NULL, NULL, &other),
                      0);
-        cr_assert_eq(test_append(&store, STREAM_ID, 0, i, 10, 1), 0);
-        test_store_turn(&store);
-        struct stream_mutation mutation = {.name_space = STATE_SESSION,
-                                           .key = slice_from_string("k")};
+        cr_assert_eq(test_append(&store, STREAM_ID, 0, 1, 10, 1), 0);
+        stream_appender_turn(store.appender);
+        sem_wait(&entered);
         cr_assert_eq(stream_mutate(other, STREAM_ID, 0, &mutation), 0);
-        stream_appender_turn(other); /* it may wait for the committer now */
-        stream_appender_free(other);
-        mailbox_drain(&store.mailbox);
-        if (stream_appender_pending(store.appender) == 0)
-            continue;
-        test_store_settle(&store);
+        stream_appender_turn(other);
+        if (!on_the_way)
+            stream_appender_free(other);
+        sem_post(&may_go_on);
+        while (!is_idle())
+            sched_yield();
+        if (on_the_way)
+            stream_appender_free(other);
+        test_append_each(&store, STREAM_ID, 0, 2, 3, 10);
+        cr_expect_eq(test_read_all(&store, STREAM_ID, 0, 0, 0), 3);
+        sys = real;
+        close_store();
     }
     stream_appender_free(NULL);
-    close_store();
 }
