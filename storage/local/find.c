@@ -7,6 +7,7 @@
 
 #include "storage/local/engine.h"
 #include "storage/local/read.h"
+#include "storage/local/walk.h"
 #include "storage/record.h"
 
 enum { FIND_READ_BYTES = 64 * 1024 };
@@ -142,24 +143,39 @@ static int find_segment(struct stream *stream, struct partition *partition,
     return err;
 }
 
+/* Offset of the last indexed batch before the wanted time. DG_ERR_COLD: a later one may not be in
+ * the index yet. Mutex held. */
+static int ask_index(const struct segment *segment, int64_t wanted_ms, int64_t *ret_offset) {
+    const struct index *index = &segment->index;
+    const struct index_entry *entry = index_find_time(index, wanted_ms);
+    const struct index_entry *next = entry ? entry + 1 : index->entries;
+    bool has_next = next < index->entries + index->count;
+    *ret_offset = entry ? entry->offset : segment->base_offset;
+    if (index->from == 0 || (entry && entry->position >= index->from))
+        return 0;
+    return has_next && next->position < index->covered ? 0 : DG_ERR_COLD;
+}
+
 /* Offset of an indexed batch before the wanted time, in the segment that begins at base. */
 static int find_in_index(struct partition *partition, int64_t base,
                          const struct time_search *search, int64_t *ret_offset) {
+    int64_t offset = base;
     pthread_mutex_lock(&partition->mutex);
     struct segment *segment = partition_segment_at(partition, base);
     int err = segment && segment_pin(segment) >= 0 ? 0 : DG_ERR_OFFSET_OUT_OF_RANGE;
-    pthread_mutex_unlock(&partition->mutex);
-    if (err < 0)
-        return err;
-    err = read_build_index(partition, segment);
-    pthread_mutex_lock(&partition->mutex);
-    const struct index_entry *entry = index_find_time(&segment->index, search->wanted_ms);
-    int64_t offset = entry ? entry->offset : base;
-    pthread_mutex_unlock(&partition->mutex);
-    segment_unpin(segment);
     if (err == 0)
-        *ret_offset = offset > search->log_start ? offset : search->log_start;
-    return err;
+        err = ask_index(segment, search->wanted_ms, &offset);
+    pthread_mutex_unlock(&partition->mutex);
+    while (err == DG_ERR_COLD && walk_on(partition, segment) == 0) {
+        pthread_mutex_lock(&partition->mutex);
+        err = ask_index(segment, search->wanted_ms, &offset);
+        pthread_mutex_unlock(&partition->mutex);
+    }
+    if (err == DG_ERR_OFFSET_OUT_OF_RANGE)
+        return err;
+    segment_unpin(segment);
+    *ret_offset = offset > search->log_start ? offset : search->log_start;
+    return 0; /* what the index could not go past is met, or not, by whoever reads on from there */
 }
 
 int stream_find_time(struct stream *stream, uint64_t stream_id, uint32_t number,

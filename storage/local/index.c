@@ -21,6 +21,8 @@ static bool reserve(struct index *index, uint32_t capacity) {
 }
 
 void index_add(struct index *index, int64_t offset, int64_t first_ms, uint32_t position) {
+    if (position == index->from)
+        index->from_offset = offset;
     if (index->count > 0) {
         const struct index_entry *last = &index->entries[index->count - 1];
         dg_assert(last->offset < offset && last->position < position);
@@ -32,16 +34,24 @@ void index_add(struct index *index, int64_t offset, int64_t first_ms, uint32_t p
     index->entries[index->count++] = (struct index_entry){offset, first_ms, position};
 }
 
-void index_prepend(struct index *index, struct index *before) {
-    if (reserve(index, index->count + before->count)) {
-        memmove(index->entries + before->count, index->entries,
-                index->count * sizeof(*index->entries));
-        if (before->count > 0)
-            memcpy(index->entries, before->entries, before->count * sizeof(*index->entries));
-        index->count += before->count;
-        index->from = 0;
+bool index_cover(struct index *index, const struct index *found, uint32_t covered,
+                 int64_t covered_offset) {
+    if (!reserve(index, index->count + found->count))
+        return false;
+    uint32_t at = 0; /* of the first entry of the second stretch */
+    while (at < index->count && index->entries[at].position < index->from)
+        at++;
+    if (found->count > 0) {
+        memmove(index->entries + at + found->count, index->entries + at,
+                (index->count - at) * sizeof(*index->entries));
+        memcpy(index->entries + at, found->entries, found->count * sizeof(*index->entries));
+        index->count += found->count;
     }
-    index_free(before);
+    index->covered = covered;
+    index->covered_offset = covered_offset;
+    if (covered == index->from)
+        index->from = 0;
+    return true;
 }
 
 const struct index_entry *index_find_offset(const struct index *index, int64_t offset) {

@@ -1,6 +1,10 @@
 /*
  * The sparse index of one segment: the first batch of about every INDEX_STEP_BYTES. Derived: kept
  * in memory, rebuilt from the segment when needed. Guarded by the partition's mutex.
+ *
+ * It covers two stretches: [0, covered) grows as readers need it (walk.c), [from, end) with every
+ * batch that is appended. A segment that was there at the start begins with from at its end; when
+ * the first stretch has reached the second, from is 0: all is covered.
  */
 #pragma once
 
@@ -21,15 +25,25 @@ struct index {
     struct index_entry *entries;
     uint32_t count;
     uint32_t capacity;
-    uint32_t from; /* covers the segment from this position on */
+    uint32_t from;
+    int64_t from_offset; /* of the batch at from, when there is one */
+    uint32_t covered;
+    int64_t covered_offset; /* of the first batch behind, when covered > 0 */
 };
 
 /* Adds a batch if the last entry is far enough behind it; ascending positions. Leaves it out when
  * memory is out: an index may be coarser than planned. */
 void index_add(struct index *index, int64_t offset, int64_t first_ms, uint32_t position);
 
-/* Puts the entries of before, which covers [0, index->from), in front. Takes them over. */
-void index_prepend(struct index *index, struct index *before);
+/* First offset behind the first stretch. */
+static inline int64_t index_covered_offset(const struct index *index, int64_t base_offset) {
+    return index->covered > 0 ? index->covered_offset : base_offset;
+}
+
+/* Makes the first stretch longer, to [0, covered), by the entries of found. False: out of memory,
+ * nothing has changed. */
+bool index_cover(struct index *index, const struct index *found, uint32_t covered,
+                 int64_t covered_offset);
 
 /* Last entry with offset <= offset, or with first_ms < time_ms; NULL: none. */
 const struct index_entry *index_find_offset(const struct index *index, int64_t offset);

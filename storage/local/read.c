@@ -6,124 +6,14 @@
  */
 #include "storage/local/read.h"
 
-#include <errno.h>
-#include <stdlib.h>
-
 #include "common/assert.h"
 #include "common/metrics.h"
 #include "common/sys.h"
 #include "storage/local/engine.h"
+#include "storage/local/walk.h"
 #include "storage/local/watch.h"
-#include "storage/record.h"
 
-enum { PROBE_STEP_BYTES = 32 * 1024, INDEX_READ_BYTES = 256 * 1024 };
-
-/* Reads without waiting, or waits when it may. 0, DG_ERR_COLD, DG_ERR_IO; short is DG_ERR_CORRUPT.
- */
-static int read_bytes(int fd, void *ret_data, size_t size, uint32_t position, bool may_wait) {
-    ssize_t count;
-    if (may_wait) {
-        count = file_read(fd, ret_data, size, position);
-    } else {
-        struct iovec part = {.iov_base = ret_data, .iov_len = size};
-        count = sys.preadv2(fd, &part, 1, position, RWF_NOWAIT);
-        if (count < 0 && errno == EOPNOTSUPP)
-            count = file_read(fd, ret_data, size, position);
-        if ((count < 0 && errno == EAGAIN) || (count >= 0 && (size_t)count < size))
-            return DG_ERR_COLD;
-    }
-    if (count < 0)
-        return DG_ERR_IO;
-    return (size_t)count == size ? 0 : DG_ERR_CORRUPT;
-}
-
-struct batch_place {
-    int64_t base_offset;
-    int64_t next_offset;
-    int64_t first_ms;
-    uint32_t size_bytes;
-};
-
-/* The batch header in 61 bytes of a file. */
-static int parse_header(const uint8_t *bytes, uint32_t limit_bytes, struct batch_place *ret_place) {
-    struct reader r = reader_make(bytes, RECORD_BATCH_HEADER_SIZE);
-    int64_t base_offset = (int64_t)reader_u64(&r);
-    uint32_t size_bytes = reader_u32(&r) + 12;
-    reader_u32(&r);
-    uint8_t magic = reader_u8(&r);
-    reader_u32(&r);
-    uint16_t attributes = reader_u16(&r);
-    uint32_t last_delta = reader_u32(&r);
-    int64_t base_ms = (int64_t)reader_u64(&r);
-    int64_t max_ms = (int64_t)reader_u64(&r);
-    if (magic != RECORD_MAGIC || size_bytes <= RECORD_BATCH_HEADER_SIZE ||
-        size_bytes > limit_bytes || size_bytes > LIMIT_UNIT_BYTES || base_offset < 0 ||
-        last_delta > INT32_MAX)
-        return DG_ERR_CORRUPT;
-    *ret_place = (struct batch_place){
-        .base_offset = base_offset,
-        .next_offset = base_offset + (int64_t)last_delta + 1,
-        .first_ms = attributes & RECORD_LOG_APPEND_TIME ? max_ms : base_ms,
-        .size_bytes = size_bytes,
-    };
-    return 0;
-}
-
-static int read_header(int fd, uint32_t position, uint32_t end, bool may_wait,
-                       struct batch_place *ret_place) {
-    uint8_t header[RECORD_BATCH_HEADER_SIZE];
-    if (end - position <= RECORD_BATCH_HEADER_SIZE)
-        return DG_ERR_CORRUPT;
-    int err = read_bytes(fd, header, sizeof(header), position, may_wait);
-    return err < 0 ? err : parse_header(header, end - position, ret_place);
-}
-
-/* ---- index --------------------------------------------------------------------------------------
- */
-
-static int walk_segment(int fd, uint32_t end, uint8_t *buffer, struct index *index) {
-    uint32_t position = 0, buffered_from = 0, buffered_to = 0;
-    while (position < end) {
-        if (position + RECORD_BATCH_HEADER_SIZE > buffered_to) {
-            uint32_t size = end - position < INDEX_READ_BYTES ? end - position : INDEX_READ_BYTES;
-            int err = read_bytes(fd, buffer, size, position, true);
-            if (err < 0)
-                return err;
-            buffered_from = position;
-            buffered_to = position + size;
-            if (size <= RECORD_BATCH_HEADER_SIZE)
-                return DG_ERR_CORRUPT;
-        }
-        struct batch_place place;
-        int err = parse_header(buffer + (position - buffered_from), end - position, &place);
-        if (err < 0)
-            return err;
-        index_add(index, place.base_offset, place.first_ms, position);
-        position += place.size_bytes;
-    }
-    return 0;
-}
-
-int read_build_index(struct partition *partition, struct segment *segment) {
-    pthread_mutex_lock(&partition->mutex);
-    uint32_t from = segment->index.from;
-    pthread_mutex_unlock(&partition->mutex);
-    if (from == 0)
-        return 0;
-    uint8_t *buffer = malloc(INDEX_READ_BYTES);
-    if (!buffer)
-        return DG_ERR_NO_MEMORY;
-    struct index before = {0};
-    int err = walk_segment(segment->fd, from, buffer, &before);
-    free(buffer);
-    pthread_mutex_lock(&partition->mutex);
-    if (err == 0 && segment->index.from == from)
-        index_prepend(&segment->index, &before);
-    else
-        index_free(&before);
-    pthread_mutex_unlock(&partition->mutex);
-    return err;
-}
+enum { PROBE_STEP_BYTES = 32 * 1024 };
 
 /* ---- locating -----------------------------------------------------------------------------------
  */
@@ -131,55 +21,77 @@ int read_build_index(struct partition *partition, struct segment *segment) {
 struct search {
     struct segment *segment;
     int fd;
-    uint32_t position; /* of a batch at or before the wanted one */
-    uint32_t placed;
-    int64_t placed_next; /* offset behind the last placed batch */
+    uint32_t position;  /* of a batch at or before the wanted one */
+    uint32_t end;       /* how far batches are known behind it */
+    int64_t end_offset; /* of the batch there */
 };
 
-static bool use_hint(const struct partition *partition, const struct segment *segment,
+static void use_hint(const struct partition *partition, const struct segment *segment,
                      int64_t offset, uint32_t *ret_position) {
     for (unsigned i = 0; i < READ_HINT_COUNT; i++) {
         const struct read_hint *hint = &partition->hints[i];
-        if (hint->offset == offset && hint->segment_base == segment->base_offset && offset > 0) {
+        if (hint->offset == offset && hint->segment_base == segment->base_offset && offset > 0)
             *ret_position = hint->position;
-            return true;
-        }
     }
-    return false;
 }
 
 /* Offset behind the last batch of the segment that is in the file; mutex held. */
 static int64_t placed_next(const struct partition *partition, const struct segment *segment) {
     if (partition->place_first && partition->place_first->segment == segment)
         return partition->place_first->base_offset;
-    for (uint32_t i = partition->segment_count; i > 1; i--)
-        if (partition->segments[i - 2] == segment)
-            return partition->segments[i - 1]->base_offset;
-    return atomic_load_explicit(&partition->durable_end, memory_order_relaxed);
+    return walk_segment_end(partition, segment);
 }
 
-/* Segment, pin and a starting position. DG_ERR_COLD: the index has to be built first. */
+/* A starting position in the stretch of the index that has offset; mutex held. DG_ERR_COLD: none
+ * has. DG_ERR_OFFSET_OUT_OF_RANGE: retention was faster, the segment may be out of the table. */
+static int find_start(const struct partition *partition, int64_t offset, struct search *search) {
+    const struct segment *segment = search->segment;
+    const struct index *index = &segment->index;
+    if (offset < atomic_load(&partition->log_start))
+        return DG_ERR_OFFSET_OUT_OF_RANGE;
+    const struct index_entry *entry = index_find_offset(index, offset);
+    search->position = entry ? entry->position : 0;
+    search->end = segment->placed_bytes;
+    search->end_offset = placed_next(partition, segment);
+    if (index->from > 0 && offset >= walk_indexed_from(partition, segment)) {
+        if (search->position < index->from)
+            search->position = index->from;
+    } else if (index->from > 0) {
+        search->end = index->covered;
+        search->end_offset = index_covered_offset(index, segment->base_offset);
+        if (offset >= search->end_offset)
+            return DG_ERR_COLD;
+    }
+    use_hint(partition, segment, offset, &search->position);
+    return 0;
+}
+
+/* Segment, pin and a starting position. DG_ERR_COLD: pinned, but the index has to be made first. */
 static int begin_search(struct partition *partition, int64_t offset, struct search *search) {
     pthread_mutex_lock(&partition->mutex);
     struct segment *segment = partition_segment_at(partition, offset);
-    int err =
-        segment && offset >= atomic_load(&partition->log_start) ? 0 : DG_ERR_OFFSET_OUT_OF_RANGE;
+    int err = segment ? 0 : DG_ERR_OFFSET_OUT_OF_RANGE;
     if (err == 0 && (search->fd = segment_pin(segment)) < 0)
         err = DG_ERR_IO;
     if (err == 0) {
         search->segment = segment;
-        search->placed = segment->placed_bytes;
-        search->placed_next = placed_next(partition, segment);
-        search->position = 0;
-        if (!use_hint(partition, segment, offset, &search->position)) {
-            const struct index_entry *entry = index_find_offset(&segment->index, offset);
-            if (entry)
-                search->position = entry->position;
-            else if (segment->index.from > 0 && offset > segment->base_offset)
-                err = DG_ERR_COLD;
-        }
+        err = find_start(partition, offset, search);
     }
     pthread_mutex_unlock(&partition->mutex);
+    return err;
+}
+
+/* Makes the index as far as the search needs it. */
+static int make_index(struct partition *partition, int64_t offset, struct search *search) {
+    int err = DG_ERR_COLD;
+    while (err == DG_ERR_COLD) {
+        err = walk_on(partition, search->segment);
+        if (err < 0)
+            break;
+        pthread_mutex_lock(&partition->mutex);
+        err = find_start(partition, offset, search);
+        pthread_mutex_unlock(&partition->mutex);
+    }
     return err;
 }
 
@@ -188,7 +100,7 @@ static int walk_to(struct search *search, int64_t offset, bool may_wait,
                    struct batch_place *ret_place) {
     for (;;) {
         struct batch_place place;
-        int err = read_header(search->fd, search->position, search->placed, may_wait, &place);
+        int err = walk_header(search->fd, search->position, search->end, may_wait, &place);
         if (err < 0)
             return err;
         if (place.base_offset > offset)
@@ -205,13 +117,13 @@ static int walk_to(struct search *search, int64_t offset, bool may_wait,
 static void choose_end(struct partition *partition, const struct search *search,
                        const struct batch_place *first, uint32_t max_bytes,
                        struct file_range *range) {
-    uint32_t limit = max_bytes < search->placed - search->position ? search->position + max_bytes
-                                                                   : search->placed;
+    uint32_t left = search->end - search->position;
+    uint32_t limit = search->position + (max_bytes < left ? max_bytes : left);
     range->size_bytes = first->size_bytes;
     range->next_offset = first->next_offset;
-    if (limit == search->placed) {
-        range->size_bytes = search->placed - search->position;
-        range->next_offset = search->placed_next;
+    if (limit == search->end) {
+        range->size_bytes = left;
+        range->next_offset = search->end_offset;
         return;
     }
     pthread_mutex_lock(&partition->mutex);
@@ -228,13 +140,8 @@ int read_locate(struct partition *partition, int64_t offset, uint32_t max_bytes,
     struct search search = {0};
     struct batch_place first = {0};
     int err = begin_search(partition, offset, &search);
-    if (err == DG_ERR_COLD && may_wait) {
-        err = read_build_index(partition, search.segment);
-        segment_unpin(search.segment);
-        search.segment = NULL;
-        if (err == 0)
-            err = begin_search(partition, offset, &search);
-    }
+    if (err == DG_ERR_COLD && may_wait)
+        err = make_index(partition, offset, &search);
     if (err == 0)
         err = walk_to(&search, offset, may_wait, &first);
     if (err < 0) {
@@ -281,9 +188,9 @@ static bool is_resident(const struct file_range *range) {
     uint8_t byte;
     uint32_t end = range->position + range->size_bytes;
     for (uint32_t at = range->position; at < end; at += PROBE_STEP_BYTES)
-        if (read_bytes(range->fd, &byte, 1, at, false) < 0)
+        if (walk_read(range->fd, &byte, 1, at, false) < 0)
             return false;
-    return read_bytes(range->fd, &byte, 1, end - 1, false) == 0;
+    return walk_read(range->fd, &byte, 1, end - 1, false) == 0;
 }
 
 static void remember(struct partition *partition, const struct file_range *range) {

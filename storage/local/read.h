@@ -13,10 +13,6 @@ struct file_range {
     int64_t next_offset;
 };
 
-/* Makes the segment's index complete up to where it was recovered. May read the disk. 0, or
- * DG_ERR_CORRUPT, DG_ERR_IO; the segment is pinned. */
-DG_NODISCARD int read_build_index(struct partition *partition, struct segment *segment);
-
 /*
  * Finds the batch with offset in the files and how far a read of max_bytes goes; pins the segment.
  * With may_wait false DG_ERR_COLD where it would have to wait for the disk.

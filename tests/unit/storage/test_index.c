@@ -73,18 +73,25 @@ Test(index, finds_the_last_at_or_before) {
     cr_expect_null(index_find_position(&index, 0));
 }
 
-Test(index, prepend_puts_the_rebuilt_part_in_front) {
-    struct index before = make_index(), index = {.from = 4 * STEP};
-    index_add(&index, 500, 4000, 4 * STEP);
-    index_add(&index, 600, 5000, 5 * STEP);
-    index_prepend(&index, &before);
-    cr_expect(before.entries == NULL && before.count == 0);
+/* What a restart has left behind, in two steps, before what was appended since. */
+Test(index, the_rebuilt_part_comes_in_front) {
+    struct index found = make_index(), index = {.from = 8 * STEP}, more = {0};
+    index_add(&index, 900, 9000, 8 * STEP);
+    index_add(&index, 950, 9500, 9 * STEP);
+    cr_expect_eq(index.from_offset, 900);
+    cr_expect_eq(index_covered_offset(&index, 100), 100);
+    cr_assert(index_cover(&index, &found, 4 * STEP, 500));
+    index_free(&found);
     cr_assert_eq(index.count, 6);
+    cr_expect_eq(index.from, 8 * STEP);
+    cr_expect_eq(index_covered_offset(&index, 100), 500);
+    index_add(&more, 500, 5000, 4 * STEP);
+    cr_assert(index_cover(&index, &more, 8 * STEP, 900));
+    index_free(&more);
+    static const int64_t offsets[] = {100, 200, 300, 400, 500, 900, 950};
+    cr_assert_eq(index.count, COUNT_OF(offsets));
     for (uint32_t i = 0; i < index.count; i++)
-        cr_expect_eq(index.entries[i].offset, (i + 1) * 100);
+        cr_expect_eq(index.entries[i].offset, offsets[i]);
     cr_expect_eq(index.from, 0);
-    struct index empty = {0};
-    index_prepend(&index, &empty);
-    cr_expect_eq(index.count, 6);
     index_free(&index);
 }
