@@ -134,7 +134,8 @@ struct stream_watcher;
  * 0 with size_bytes 0 when offset is the durable end. DG_ERR_OFFSET_OUT_OF_RANGE outside
  * [log start, durable end]. DG_ERR_COLD when the range is not in memory and watcher is not NULL: it
  * is being warmed, and the watcher is told when to try again; with watcher NULL the caller accepts
- * to wait for the disk.
+ * to wait for the disk. DG_ERR_CORRUPT, DG_ERR_IO: damaged or not readable from this offset on, up
+ * to the next segment at most; what lies before it was given.
  */
 DG_NODISCARD int stream_read(struct stream *stream, uint64_t stream_id, uint32_t partition,
                              int64_t offset, uint32_t max_bytes, struct stream_watcher *watcher,

@@ -9,7 +9,7 @@
  */
 #include <stdlib.h>
 
-#include "common/assert.h"
+#include "common/log.h"
 #include "common/metrics.h"
 #include "gateway/kafka/fetch_size.h"
 #include "gateway/kafka/session.h"
@@ -26,6 +26,20 @@ struct progress {
     bool any_error, any_cold;
     bool is_full; /* a partition has as much as one answer takes of it: nothing to wait for */
 };
+
+int16_t kafka_storage_error(struct kafka_session *session, const struct kafka_topic_ref *topic,
+                            int32_t partition, int64_t at, int err) {
+    const struct kafka_place *last = &session->unreadable;
+    bool is_news = last->stream_id != topic->stream_id || last->partition != partition ||
+                   last->at != at || last->err != err;
+    if (is_news && (err == DG_ERR_CORRUPT || err == DG_ERR_IO)) {
+        session->unreadable = (struct kafka_place){topic->stream_id, at, partition, err};
+        LOG_ERROR("storage.unreadable", log_int("stream", (int64_t)topic->stream_id),
+                  log_int("partition", partition), log_int("at", at),
+                  log_text("why", dg_err_text(err)));
+    }
+    return dg_err_row(err)->kafka_code;
+}
 
 static void release_extents(const struct kafka_fetch_response *response) {
     const struct kafka_topic *topics = response->topics.items;
@@ -113,7 +127,8 @@ static void answer_partition(struct kafka_call *call, int16_t topic_error,
         answer->high_watermark = answer->last_stable = offsets.durable_end;
         answer->log_start = offsets.log_start;
         if (err < 0)
-            answer->error = dg_err_row(err)->kafka_code;
+            answer->error =
+                kafka_storage_error(call->session, topic, asked->index, asked->offset, err);
     }
     progress->any_error |= answer->error != 0;
 }

@@ -3,14 +3,11 @@
 
 enum { OFFSET_LATEST = -1, OFFSET_EARLIEST = -2, OFFSET_MAX_TIMESTAMP = -3 };
 
-static int16_t stream_error(int err) {
-    return err < 0 ? dg_err_row(err)->kafka_code : 0;
-}
-
 /* A look-up that finds nothing is no error: offset and timestamp stay -1. */
-static int16_t look_up(struct stream *stream, const struct kafka_topic_ref *topic,
+static int16_t look_up(struct kafka_session *session, const struct kafka_topic_ref *topic,
                        const struct kafka_list_offsets_partition *asked,
                        struct kafka_list_offsets_answer *answer) {
+    struct stream *stream = session->worker->stream;
     struct stream_offsets offsets;
     uint32_t partition = (uint32_t)asked->index;
     int err = 0;
@@ -32,7 +29,9 @@ static int16_t look_up(struct stream *stream, const struct kafka_topic_ref *topi
         err = stream_find_time(stream, topic->stream_id, partition, asked->timestamp,
                                &answer->offset, &answer->timestamp);
     }
-    return err == DG_ERR_NOT_FOUND ? 0 : stream_error(err);
+    if (err == 0 || err == DG_ERR_NOT_FOUND)
+        return 0;
+    return kafka_storage_error(session, topic, asked->index, asked->timestamp, err);
 }
 
 static struct kafka_list_offsets_answer
@@ -48,7 +47,7 @@ answer_partition(struct kafka_call *call, int16_t topic_error, const struct kafk
     if (answer.error == 0)
         answer.error = kafka_topic_check_partition(topic, asked->index, asked->current_epoch);
     if (answer.error == 0)
-        answer.error = look_up(call->session->worker->stream, topic, asked, &answer);
+        answer.error = look_up(call->session, topic, asked, &answer);
     return answer;
 }
 

@@ -25,6 +25,14 @@ enum { KAFKA_SOFTWARE_SIZE = 64, KAFKA_NODE_ID = 1, KAFKA_LEADER_EPOCH = 0 };
 /* A worker's scratch memory; touched only as far as used. */
 enum { KAFKA_ARENA_SIZE = 16 * 1024 * 1024, KAFKA_OUTPUT_SIZE = 1024 * 1024 };
 
+/* What could not be read: from this offset on, or looked up by this time. */
+struct kafka_place {
+    uint64_t stream_id;
+    int64_t at;
+    int32_t partition;
+    int err; /* 0: nothing yet */
+};
+
 struct kafka_session {
     struct connection *connection;
     struct kafka_worker *worker;
@@ -47,6 +55,7 @@ struct kafka_session {
     uint64_t active_ms;                  /* last request */
     size_t unsent_before;                /* at the last check whether the peer still reads */
     uint64_t stalled_since_ms;           /* 0: it does */
+    struct kafka_place unreadable;       /* the last one that was logged */
     const char *why;                     /* what is wrong with the request being refused, or NULL */
     char software[KAFKA_SOFTWARE_SIZE];
 };
@@ -60,6 +69,11 @@ struct kafka_worker {
     struct kafka_wait_table waits;
     uint8_t *arena_bytes, *output_bytes; /* reused from request to request */
     struct kafka_gap *gaps;
+};
+
+struct kafka_topic_ref {
+    const struct registry_tenant *tenant;
+    uint64_t stream_id;
 };
 
 /* A request being handled. */
@@ -131,12 +145,14 @@ void kafka_close(struct kafka_session *session, int err);
 /* Closes a moment later, so that guessing takes time. */
 void kafka_close_later(struct kafka_session *session, int err);
 
-/* ---- topics.c: names and ids of what the session may read ---- */
+/* ---- fetch.c ---- */
 
-struct kafka_topic_ref {
-    const struct registry_tenant *tenant;
-    uint64_t stream_id;
-};
+/* The error code that a client gets for what reading or looking up came to. Damage and a disk that
+ * cannot be read are logged, once per connection and place. */
+int16_t kafka_storage_error(struct kafka_session *session, const struct kafka_topic_ref *topic,
+                            int32_t partition, int64_t at, int err);
+
+/* ---- topics.c: names and ids of what the session may read ---- */
 
 enum { KAFKA_TOPIC_NAME_SIZE = LIMIT_TENANT_BYTES + 16 };
 

@@ -7,7 +7,6 @@
 #include "storage/local/read.h"
 
 #include "common/assert.h"
-#include "common/metrics.h"
 #include "common/sys.h"
 #include "storage/local/engine.h"
 #include "storage/local/walk.h"
@@ -228,13 +227,15 @@ static int read_file(struct partition *partition, int64_t offset, uint32_t max_b
 static int warm_or_wait(struct stream *stream, struct partition *partition, int64_t offset,
                         uint32_t max_bytes, struct stream_watcher *watcher,
                         struct stream_extent *ret_extent) {
-    metric_add(METRIC_KAFKA_COLD_READS, 1);
     struct watch *watch = watch_obtain(watcher, partition);
-    struct warm_job job = {
-        .partition = partition, .watch = watch, .offset = offset, .size_bytes = max_bytes};
-    if (watch && warm_request(&stream->warm, &job))
-        return DG_ERR_COLD;
-    return read_file(partition, offset, max_bytes, true, ret_extent);
+    struct warm_job job = {.partition = partition,
+                           .watch = watch,
+                           .want = {.kind = WARM_RANGE, .at = offset},
+                           .size_bytes = max_bytes};
+    int err = watch ? warm_request(&stream->warm, &job) : DG_ERR_BUSY;
+    if (err == DG_ERR_BUSY)
+        err = read_file(partition, offset, max_bytes, true, ret_extent);
+    return err;
 }
 
 int stream_read(struct stream *stream, uint64_t stream_id, uint32_t number, int64_t offset,

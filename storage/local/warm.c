@@ -4,10 +4,12 @@
 #include <fcntl.h>
 #include <stdlib.h>
 
+#include "common/metrics.h"
 #include "common/sys.h"
 #include "common/thread.h"
 #include "storage/local/engine.h"
 #include "storage/local/read.h"
+#include "storage/local/walk.h"
 #include "storage/local/watch.h"
 
 enum { WARM_READ_BYTES = 256 * 1024, WARM_MAX_BYTES = 1024 * 1024 };
@@ -25,7 +27,7 @@ void warm_pool_free(struct warm_pool *pool) {
     pthread_cond_destroy(&pool->idle);
 }
 
-bool warm_request(struct warm_pool *pool, const struct warm_job *job) {
+static bool enqueue(struct warm_pool *pool, const struct warm_job *job) {
     pthread_mutex_lock(&pool->mutex);
     bool taken = pool->count < WARM_QUEUE_MAX && !pool->is_stopping;
     if (taken)
@@ -34,6 +36,17 @@ bool warm_request(struct warm_pool *pool, const struct warm_job *job) {
     if (taken)
         pthread_cond_signal(&pool->work);
     return taken;
+}
+
+int warm_request(struct warm_pool *pool, const struct warm_job *job) {
+    int err = watch_begin_warming(job->watch, &job->want);
+    if (err < 0)
+        return err;
+    metric_add(METRIC_KAFKA_COLD_READS, 1);
+    if (enqueue(pool, job))
+        return DG_ERR_COLD;
+    watch_end_warming(job->watch, &job->want, 0);
+    return DG_ERR_BUSY;
 }
 
 static bool is_busy_for(const struct warm_pool *pool, const struct stream_watcher *watcher) {
@@ -57,19 +70,19 @@ void warm_forget(struct warm_pool *pool, const struct stream_watcher *watcher) {
     pthread_mutex_unlock(&pool->mutex);
 }
 
-/* Whatever fails here is reported to the reader that asks again. */
-static void warm(const struct warm_job *job, uint8_t *buffer) {
+static int warm_range(const struct warm_job *job, uint8_t *buffer) {
     struct file_range range;
-    if (read_locate(job->partition, job->offset, job->size_bytes, true, &range) < 0)
-        return;
+    int err = read_locate(job->partition, job->want.at, job->size_bytes, true, &range);
+    if (err < 0)
+        return err;
     uint32_t size = range.size_bytes < WARM_MAX_BYTES ? range.size_bytes : WARM_MAX_BYTES;
     sys.fadvise(range.fd, range.position, size, POSIX_FADV_WILLNEED);
-    for (uint32_t done = 0; done < size; done += WARM_READ_BYTES) {
+    for (uint32_t done = 0; done < size && err == 0; done += WARM_READ_BYTES) {
         uint32_t step = size - done < WARM_READ_BYTES ? size - done : WARM_READ_BYTES;
-        if (file_read(range.fd, buffer, step, (off_t)range.position + done) < 0)
-            break;
+        err = walk_read(range.fd, buffer, step, range.position + done, true);
     }
     segment_unpin(range.segment);
+    return err;
 }
 
 static unsigned own_slot(struct warm_pool *pool) {
@@ -102,8 +115,8 @@ static void *run_warm(void *context) {
     unsigned slot = own_slot(&stream->warm);
     uint8_t *buffer = malloc(WARM_READ_BYTES);
     while (take_job(&stream->warm, slot, &job)) {
-        if (buffer)
-            warm(&job, buffer);
+        watch_end_warming(job.watch, &job.want,
+                          buffer ? warm_range(&job, buffer) : DG_ERR_NO_MEMORY);
         watch_fire(job.watch);
     }
     free(buffer);

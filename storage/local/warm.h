@@ -1,4 +1,8 @@
-/* A small pool that reads cold ranges into the page cache so that no worker waits for the disk. */
+/*
+ * A small pool that reads cold ranges into the page cache so that no worker waits for the disk.
+ * What was read is found there by the reader that asks again; what could not be read it is told by
+ * the watch.
+ */
 #pragma once
 
 #include <pthread.h>
@@ -14,10 +18,15 @@ struct stream;
 struct stream_watcher;
 struct watch;
 
+struct warm_want {
+    enum { WARM_NOTHING, WARM_RANGE } kind;
+    int64_t at; /* WARM_RANGE: offset */
+};
+
 struct warm_job {
     struct partition *partition;
     struct watch *watch; /* told when it is done */
-    int64_t offset;
+    struct warm_want want;
     uint32_t size_bytes;
 };
 
@@ -39,8 +48,9 @@ void warm_pool_free(struct warm_pool *pool);
 int warm_pool_start(struct stream *stream);
 void warm_pool_stop(struct stream *stream);
 
-/* False: the queue is full; the caller reads by itself. */
-bool warm_request(struct warm_pool *pool, const struct warm_job *job);
+/* DG_ERR_COLD: in hand, the watch will fire. DG_ERR_BUSY: the queue is full. Another error: the
+ * disk was asked a moment ago, and this came of it. Never 0. Watcher's thread. */
+DG_NODISCARD int warm_request(struct warm_pool *pool, const struct warm_job *job);
 
 /* Forgets the watcher's jobs; waits for one that is being done. */
 void warm_forget(struct warm_pool *pool, const struct stream_watcher *watcher);

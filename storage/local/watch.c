@@ -3,7 +3,12 @@
 
 #include <stdlib.h>
 
+#include "common/clock.h"
 #include "storage/local/engine.h"
+
+/* What could not be read is not tried again for so long: whoever asks meanwhile is told the same.
+ */
+enum { FAILED_KEEP_MS = 1000 };
 
 static void watcher_destroy(struct stream_watcher *watcher) {
     pthread_mutex_destroy(&watcher->mutex);
@@ -140,4 +145,38 @@ void stream_watch(struct stream_watcher *watcher, uint64_t stream_id, uint32_t n
         partition->watches = watch;
     }
     pthread_mutex_unlock(&partition->mutex);
+}
+
+/* ---- cold reads ---------------------------------------------------------------------------------
+ */
+
+static bool is_same(const struct warm_want *a, const struct warm_want *b) {
+    return a->kind == b->kind && a->at == b->at;
+}
+
+int watch_begin_warming(struct watch *watch, const struct warm_want *want) {
+    int err = 0;
+    pthread_mutex_lock(&watch->watcher->mutex);
+    if (is_same(&watch->failed, want) && clock_monotonic_ms() - watch->failed_ms < FAILED_KEEP_MS)
+        err = watch->failed_err;
+    else if (is_same(&watch->warming, want))
+        err = DG_ERR_COLD;
+    else
+        watch->warming = *want;
+    pthread_mutex_unlock(&watch->watcher->mutex);
+    return err;
+}
+
+void watch_end_warming(struct watch *watch, const struct warm_want *want, int err) {
+    pthread_mutex_lock(&watch->watcher->mutex);
+    if (is_same(&watch->warming, want))
+        watch->warming.kind = WARM_NOTHING;
+    if (err < 0) {
+        watch->failed = *want;
+        watch->failed_err = err;
+        watch->failed_ms = clock_monotonic_ms();
+    } else if (is_same(&watch->failed, want)) {
+        watch->failed.kind = WARM_NOTHING;
+    }
+    pthread_mutex_unlock(&watch->watcher->mutex);
 }

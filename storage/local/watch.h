@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <uthash.h>
 
+#include "storage/local/warm.h"
 #include "storage/stream.h"
 
 struct partition;
@@ -22,6 +23,11 @@ struct watch {
     bool is_armed;
     struct watch *queue_next; /* watcher's mutex */
     bool is_queued;
+    /* Cold reads; watcher's mutex. */
+    struct warm_want warming; /* the last one handed to the pool, until it is done */
+    struct warm_want failed;  /* the last one that could not be read, */
+    int failed_err;           /* ... why, */
+    uint64_t failed_ms;       /* ... and when */
 };
 
 struct stream_watcher {
@@ -45,3 +51,9 @@ void watch_fire_all(struct partition *partition);
 
 /* Tells one; any thread. */
 void watch_fire(struct watch *watch);
+
+/* A cold read is to be handed to the pool: 0. DG_ERR_COLD: it is there already, the watch will
+ * fire. Another error: the disk has just been asked for it and this came of it. */
+DG_NODISCARD int watch_begin_warming(struct watch *watch, const struct warm_want *want);
+/* It is done, or (watch_fire() does not follow) was not taken; any thread. */
+void watch_end_warming(struct watch *watch, const struct warm_want *want, int err);

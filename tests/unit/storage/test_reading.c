@@ -2,12 +2,16 @@
  * must not, and what a reader is told about damage. */
 #include <criterion/criterion.h>
 
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "common/sys.h"
 #include "storage/local/engine.h"
 #include "storage/local/read.h"
+#include "storage/local/watch.h"
 #include "support.h"
 
 TestSuite(reading, .timeout = 60);
@@ -101,5 +105,147 @@ Test(reading, the_index_is_made_as_far_as_it_is_needed) {
     cr_expect_eq(test_read_all(&store, STREAM_ID, 0, 70, 0), 14);
     cr_expect_eq(test_read_all(&store, STREAM_ID, 0, 0, 0), 84);
     cr_expect_eq(index->from, 0);
+    finish();
+}
+
+/* ---- what could not be read ---- */
+
+static struct sys_table real_sys;
+
+static ssize_t unreadable(int fd, void *data, size_t size, off_t position) {
+    errno = EIO;
+    return -1;
+}
+
+/* What RWF_NOWAIT says of a page that is not in memory. */
+static ssize_t never_in_memory(int fd, const struct iovec *parts, int count, off_t position,
+                               int flags) {
+    errno = EAGAIN;
+    return -1;
+}
+
+static struct worker {
+    struct mailbox mailbox;
+    struct stream_watcher *watcher;
+    unsigned told;
+} worker;
+
+static void on_advanced(void *context, uint64_t stream_id, uint32_t partition) {
+    worker.told++;
+}
+
+static void start_worker(void) {
+    cr_assert_eq(mailbox_init(&worker.mailbox, NULL), 0);
+    cr_assert_eq(
+        stream_watcher_create(store.stream, &worker.mailbox, on_advanced, NULL, &worker.watcher),
+        0);
+}
+
+static void stop_worker(void) {
+    stream_watcher_free(worker.watcher);
+    mailbox_drain(&worker.mailbox);
+    mailbox_free(&worker.mailbox);
+}
+
+/* Waits until the watcher is told; false when nobody does. */
+static bool wait_until_told(void) {
+    struct pollfd wait = {.fd = mailbox_fd(&worker.mailbox), .events = POLLIN};
+    for (worker.told = 0; worker.told == 0;) {
+        if (poll(&wait, 1, 5000) != 1)
+            return false;
+        mailbox_drain(&worker.mailbox);
+    }
+    return true;
+}
+
+/* Reads as a worker does: tries again whenever it is told that the range is in memory now. */
+static int read_patiently(int64_t offset, struct stream_extent *ret_extent) {
+    int err = DG_ERR_COLD;
+    for (unsigned rounds = 0; rounds < 10 && err == DG_ERR_COLD; rounds++) {
+        err = stream_read(store.stream, STREAM_ID, 0, offset, 64 * KIB, worker.watcher, ret_extent);
+        if (err == DG_ERR_COLD)
+            cr_assert(wait_until_told());
+    }
+    return err;
+}
+
+static void write_to_segment(int64_t base, off_t position, const void *bytes, size_t size) {
+    char path[512];
+    snprintf(path, sizeof(path), "%s/7/0/%020" PRId64 ".log", store.directory, base);
+    int fd = open(path, O_RDWR);
+    cr_assert(fd >= 0 && pwrite(fd, bytes, size, position) == (ssize_t)size);
+    close(fd);
+}
+
+/* Position of the batch with this offset, when all have the same size. */
+static off_t batch_position(int64_t base, unsigned count, int64_t offset) {
+    const struct partition *partition = partition_find(&store.stream->partitions, STREAM_ID, 0);
+    return partition->segments[0]->end_bytes / count * (offset - base);
+}
+
+/* The records before the damaged batch are given; there the reader is told, as often as it asks. */
+Test(reading, damage_is_told_where_it_begins) {
+    test_store_init(&store);
+    open_store();
+    append(10, 80, 1000); /* as many digits in each key: batches of one size */
+    placer_flush(&store.stream->placer);
+    off_t position = batch_position(0, 80, 50);
+    test_store_close(&store);
+    write_to_segment(0, position + 16, "\xff", 1); /* the batch's magic */
+    open_store();
+    start_worker();
+    struct stream_extent extent = {0};
+    int64_t offset = 0;
+    while (offset < 50) {
+        cr_assert_eq(read_patiently(offset, &extent), 0, "at %" PRId64, offset);
+        offset = extent.next_offset;
+        stream_extent_release(&extent);
+    }
+    cr_expect_eq(offset, 50);
+    for (unsigned i = 0; i < 3; i++)
+        cr_expect_eq(read_patiently(50, &extent), DG_ERR_CORRUPT);
+    cr_expect_eq(read_patiently(60, &extent), DG_ERR_CORRUPT);
+    stop_worker();
+    finish();
+}
+
+Test(reading, an_unreadable_sector_is_told_and_tried_again) {
+    test_store_init(&store);
+    open_store();
+    append(0, 20, 1000);
+    reopen();
+    start_worker();
+    real_sys = sys;
+    sys.pread = unreadable;
+    sys.preadv2 = never_in_memory;
+    struct stream_extent extent = {0};
+    cr_expect_eq(read_patiently(10, &extent), DG_ERR_IO);
+    cr_expect_eq(stream_read(store.stream, STREAM_ID, 0, 10, 64 * KIB, worker.watcher, &extent),
+                 DG_ERR_IO, "the disk is not asked again at once");
+    sys = real_sys;
+    usleep(1100000);
+    cr_expect_eq(read_patiently(10, &extent), 0, "it was not for ever");
+    stream_extent_release(&extent);
+    stop_worker();
+    finish();
+}
+
+/* Several readers of one place, or one that asks again and again, are one request to the disk. */
+Test(reading, one_cold_range_is_warmed_once) {
+    test_store_init(&store);
+    open_store();
+    append(0, 20, 1000);
+    reopen();
+    start_worker();
+    struct warm_pool *pool = &store.stream->warm;
+    pthread_mutex_lock(&pool->mutex); /* they cannot begin */
+    struct partition *partition = partition_find(&store.stream->partitions, STREAM_ID, 0);
+    struct warm_job job = {.partition = partition,
+                           .watch = watch_obtain(worker.watcher, partition),
+                           .want = {.kind = WARM_RANGE, .at = 10}};
+    cr_expect_eq(watch_begin_warming(job.watch, &job.want), 0);
+    cr_expect_eq(warm_request(pool, &job), DG_ERR_COLD); /* does not take the mutex */
+    pthread_mutex_unlock(&pool->mutex);
+    stop_worker();
     finish();
 }
