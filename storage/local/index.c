@@ -35,7 +35,7 @@ void index_add(struct index *index, int64_t offset, int64_t first_ms, uint32_t p
 }
 
 bool index_cover(struct index *index, const struct index *found, uint32_t covered,
-                 int64_t covered_offset) {
+                 int64_t covered_offset, int64_t from_offset) {
     if (!reserve(index, index->count + found->count))
         return false;
     uint32_t at = 0; /* of the first entry of the second stretch */
@@ -49,7 +49,7 @@ bool index_cover(struct index *index, const struct index *found, uint32_t covere
     }
     index->covered = covered;
     index->covered_offset = covered_offset;
-    if (covered == index->from)
+    if (covered == index->from && covered_offset == from_offset)
         index->from = 0;
     return true;
 }

@@ -4,7 +4,8 @@
  *
  * It covers two stretches: [0, covered) grows as readers need it (walk.c), [from, end) with every
  * batch that is appended. A segment that was there at the start begins with from at its end; when
- * the first stretch has reached the second, from is 0: all is covered.
+ * the first stretch has met the second, from is 0: all is covered. If they touch and do not fit
+ * together records are missing there, and from stays.
  */
 #pragma once
 
@@ -40,10 +41,10 @@ static inline int64_t index_covered_offset(const struct index *index, int64_t ba
     return index->covered > 0 ? index->covered_offset : base_offset;
 }
 
-/* Makes the first stretch longer, to [0, covered), by the entries of found. False: out of memory,
- * nothing has changed. */
+/* Makes the first stretch longer, to [0, covered), by the entries of found; it meets the second one
+ * if that begins there with the same offset. False: out of memory, nothing has changed. */
 bool index_cover(struct index *index, const struct index *found, uint32_t covered,
-                 int64_t covered_offset);
+                 int64_t covered_offset, int64_t from_offset);
 
 /* Last entry with offset <= offset, or with first_ms < time_ms; NULL: none. */
 const struct index_entry *index_find_offset(const struct index *index, int64_t offset);

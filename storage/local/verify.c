@@ -120,6 +120,8 @@ static void verify_segment(struct verify *verify, struct verify_partition *parti
     uint64_t limit = base == row->segment_base ? row->segment_position : UINT64_MAX;
     if (partition->report.segment_count > 0 && base != partition->next_offset)
         damage(verify, path, 0, "the segment does not follow the one before");
+    if (partition->report.segment_count == 0 && base > row->log_start)
+        damage(verify, path, 0, "the first segment is missing");
     partition->next_offset = base;
     int err = scan_segment(path, limit, visit_batch, &visit, &result);
     if (err < 0)

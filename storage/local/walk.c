@@ -85,6 +85,7 @@ struct walk {
     int fd;
     uint32_t start;
     uint32_t from; /* where the index has the batches again */
+    int64_t from_offset;
     uint32_t position;
     int64_t next_offset;
     struct index found;
@@ -108,6 +109,8 @@ static int walk_step(struct walk *walk, uint8_t *buffer) {
         int err = parse_header(buffer + (walk->position - buffered_from), left, &place);
         if (err < 0)
             return err;
+        if (place.base_offset != walk->next_offset)
+            return DG_ERR_CORRUPT;
         index_add(&walk->found, place.base_offset, place.first_ms, walk->position);
         walk->position += place.size_bytes;
         walk->next_offset = place.next_offset;
@@ -121,9 +124,12 @@ int walk_on(struct partition *partition, struct segment *segment) {
     walk.start = walk.position = segment->index.covered;
     walk.next_offset = index_covered_offset(&segment->index, segment->base_offset);
     walk.from = segment->index.from;
+    walk.from_offset = walk_indexed_from(partition, segment);
     pthread_mutex_unlock(&partition->mutex);
     if (walk.from == 0)
         return 0; /* another thread was faster */
+    if (walk.start == walk.from)
+        return DG_ERR_CORRUPT; /* something is missing behind its last batch */
     uint8_t *buffer = malloc(WALK_READ_BYTES);
     if (!buffer)
         return DG_ERR_NO_MEMORY;
@@ -134,7 +140,8 @@ int walk_on(struct partition *partition, struct segment *segment) {
     pthread_mutex_lock(&partition->mutex);
     bool is_next = segment->index.from == walk.from && segment->index.covered == walk.start;
     if (err == 0 && is_next &&
-        !index_cover(&segment->index, &walk.found, walk.position, walk.next_offset))
+        !index_cover(&segment->index, &walk.found, walk.position, walk.next_offset,
+                     walk.from_offset))
         err = DG_ERR_NO_MEMORY;
     pthread_mutex_unlock(&partition->mutex);
     index_free(&walk.found);

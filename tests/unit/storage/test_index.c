@@ -80,18 +80,29 @@ Test(index, the_rebuilt_part_comes_in_front) {
     index_add(&index, 950, 9500, 9 * STEP);
     cr_expect_eq(index.from_offset, 900);
     cr_expect_eq(index_covered_offset(&index, 100), 100);
-    cr_assert(index_cover(&index, &found, 4 * STEP, 500));
+    cr_assert(index_cover(&index, &found, 4 * STEP, 500, 900));
     index_free(&found);
     cr_assert_eq(index.count, 6);
     cr_expect_eq(index.from, 8 * STEP);
     cr_expect_eq(index_covered_offset(&index, 100), 500);
     index_add(&more, 500, 5000, 4 * STEP);
-    cr_assert(index_cover(&index, &more, 8 * STEP, 900));
+    cr_assert(index_cover(&index, &more, 8 * STEP, 900, 900));
     index_free(&more);
     static const int64_t offsets[] = {100, 200, 300, 400, 500, 900, 950};
     cr_assert_eq(index.count, COUNT_OF(offsets));
     for (uint32_t i = 0; i < index.count; i++)
         cr_expect_eq(index.entries[i].offset, offsets[i]);
     cr_expect_eq(index.from, 0);
+    index_free(&index);
+}
+
+/* They touch, but not with the same offset: records are missing there. */
+Test(index, parts_that_do_not_fit_stay_apart) {
+    struct index found = make_index(), index = {.from = 4 * STEP};
+    index_add(&index, 600, 5000, 4 * STEP);
+    cr_assert(index_cover(&index, &found, 4 * STEP, 500, 600));
+    cr_expect_eq(index.from, 4 * STEP);
+    cr_expect_eq(index.covered, 4 * STEP);
+    index_free(&found);
     index_free(&index);
 }

@@ -12,6 +12,7 @@
 #include "storage/local/engine.h"
 #include "storage/local/read.h"
 #include "storage/local/watch.h"
+#include "storage/verify.h"
 #include "support.h"
 
 TestSuite(reading, .timeout = 60);
@@ -248,4 +249,97 @@ Test(reading, one_cold_range_is_warmed_once) {
     pthread_mutex_unlock(&pool->mutex);
     stop_worker();
     finish();
+}
+
+/* ---- what is missing ---- */
+
+/* Five records in each segment: bases 0, 5, 10, 15. */
+static void make_segments(void) {
+    test_store_init(&store);
+    store.options.segment_size_bytes = 1024 * KIB;
+    open_store();
+    append(0, 20, 200000);
+    test_store_close(&store);
+}
+
+static void segment_name(int64_t base, char *ret_path, size_t size) {
+    snprintf(ret_path, size, "%s/7/0/%020" PRId64 ".log", store.directory, base);
+}
+
+/* Reads on from an offset as far as it can be read; returns where that ends and why. */
+static int64_t read_on(int64_t offset, int *ret_err) {
+    struct stream_extent extent;
+    for (;;) {
+        *ret_err = stream_read(store.stream, STREAM_ID, 0, offset, 4096 * KIB, NULL, &extent);
+        if (*ret_err < 0 || extent.size_bytes == 0)
+            return offset;
+        offset = extent.next_offset;
+        stream_extent_release(&extent);
+    }
+}
+
+static void check_gap(int64_t from, int64_t to) {
+    int err;
+    open_store();
+    cr_expect_eq(read_on(0, &err), from);
+    cr_expect_eq(err, DG_ERR_CORRUPT, "%s", dg_err_text(err));
+    cr_expect_eq(read_on(from, &err), from, "not skipped at the second try either");
+    cr_expect_eq(read_on(to, &err), 20, "what lies behind is given");
+    cr_expect_eq(err, 0);
+    finish();
+}
+
+Test(reading, a_missing_segment_is_not_skipped_in_silence) {
+    char path[512];
+    make_segments();
+    segment_name(5, path, sizeof(path));
+    cr_assert_eq(unlink(path), 0);
+    check_gap(5, 10);
+}
+
+Test(reading, a_cut_segment_is_not_skipped_in_silence) {
+    char path[512];
+    make_segments();
+    segment_name(5, path, sizeof(path));
+    cr_assert_eq(truncate(path, 500000), 0); /* in its third batch */
+    check_gap(7, 10);
+}
+
+Test(reading, a_segment_cut_between_batches_is_not_skipped_in_silence) {
+    char path[512];
+    struct stat status;
+    make_segments();
+    segment_name(5, path, sizeof(path));
+    cr_assert_eq(stat(path, &status), 0);
+    cr_assert_eq(truncate(path, status.st_size / 5 * 2), 0);
+    check_gap(7, 10);
+}
+
+static unsigned damages;
+
+static void on_journal(void *context, const struct storage_journal_report *journal) {
+}
+static void on_partition(void *context, const struct storage_partition_report *partition) {
+}
+static void on_damage(void *context, const char *path, uint64_t position, const char *what) {
+    damages++;
+}
+
+static int verify(char *ret_error) {
+    struct storage_report report = {on_journal, on_partition, on_damage, NULL};
+    damages = 0;
+    return storage_verify(store.directory, &report, ret_error);
+}
+
+Test(reading, verification_sees_that_a_segment_is_missing) {
+    for (int64_t base = 0; base < 20; base += 5) {
+        char path[512], error[STORAGE_ERROR_SIZE];
+        make_segments();
+        cr_expect_eq(verify(error), 0, "%s", error);
+        segment_name(base, path, sizeof(path));
+        cr_assert_eq(unlink(path), 0);
+        cr_expect_eq(verify(error), DG_ERR_CORRUPT, "%" PRId64, base);
+        cr_expect_eq(damages, 1);
+        test_store_remove(&store);
+    }
 }
