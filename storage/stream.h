@@ -107,13 +107,17 @@ struct stream_offsets {
 void stream_offsets(struct stream *stream, uint64_t stream_id, uint32_t partition,
                     struct stream_offsets *ret_offsets);
 
-/* First record whose timestamp is >= timestamp_ms (exact record). DG_ERR_NOT_FOUND when none.
- * May read the disk; call from a worker only for look-ups a client asks for. */
-DG_NODISCARD int stream_find_time(struct stream *stream, uint64_t stream_id, uint32_t partition,
-                                  int64_t timestamp_ms, int64_t *ret_offset,
-                                  int64_t *ret_timestamp_ms);
+struct stream_watcher;
 
-/* The record with the largest timestamp. DG_ERR_NOT_FOUND when the partition is empty. */
+/* First record whose timestamp is >= timestamp_ms (exact record). DG_ERR_NOT_FOUND when none.
+ * DG_ERR_COLD when it would have to wait for the disk and watcher is not NULL: as with
+ * stream_read(), the watcher is told when to ask again. DG_ERR_BUSY: too many wait already. */
+DG_NODISCARD int stream_find_time(struct stream *stream, uint64_t stream_id, uint32_t partition,
+                                  int64_t timestamp_ms, struct stream_watcher *watcher,
+                                  int64_t *ret_offset, int64_t *ret_timestamp_ms);
+
+/* The record with the largest timestamp; known without reading. DG_ERR_NOT_FOUND when the partition
+ * is empty. */
 DG_NODISCARD int stream_find_last(struct stream *stream, uint64_t stream_id, uint32_t partition,
                                   int64_t *ret_offset, int64_t *ret_timestamp_ms);
 
@@ -126,8 +130,6 @@ struct stream_extent {
     int64_t next_offset; /* where the following read begins */
     void *hold;          /* keeps memory or fd valid until stream_extent_release() */
 };
-
-struct stream_watcher;
 
 /*
  * Whole batches from the one that contains offset, at most max_bytes but always at least one batch.

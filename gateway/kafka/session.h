@@ -47,11 +47,11 @@ struct kafka_session {
     uint64_t asked_ms;                   /* when it last answered; 0: never */
     struct kafka_request_header request; /* the one a verdict is awaited for */
     bool raw_token;                      /* the login came as one */
-    bool parked;                         /* a Fetch in hand waits for data or its time-out */
+    bool parked;                         /* the request in hand waits for data or its time-out */
     struct kafka_wait *waits;            /* ... for these partitions */
     int64_t missing_bytes;               /* ... until they brought so much; 0: anything */
     struct event timer;                  /* ... until then */
-    uint64_t wait_until_ms;              /* end of the Fetch in hand; 0: none begun */
+    uint64_t wait_until_ms;              /* end of the wait of the request in hand; 0: none begun */
     uint64_t active_ms;                  /* last request */
     size_t unsent_before;                /* at the last check whether the peer still reads */
     uint64_t stalled_since_ms;           /* 0: it does */

@@ -1,33 +1,23 @@
 /*
  * Look-ups by time. Times never decrease within a partition, so the first record at or after a time
  * is exact: binary search over the segments' first batches, the sparse index, then batch by batch
- * and record by record.
+ * and record by record. On a worker nothing of it waits for the disk: the warm pool then does the
+ * same look-up, after which everything it touches is in memory.
  */
 #include <stdlib.h>
 
 #include "storage/local/engine.h"
 #include "storage/local/read.h"
 #include "storage/local/walk.h"
+#include "storage/local/watch.h"
 #include "storage/record.h"
 
 enum { FIND_READ_BYTES = 64 * 1024 };
 
-/* The bytes of an extent, wherever they are. NULL: memory is out or the disk failed. */
-static const uint8_t *extent_bytes(const struct stream_extent *extent, uint8_t **ret_owned) {
-    if (extent->memory)
-        return extent->memory;
-    uint8_t *bytes = malloc(extent->size_bytes);
-    if (bytes && file_read(extent->fd, bytes, extent->size_bytes, (off_t)extent->position) !=
-                     (ssize_t)extent->size_bytes) {
-        free(bytes);
-        bytes = NULL;
-    }
-    *ret_owned = bytes;
-    return bytes;
-}
-
 struct time_search {
+    struct partition *partition;
     int64_t wanted_ms;
+    bool may_wait;
     int64_t log_start;
     int64_t offset; /* found */
     int64_t timestamp_ms;
@@ -63,46 +53,72 @@ static int find_in_bytes(const uint8_t *bytes, size_t size, struct time_search *
     return err;
 }
 
+static int find_in_extent(const struct stream_extent *extent, struct time_search *search) {
+    if (extent->memory)
+        return find_in_bytes(extent->memory, extent->size_bytes, search);
+    uint8_t *bytes = malloc(extent->size_bytes);
+    if (!bytes)
+        return DG_ERR_NO_MEMORY;
+    int err = walk_read(extent->fd, bytes, extent->size_bytes, (uint32_t)extent->position,
+                        search->may_wait);
+    if (err == 0)
+        err = find_in_bytes(bytes, extent->size_bytes, search);
+    free(bytes);
+    return err;
+}
+
 /* Goes forward from an offset whose records are all early enough. */
-static int find_from(struct stream *stream, const struct partition *partition, int64_t offset,
-                     struct time_search *search) {
-    for (;;) {
+static int find_from(struct time_search *search, int64_t offset) {
+    int err = DG_ERR_NOT_FOUND;
+    while (err == DG_ERR_NOT_FOUND) {
         struct stream_extent extent;
-        int err = stream_read(stream, partition->key.stream_id, partition->key.number, offset,
-                              FIND_READ_BYTES, NULL, &extent);
+        err = read_extent(search->partition, offset, FIND_READ_BYTES, search->may_wait, &extent);
         if (err < 0)
             return err;
         if (extent.size_bytes == 0)
             return DG_ERR_NOT_FOUND;
-        uint8_t *owned = NULL;
-        const uint8_t *bytes = extent_bytes(&extent, &owned);
-        err = bytes ? find_in_bytes(bytes, extent.size_bytes, search) : DG_ERR_IO;
-        free(owned);
+        err = find_in_extent(&extent, search);
         offset = extent.next_offset;
         stream_extent_release(&extent);
-        if (err != DG_ERR_NOT_FOUND)
-            return err;
     }
+    return err;
 }
 
-/* Time of the first record of the segment that begins at offset. */
-static int first_time(struct stream *stream, const struct partition *partition, int64_t offset,
-                      int64_t *ret_ms) {
-    struct stream_extent extent;
-    struct record_batch batch;
-    int err = stream_read(stream, partition->key.stream_id, partition->key.number, offset, 1, NULL,
-                          &extent);
+/* The segment that begins at base, pinned; mutex held. */
+static int pin_at(const struct partition *partition, int64_t base, struct segment **ret_segment) {
+    struct segment *segment = partition_segment_at(partition, base);
+    if (!segment || segment->base_offset != base)
+        return DG_ERR_OFFSET_OUT_OF_RANGE; /* retention was faster */
+    if (segment_pin(segment) < 0)
+        return DG_ERR_IO;
+    *ret_segment = segment;
+    return 0;
+}
+
+/* Time of the first record of the segment that begins at base: from the index or the file. */
+static int first_time(const struct time_search *search, int64_t base, int64_t *ret_ms) {
+    struct partition *partition = search->partition;
+    struct segment *segment = NULL;
+    struct batch_place place = {0};
+    pthread_mutex_lock(&partition->mutex);
+    int err = pin_at(partition, base, &segment);
+    const struct index *index = segment ? &segment->index : NULL;
+    bool is_indexed = index && index->count > 0 && index->entries[0].position == 0;
+    if (is_indexed)
+        place.first_ms = index->entries[0].first_ms;
+    uint32_t placed = segment ? segment->placed_bytes : 0;
+    pthread_mutex_unlock(&partition->mutex);
     if (err < 0)
         return err;
-    uint8_t *owned = NULL;
-    const uint8_t *bytes = extent_bytes(&extent, &owned);
-    struct reader r = reader_make(bytes, bytes ? extent.size_bytes : 0);
-    err = record_batch_read(&r, false, &batch);
+    if (!is_indexed && placed == 0)
+        err = DG_ERR_NO_MEMORY; /* there was none for its first entry */
+    else if (!is_indexed)
+        err = walk_header(segment->fd, 0, placed, search->may_wait, &place);
+    if (err == 0 && !is_indexed && place.base_offset != base)
+        err = DG_ERR_CORRUPT;
+    segment_unpin(segment);
     if (err == 0)
-        *ret_ms = batch.attributes & RECORD_LOG_APPEND_TIME ? batch.max_timestamp_ms
-                                                            : batch.base_timestamp_ms;
-    free(owned);
-    stream_extent_release(&extent);
+        *ret_ms = place.first_ms;
     return err;
 }
 
@@ -118,27 +134,33 @@ static int copy_bases(struct partition *partition, int64_t **ret_bases, uint32_t
     return bases ? 0 : DG_ERR_NO_MEMORY;
 }
 
-/* Base of the last segment that begins before the wanted time (or the first one). */
-static int find_segment(struct stream *stream, struct partition *partition,
-                        const struct time_search *search, int64_t *ret_base) {
+/* Base of the last segment that begins before the wanted time or the log start. DG_ERR_NOT_FOUND:
+ * none does; then the first record of all is the one, if there is any. */
+static int find_segment(struct time_search *search, int64_t *ret_base) {
     int64_t *bases;
     uint32_t count;
-    int err = copy_bases(partition, &bases, &count);
+    int err = copy_bases(search->partition, &bases, &count);
     uint32_t low = 0, high = err == 0 ? count : 0;
     while (err == 0 && low < high) {
         uint32_t middle = low + (high - low) / 2;
-        int64_t first_ms = INT64_MIN; /* below the log start: early enough */
+        int64_t first_ms = 0;
         if (bases[middle] >= search->log_start)
-            err = first_time(stream, partition, bases[middle], &first_ms);
-        if (err == DG_ERR_OFFSET_OUT_OF_RANGE)
+            err = first_time(search, bases[middle], &first_ms);
+        bool is_below = bases[middle] < search->log_start || err == DG_ERR_OFFSET_OUT_OF_RANGE;
+        if (is_below)
             err = 0;
-        if (first_ms < search->wanted_ms)
+        if (is_below || first_ms < search->wanted_ms) {
             low = middle + 1;
-        else
+        } else {
             high = middle;
+            search->offset = bases[middle];
+            search->timestamp_ms = first_ms;
+        }
     }
-    if (err == 0)
-        *ret_base = low > 0 ? bases[low - 1] : count > 0 ? bases[0] : 0;
+    if (err == 0 && low == 0)
+        err = DG_ERR_NOT_FOUND;
+    else if (err == 0)
+        *ret_base = bases[low - 1];
     free(bases);
     return err;
 }
@@ -157,47 +179,68 @@ static int ask_index(const struct segment *segment, int64_t wanted_ms, int64_t *
 }
 
 /* Offset of an indexed batch before the wanted time, in the segment that begins at base. */
-static int find_in_index(struct partition *partition, int64_t base,
-                         const struct time_search *search, int64_t *ret_offset) {
+static int find_in_index(const struct time_search *search, int64_t base, int64_t *ret_offset) {
+    struct partition *partition = search->partition;
+    struct segment *segment = NULL;
     int64_t offset = base;
     pthread_mutex_lock(&partition->mutex);
-    struct segment *segment = partition_segment_at(partition, base);
-    int err = segment && segment_pin(segment) >= 0 ? 0 : DG_ERR_OFFSET_OUT_OF_RANGE;
+    int err = pin_at(partition, base, &segment);
     if (err == 0)
         err = ask_index(segment, search->wanted_ms, &offset);
     pthread_mutex_unlock(&partition->mutex);
-    while (err == DG_ERR_COLD && walk_on(partition, segment) == 0) {
+    while (err == DG_ERR_COLD && search->may_wait) {
+        if (walk_on(partition, segment) < 0) {
+            err =
+                0; /* whoever reads on from there meets what the index could not go past, or not */
+            break;
+        }
         pthread_mutex_lock(&partition->mutex);
         err = ask_index(segment, search->wanted_ms, &offset);
         pthread_mutex_unlock(&partition->mutex);
     }
-    if (err == DG_ERR_OFFSET_OUT_OF_RANGE)
-        return err;
-    segment_unpin(segment);
-    *ret_offset = offset > search->log_start ? offset : search->log_start;
-    return 0; /* what the index could not go past is met, or not, by whoever reads on from there */
+    if (segment)
+        segment_unpin(segment);
+    if (err == 0)
+        *ret_offset = offset > search->log_start ? offset : search->log_start;
+    return err;
 }
 
-int stream_find_time(struct stream *stream, uint64_t stream_id, uint32_t number,
-                     int64_t timestamp_ms, int64_t *ret_offset, int64_t *ret_timestamp_ms) {
-    struct partition *partition = partition_find(&stream->partitions, stream_id, number);
-    if (!partition)
-        return DG_ERR_NOT_FOUND;
-    struct time_search search = {.wanted_ms = timestamp_ms,
-                                 .log_start = atomic_load(&partition->log_start)};
+int find_time(struct partition *partition, int64_t wanted_ms, bool may_wait, int64_t *ret_offset,
+              int64_t *ret_timestamp_ms) {
+    struct time_search search = {.partition = partition,
+                                 .wanted_ms = wanted_ms,
+                                 .may_wait = may_wait,
+                                 .log_start = atomic_load(&partition->log_start),
+                                 .offset = -1};
     int64_t base = 0, offset = 0;
-    if (search.log_start == atomic_load(&partition->durable_end))
-        return DG_ERR_NOT_FOUND;
-    int err = find_segment(stream, partition, &search, &base);
+    int err = find_segment(&search, &base);
+    bool is_first = err == DG_ERR_NOT_FOUND && search.offset >= 0;
     if (err == 0)
-        err = find_in_index(partition, base, &search, &offset);
+        err = find_in_index(&search, base, &offset);
     if (err == 0)
-        err = find_from(stream, partition, offset, &search);
-    if (err < 0)
+        err = find_from(&search, offset);
+    if (err < 0 && !is_first)
         return err;
     *ret_offset = search.offset;
     *ret_timestamp_ms = search.timestamp_ms;
     return 0;
+}
+
+int stream_find_time(struct stream *stream, uint64_t stream_id, uint32_t number,
+                     int64_t timestamp_ms, struct stream_watcher *watcher, int64_t *ret_offset,
+                     int64_t *ret_timestamp_ms) {
+    struct partition *partition = partition_find(&stream->partitions, stream_id, number);
+    int64_t last, last_ms;
+    if (!partition || stream_find_last(stream, stream_id, number, &last, &last_ms) < 0 ||
+        last_ms < timestamp_ms)
+        return DG_ERR_NOT_FOUND;
+    int err = find_time(partition, timestamp_ms, watcher == NULL, ret_offset, ret_timestamp_ms);
+    if (err != DG_ERR_COLD || !watcher)
+        return err;
+    struct warm_job job = {.partition = partition,
+                           .watch = watch_obtain(watcher, partition),
+                           .want = {.kind = WARM_TIME, .at = timestamp_ms}};
+    return job.watch ? warm_request(&stream->warm, &job) : DG_ERR_NO_MEMORY;
 }
 
 int stream_find_last(struct stream *stream, uint64_t stream_id, uint32_t number,

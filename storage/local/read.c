@@ -238,13 +238,10 @@ static int warm_or_wait(struct stream *stream, struct partition *partition, int6
     return err;
 }
 
-int stream_read(struct stream *stream, uint64_t stream_id, uint32_t number, int64_t offset,
-                uint32_t max_bytes, struct stream_watcher *watcher,
+int read_extent(struct partition *partition, int64_t offset, uint32_t max_bytes, bool may_wait,
                 struct stream_extent *ret_extent) {
-    struct partition *partition = partition_find(&stream->partitions, stream_id, number);
-    int64_t end = partition ? atomic_load(&partition->durable_end) : 0;
-    int64_t start = partition ? atomic_load(&partition->log_start) : 0;
-    if (offset < start || offset > end)
+    int64_t end = atomic_load(&partition->durable_end);
+    if (offset < atomic_load(&partition->log_start) || offset > end)
         return DG_ERR_OFFSET_OUT_OF_RANGE;
     if (offset == end) {
         *ret_extent = (struct stream_extent){.fd = -1, .next_offset = offset};
@@ -252,7 +249,20 @@ int stream_read(struct stream *stream, uint64_t stream_id, uint32_t number, int6
     }
     if (read_tail(partition, offset, ret_extent))
         return 0;
-    int err = read_file(partition, offset, max_bytes, watcher == NULL, ret_extent);
+    return read_file(partition, offset, max_bytes, may_wait, ret_extent);
+}
+
+int stream_read(struct stream *stream, uint64_t stream_id, uint32_t number, int64_t offset,
+                uint32_t max_bytes, struct stream_watcher *watcher,
+                struct stream_extent *ret_extent) {
+    struct partition *partition = partition_find(&stream->partitions, stream_id, number);
+    if (!partition && offset != 0)
+        return DG_ERR_OFFSET_OUT_OF_RANGE;
+    if (!partition) {
+        *ret_extent = (struct stream_extent){.fd = -1};
+        return 0;
+    }
+    int err = read_extent(partition, offset, max_bytes, watcher == NULL, ret_extent);
     if (err == DG_ERR_COLD && watcher)
         err = warm_or_wait(stream, partition, offset, max_bytes, watcher, ret_extent);
     return err;

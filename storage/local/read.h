@@ -1,4 +1,4 @@
-/* Reading segments: shared by stream_read(), the warm pool and time look-ups. */
+/* Reading: shared by stream_read(), the warm pool and time look-ups. */
 #pragma once
 
 #include "storage/local/partition.h"
@@ -19,3 +19,11 @@ struct file_range {
  */
 DG_NODISCARD int read_locate(struct partition *partition, int64_t offset, uint32_t max_bytes,
                              bool may_wait, struct file_range *ret_range);
+
+/* stream_read() of a partition, without the warm pool: with may_wait false DG_ERR_COLD. */
+DG_NODISCARD int read_extent(struct partition *partition, int64_t offset, uint32_t max_bytes,
+                             bool may_wait, struct stream_extent *ret_extent);
+
+/* stream_find_time() of a partition, without the warm pool (find.c). */
+DG_NODISCARD int find_time(struct partition *partition, int64_t wanted_ms, bool may_wait,
+                           int64_t *ret_offset, int64_t *ret_timestamp_ms);

@@ -85,6 +85,14 @@ static int warm_range(const struct warm_job *job, uint8_t *buffer) {
     return err;
 }
 
+static int warm_what(const struct warm_job *job, uint8_t *buffer) {
+    int64_t offset, found_ms;
+    if (job->want.kind == WARM_RANGE)
+        return warm_range(job, buffer);
+    int err = find_time(job->partition, job->want.at, true, &offset, &found_ms);
+    return err == DG_ERR_NOT_FOUND ? 0 : err;
+}
+
 static unsigned own_slot(struct warm_pool *pool) {
     pthread_mutex_lock(&pool->mutex);
     unsigned slot = pool->slots_taken++;
@@ -116,7 +124,7 @@ static void *run_warm(void *context) {
     uint8_t *buffer = malloc(WARM_READ_BYTES);
     while (take_job(&stream->warm, slot, &job)) {
         watch_end_warming(job.watch, &job.want,
-                          buffer ? warm_range(&job, buffer) : DG_ERR_NO_MEMORY);
+                          buffer ? warm_what(&job, buffer) : DG_ERR_NO_MEMORY);
         watch_fire(job.watch);
     }
     free(buffer);

@@ -19,8 +19,8 @@ struct stream_watcher;
 struct watch;
 
 struct warm_want {
-    enum { WARM_NOTHING, WARM_RANGE } kind;
-    int64_t at; /* WARM_RANGE: offset */
+    enum { WARM_NOTHING, WARM_RANGE, WARM_TIME } kind;
+    int64_t at; /* WARM_RANGE: offset; WARM_TIME: what stream_find_time() reads to find it */
 };
 
 struct warm_job {

@@ -141,9 +141,10 @@ void stream_offsets(struct stream *stream, uint64_t stream_id, uint32_t partitio
 }
 
 int stream_find_time(struct stream *stream, uint64_t stream_id, uint32_t partition,
-                     int64_t timestamp_ms, int64_t *ret_offset, int64_t *ret_timestamp_ms) {
+                     int64_t timestamp_ms, struct stream_watcher *watcher, int64_t *ret_offset,
+                     int64_t *ret_timestamp_ms) {
     check(partition < 4 && timestamp_ms >= 0);
-    return DG_ERR_NOT_FOUND;
+    return timestamp_ms % 7 == 6 ? DG_ERR_COLD : DG_ERR_NOT_FOUND;
 }
 
 int stream_find_last(struct stream *stream, uint64_t stream_id, uint32_t partition,

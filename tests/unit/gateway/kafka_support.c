@@ -147,6 +147,7 @@ void kafka_server_stop(struct kafka_server *server) {
     worker_join(worker);
     kafka_worker_free(worker);
     stream_appender_free(server->appender);
+    mailbox_drain(&worker->mailbox); /* a mail to the watcher may still have been on its way */
     loopback_stop(&server->loopback);
     stream_close(server->stream);
     nftw(server->directory, remove_one, 16, FTW_DEPTH | FTW_PHYS);
@@ -325,4 +326,31 @@ void kafka_take_fetch(struct kafka_client *c, struct kafka_fetched *ret_fetched,
         f->records = reader_slice(r, reader_u32(r));
     }
     cr_assert(!r->failed && reader_left(r) == 0);
+}
+
+void kafka_begin_list_offsets(struct kafka_client *c, const char *topic, int32_t partition,
+                              int64_t asked_ms) {
+    kafka_begin(c, KAFKA_LIST_OFFSETS, 5);
+    writer_u32(&c->request, 0xffffffff);
+    writer_u8(&c->request, 0);
+    writer_u32(&c->request, 1);
+    kafka_put_text(c, topic);
+    writer_u32(&c->request, 1);
+    writer_u32(&c->request, (uint32_t)partition);
+    writer_u32(&c->request, 0xffffffff);
+    writer_u64(&c->request, (uint64_t)asked_ms);
+}
+
+int16_t kafka_take_list_offsets(struct kafka_client *c, int32_t partition, int64_t *ret_ms,
+                                int64_t *ret_offset) {
+    struct reader *r = &c->answer;
+    reader_take(r, 4 + 4);
+    reader_take(r, reader_u16(r));
+    cr_assert_eq(reader_u32(r), 1);
+    cr_assert_eq((int32_t)reader_u32(r), partition);
+    int16_t error = (int16_t)reader_u16(r);
+    *ret_ms = (int64_t)reader_u64(r);
+    *ret_offset = (int64_t)reader_u64(r);
+    cr_assert(!r->failed);
+    return error;
 }

@@ -91,3 +91,9 @@ struct kafka_fetched {
 };
 /* The partitions of a Fetch answer of that version; fails the test unless there are `count`. */
 void kafka_take_fetch(struct kafka_client *c, struct kafka_fetched *ret_fetched, unsigned count);
+
+/* A ListOffsets (version 5) of one partition, and its answer: the error code. */
+void kafka_begin_list_offsets(struct kafka_client *c, const char *topic, int32_t partition,
+                              int64_t asked_ms);
+int16_t kafka_take_list_offsets(struct kafka_client *c, int32_t partition, int64_t *ret_ms,
+                                int64_t *ret_offset);

@@ -1,14 +1,12 @@
 /* The Kafka endpoint on a real worker, the real stream and sockets; what stands behind it and the
  * client are kafka_support.c. */
 #include <criterion/criterion.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "common/clock.h"
 #include "common/metrics.h"
-#include "common/sys.h"
 #include "storage/record.h"
 #include "tests/unit/gateway/kafka_support.h"
 
@@ -196,26 +194,12 @@ Test(kafka, raw_tokens) {
 
 static void check_offset(struct kafka_client *c, const char *topic, int32_t partition,
                          int64_t asked_ms, int16_t error, int64_t timestamp, int64_t offset) {
-    kafka_begin(c, KAFKA_LIST_OFFSETS, 5);
-    writer_u32(&c->request, 0xffffffff);
-    writer_u8(&c->request, 0);
-    writer_u32(&c->request, 1);
-    kafka_put_text(c, topic);
-    writer_u32(&c->request, 1);
-    writer_u32(&c->request, (uint32_t)partition);
-    writer_u32(&c->request, 0xffffffff);
-    writer_u64(&c->request, (uint64_t)asked_ms);
+    int64_t found_ms, found;
+    kafka_begin_list_offsets(c, topic, partition, asked_ms);
     kafka_call_server(c);
-    struct reader *r = &c->answer;
-    reader_take(r, 4 + 4);
-    reader_take(r, reader_u16(r));
-    cr_assert_eq(reader_u32(r), 1);
-    cr_assert_eq((int32_t)reader_u32(r), partition);
-    cr_assert_eq((int16_t)reader_u16(r), error);
-    int64_t found_ms = (int64_t)reader_u64(r), found = (int64_t)reader_u64(r);
+    cr_assert_eq(kafka_take_list_offsets(c, partition, &found_ms, &found), error);
     cr_assert_eq(found_ms, timestamp, "%s %d at %ld: %ld", topic, partition, asked_ms, found_ms);
     cr_assert_eq(found, offset, "%s %d at %ld: %ld", topic, partition, asked_ms, found);
-    cr_assert(!r->failed);
 }
 
 Test(kafka, list_offsets) {
@@ -521,46 +505,6 @@ Test(kafka, everything_comes_once_and_in_order) {
         cr_assert(count > 0 && first == next);
         next += count;
     }
-    kafka_disconnect(&client);
-    kafka_server_stop(&server);
-}
-
-static struct sys_table real_sys;
-
-static ssize_t unreadable(int fd, void *data, size_t size, off_t position) {
-    errno = EIO;
-    return -1;
-}
-/* What RWF_NOWAIT says of a page that is not in memory. */
-static ssize_t never_in_memory(int fd, const struct iovec *parts, int count, off_t position,
-                               int flags) {
-    errno = EAGAIN;
-    return -1;
-}
-
-/* A code and no silence, and the connection goes on with what can be read. */
-Test(kafka, a_disk_that_cannot_be_read) {
-    enum { BATCHES = 60, RECORDS = 10, SIZE = 40000 };
-    struct kafka_fetched got;
-    kafka_server_start(&server, NULL);
-    for (unsigned i = 0; i < BATCHES; i++) /* the first ones are in their file only */
-        kafka_server_append(&server, STREAM_EVENTS, 2, RECORDS, SIZE, 1000);
-    kafka_enter(&client, &server, "reader");
-    real_sys = sys;
-    sys.pread = unreadable;
-    sys.preadv2 = never_in_memory;
-    for (unsigned i = 0; i < 3; i++) {
-        uint64_t start_ms = now_ms();
-        fetch(&client, 20000, 1, 50 * MIB, (struct kafka_asked[]){{2, 5, 3 * MIB}}, 1, &got);
-        cr_assert_eq(got.error, KAFKA_ERROR_STORAGE);
-        cr_assert_eq(got.high_watermark, BATCHES * RECORDS);
-        cr_assert_lt(now_ms() - start_ms, 5000);
-    }
-    fetch(&client, 20000, 1, 50 * MIB,
-          (struct kafka_asked[]){{2, (BATCHES - 1) * RECORDS, 3 * MIB}}, 1, &got);
-    cr_assert_eq(got.error, 0);
-    cr_assert_eq(count_records(got.records, NULL), RECORDS);
-    sys = real_sys;
     kafka_disconnect(&client);
     kafka_server_stop(&server);
 }

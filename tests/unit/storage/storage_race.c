@@ -246,7 +246,7 @@ static void *run_questions(void *context) {
         uint32_t partition = (uint32_t)ms % PARTITIONS;
         stream_health(store->stream, &health);
         stream_visit_partitions(store->stream, count_partition, &count);
-        int err = stream_find_time(store->stream, STREAM_ID, partition, 1000 + ms % RECORDS,
+        int err = stream_find_time(store->stream, STREAM_ID, partition, 1000 + ms % RECORDS, NULL,
                                    &offset, &found_ms);
         if (err == 0 && found_ms < 1000 + ms % RECORDS)
             fail("found too early");

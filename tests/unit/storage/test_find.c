@@ -56,7 +56,7 @@ static void expect_found(struct test_store *store, int64_t log_start, int64_t wa
     int64_t expected = log_start, offset = -1, found_ms = -1;
     while (expected < count && times_ms[expected] < wanted_ms)
         expected++;
-    int err = stream_find_time(store->stream, STREAM_ID, 0, wanted_ms, &offset, &found_ms);
+    int err = stream_find_time(store->stream, STREAM_ID, 0, wanted_ms, NULL, &offset, &found_ms);
     cr_expect_eq(err, expected < count ? 0 : DG_ERR_NOT_FOUND, "time %d", (int)wanted_ms);
     if (err == 0)
         cr_expect(offset == expected && found_ms == times_ms[expected],
@@ -130,9 +130,11 @@ Test(find, nothing_before_the_log_start) {
     }
     int64_t offset, ms;
     move_log_start(&store, 160);
-    cr_expect_eq(stream_find_time(store.stream, STREAM_ID, 0, 0, &offset, &ms), DG_ERR_NOT_FOUND);
+    cr_expect_eq(stream_find_time(store.stream, STREAM_ID, 0, 0, NULL, &offset, &ms),
+                 DG_ERR_NOT_FOUND);
     cr_expect_eq(stream_find_last(store.stream, STREAM_ID, 0, &offset, &ms), DG_ERR_NOT_FOUND);
-    cr_expect_eq(stream_find_time(store.stream, STREAM_ID, 9, 0, &offset, &ms), DG_ERR_NOT_FOUND);
+    cr_expect_eq(stream_find_time(store.stream, STREAM_ID, 9, 0, NULL, &offset, &ms),
+                 DG_ERR_NOT_FOUND);
     cr_expect_eq(stream_find_last(store.stream, STREAM_ID, 9, &offset, &ms), DG_ERR_NOT_FOUND);
     test_store_close(&store);
     test_store_remove(&store);
@@ -147,7 +149,8 @@ Test(find, damage_is_reported) {
     test_store_close(&store);
     cr_assert_eq(test_store_open(&store), 0, "%s", store.error);
     test_file_flip(&store, test_segment_name(STREAM_ID, 0, 0), 5000);
-    cr_expect_eq(stream_find_time(store.stream, STREAM_ID, 0, 10001, &offset, &ms), DG_ERR_CORRUPT);
+    cr_expect_eq(stream_find_time(store.stream, STREAM_ID, 0, 10001, NULL, &offset, &ms),
+                 DG_ERR_CORRUPT);
     test_store_close(&store);
     test_store_remove(&store);
 }

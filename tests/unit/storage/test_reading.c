@@ -251,6 +251,74 @@ Test(reading, one_cold_range_is_warmed_once) {
     finish();
 }
 
+/* ---- look-ups by time ---- */
+
+static atomic_ullong bytes_read;
+static pthread_t worker_thread;
+
+static ssize_t count_bytes(int fd, void *data, size_t size, off_t position) {
+    ssize_t count = real_sys.pread(fd, data, size, position);
+    if (count > 0 && pthread_equal(pthread_self(), worker_thread))
+        atomic_fetch_add(&bytes_read, (uint64_t)count);
+    return count;
+}
+
+static int find_patiently(int64_t wanted_ms, int64_t *ret_offset, int64_t *ret_ms) {
+    int err = DG_ERR_COLD;
+    for (unsigned rounds = 0; rounds < 10 && err == DG_ERR_COLD; rounds++) {
+        err = stream_find_time(store.stream, STREAM_ID, 0, wanted_ms, worker.watcher, ret_offset,
+                               ret_ms);
+        if (err == DG_ERR_COLD)
+            cr_assert(wait_until_told());
+    }
+    return err;
+}
+
+/* Record i has the time 1000 + i. What the worker's thread reads itself, it reads without waiting.
+ */
+Test(reading, a_look_up_by_time_leaves_the_disk_to_the_pool) {
+    test_store_init(&store);
+    store.options.segment_size_bytes = 1024 * KIB;
+    open_store();
+    append(0, 300, 12000); /* 3.6 MB in 4 segments */
+    reopen();
+    start_worker();
+    worker_thread = pthread_self();
+    real_sys = sys;
+    sys.pread = count_bytes;
+    for (int64_t i = -1; i <= 300; i += 43) {
+        int64_t offset = -1, found_ms = -1, expected = i < 0 ? 0 : i;
+        int err = find_patiently(1000 + i, &offset, &found_ms);
+        cr_expect_eq(err, i == 300 ? DG_ERR_NOT_FOUND : 0, "%s", dg_err_text(err));
+        if (err == 0) {
+            cr_expect_eq(offset, expected);
+            cr_expect_eq(found_ms, 1000 + expected);
+        }
+    }
+    cr_expect_eq(bytes_read, 0);
+    sys = real_sys;
+    stop_worker();
+    finish();
+}
+
+/* The first record of all needs no index. */
+Test(reading, a_look_up_of_the_oldest_time_reads_next_to_nothing) {
+    test_store_init(&store);
+    open_store();
+    append(0, 300, 12000);
+    reopen();
+    worker_thread = pthread_self();
+    real_sys = sys;
+    sys.pread = count_bytes;
+    int64_t offset = -1, found_ms = -1;
+    cr_assert_eq(stream_find_time(store.stream, STREAM_ID, 0, 0, NULL, &offset, &found_ms), 0);
+    cr_expect_eq(offset, 0);
+    cr_expect_eq(found_ms, 1000);
+    cr_expect_leq(bytes_read, 1024);
+    sys = real_sys;
+    finish();
+}
+
 /* ---- what is missing ---- */
 
 /* Five records in each segment: bases 0, 5, 10, 15. */
