@@ -1,7 +1,8 @@
 /*
  * Looking into a store that no gateway has open, or into a copy of one: what it holds and whether
- * it is whole. Read-only: nothing is opened for writing, nothing is repaired, no lock is taken. One
- * thread.
+ * it is whole. Read-only: nothing is opened for writing, nothing is repaired. The store's lock is
+ * shared by those who look, so a gateway that has it open is told apart (DG_ERR_BUSY), and none
+ * begins meanwhile. One thread.
  */
 #pragma once
 
@@ -41,7 +42,7 @@ enum { STORAGE_ERROR_SIZE = 512 };
 /*
  * Checks everything: format, checkpoint, every group of the journal after it, every batch of every
  * segment (CRC, counts, offsets without gaps). 0: whole; DG_ERR_CORRUPT: damage was reported; other
- * errors with a message for people: it could not be checked.
+ * errors (DG_ERR_BUSY: in use) with a message for people: it could not be checked.
  */
 DG_NODISCARD int storage_verify(const char *directory, const struct storage_report *report,
                                 char *ret_error);
@@ -51,7 +52,6 @@ struct storage_dump_filter {
     uint64_t stream_id;
     bool has_partition;
     uint32_t partition;
-    int64_t from_offset;
     uint64_t limit; /* records; 0: all */
 };
 
@@ -60,8 +60,8 @@ typedef void storage_record_fn(void *context, uint64_t stream_id, uint32_t parti
 
 /*
  * Calls visit for each record that the filter lets through: partition by partition from the
- * segments, then those that only the journal has, in journal order. Damage is passed over; the
- * result is then DG_ERR_CORRUPT.
+ * segments, then those that only the journal has, in journal order. Damage is passed over, to the
+ * next good batch; the result is then DG_ERR_CORRUPT.
  */
 DG_NODISCARD int storage_dump(const char *directory, const struct storage_dump_filter *filter,
                               storage_record_fn *visit, void *context, char *ret_error);

@@ -54,7 +54,8 @@ struct scan {
 
 /* The bytes at position, at least one whole batch unless the file ends before. */
 static int fill(struct scan *scan, uint64_t position) {
-    if (position >= scan->from && position + LIMIT_UNIT_BYTES <= scan->from + scan->size)
+    uint64_t end = scan->from + scan->size;
+    if (position >= scan->from && (position + LIMIT_UNIT_BYTES <= end || end >= scan->limit))
         return 0;
     uint64_t left = scan->limit - position;
     ssize_t count =
@@ -66,40 +67,63 @@ static int fill(struct scan *scan, uint64_t position) {
     return 0;
 }
 
-static int scan_batches(struct scan *scan, scan_batch_fn *visit, void *context,
-                        struct scan_result *result) {
-    while (result->position < scan->limit) {
-        if (fill(scan, result->position) < 0) {
-            result->what = "read error";
-            return DG_ERR_IO;
-        }
-        size_t at = result->position - scan->from;
-        struct reader r = reader_make(scan->buffer + at, scan->size - at);
-        struct record_batch batch;
-        if (record_batch_read(&r, true, &batch) < 0) {
-            result->what = "the batch is not valid";
-            return DG_ERR_CORRUPT;
-        }
-        if ((result->what = visit(context, &batch)))
-            return DG_ERR_CORRUPT;
-        result->position += batch.size_bytes;
-    }
-    return 0;
+/* DG_ERR_IO, DG_ERR_CORRUPT: no valid batch begins there. */
+static int batch_at(struct scan *scan, uint64_t position, struct record_batch *ret_batch) {
+    if (fill(scan, position) < 0)
+        return DG_ERR_IO;
+    uint64_t at = position - scan->from;
+    if (at + RECORD_BATCH_HEADER_SIZE > scan->size || scan->buffer[at + 16] != RECORD_MAGIC)
+        return DG_ERR_CORRUPT;
+    struct reader r = reader_make(scan->buffer + at, scan->size - at);
+    return record_batch_read(&r, true, ret_batch) < 0 ? DG_ERR_CORRUPT : 0;
 }
 
-int scan_segment(const char *path, uint64_t limit_bytes, scan_batch_fn *visit, void *context,
-                 struct scan_result *ret_result) {
+/* Where the next valid batch begins behind a damaged one, or the end. A payload can hold bytes that
+ * look like a batch: so the damaged one's own length is believed first. */
+static uint64_t find_next(struct scan *scan, uint64_t position) {
+    struct record_batch batch;
+    const uint8_t *header = scan->buffer + (position - scan->from);
+    if (position - scan->from + RECORD_BATCH_HEADER_SIZE <= scan->size) {
+        struct reader r = reader_make(header + 8, 4);
+        uint64_t next = position + 12 + reader_u32(&r);
+        if (next < scan->limit && batch_at(scan, next, &batch) == 0)
+            return next;
+    }
+    int err = DG_ERR_CORRUPT;
+    while (err == DG_ERR_CORRUPT && ++position + RECORD_BATCH_HEADER_SIZE < scan->limit)
+        err = batch_at(scan, position, &batch);
+    return err == 0 ? position : scan->limit;
+}
+
+static uint64_t scan_batches(struct scan *scan, const struct scan_visitor *visitor) {
+    uint64_t position = 0;
+    while (position < scan->limit) {
+        struct record_batch batch;
+        int err = batch_at(scan, position, &batch);
+        const char *what = err == DG_ERR_IO ? "read error"
+                           : err < 0        ? "the batch is not valid"
+                                            : visitor->batch(visitor->context, &batch);
+        if (what)
+            visitor->damage(visitor->context, position, what);
+        if (err == DG_ERR_IO)
+            break;
+        position = err < 0 ? find_next(scan, position) : position + batch.size_bytes;
+    }
+    return position;
+}
+
+uint64_t scan_segment(const char *path, uint64_t limit_bytes, const struct scan_visitor *visitor) {
     struct scan scan = {.fd = file_open(path, O_RDONLY), .buffer = malloc(SCAN_BYTES)};
     struct stat status;
-    *ret_result = (struct scan_result){.what = "cannot be read"};
-    int err = scan.buffer ? 0 : DG_ERR_NO_MEMORY;
-    if (err == 0 && (scan.fd < 0 || sys.fstat(scan.fd, &status) != 0))
-        err = DG_ERR_IO;
-    if (err == 0) {
-        scan.limit = limit_bytes == UINT64_MAX ? (uint64_t)status.st_size : limit_bytes;
-        err = scan_batches(&scan, visit, context, ret_result);
+    uint64_t position = 0;
+    if (!scan.buffer || scan.fd < 0 || sys.fstat(scan.fd, &status) != 0) {
+        visitor->damage(visitor->context, 0, "cannot be read");
+    } else {
+        scan.limit =
+            (uint64_t)status.st_size < limit_bytes ? (uint64_t)status.st_size : limit_bytes;
+        position = scan_batches(&scan, visitor);
     }
     file_close(scan.fd);
     free(scan.buffer);
-    return err;
+    return position;
 }

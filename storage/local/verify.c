@@ -5,10 +5,12 @@
  */
 #include "storage/verify.h"
 
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 
 #include "storage/local/checkpoint.h"
 #include "storage/local/journal.h"
@@ -25,6 +27,7 @@ struct verify_partition {
 
 struct verify {
     const char *directory;
+    int lock_fd;
     struct format_store store;
     struct checkpoint checkpoint;
     struct journal journal;
@@ -81,8 +84,7 @@ static void dump_batch(struct verify *verify, const struct verify_partition *par
             verify->damaged = true;
             return;
         }
-        if (record.offset < verify->filter->from_offset ||
-            record.offset < partition->report.log_start)
+        if (record.offset < partition->report.log_start)
             continue;
         verify->visited++;
         verify->visit(verify->context, partition->key.stream_id, partition->key.number, &record);
@@ -95,19 +97,31 @@ static void dump_batch(struct verify *verify, const struct verify_partition *par
 struct segment_visit {
     struct verify *verify;
     struct verify_partition *partition;
+    const char *path;
+    bool after_damage; /* just told: that records are missing behind it is no news */
 };
 
 /* One batch of a segment. NULL or what is wrong with it. */
 static const char *visit_batch(void *context, const struct record_batch *batch) {
     struct segment_visit *visit = context;
     struct verify_partition *partition = visit->partition;
-    if (batch->base_offset != partition->next_offset)
-        return "the batch does not follow the one before";
-    partition->next_offset = batch->base_offset + batch->last_offset_delta + 1;
-    partition->report.batch_count++;
-    partition->report.record_count += batch->record_count;
-    dump_batch(visit->verify, partition, batch);
-    return NULL;
+    bool follows = batch->base_offset == partition->next_offset ||
+                   (visit->after_damage && batch->base_offset > partition->next_offset);
+    bool repeats = batch->base_offset < partition->next_offset;
+    visit->after_damage = false;
+    if (!repeats) {
+        partition->next_offset = batch->base_offset + batch->last_offset_delta + 1;
+        partition->report.batch_count++;
+        partition->report.record_count += batch->record_count;
+        dump_batch(visit->verify, partition, batch);
+    }
+    return follows ? NULL : "the batch does not follow the one before";
+}
+
+static void visit_damage(void *context, uint64_t position, const char *what) {
+    struct segment_visit *visit = context;
+    visit->after_damage = true;
+    damage(visit->verify, visit->path, position, what);
 }
 
 static void verify_segment(struct verify *verify, struct verify_partition *partition, int64_t base,
@@ -115,19 +129,14 @@ static void verify_segment(struct verify *verify, struct verify_partition *parti
     char path[STORE_PATH_SIZE];
     snprintf(path, sizeof(path), "%s/%" PRIu64 "/%" PRIu32 "/%020" PRId64 ".log", verify->directory,
              row->stream_id, row->partition, base);
-    struct segment_visit visit = {.verify = verify, .partition = partition};
-    struct scan_result result;
+    struct segment_visit visit = {.verify = verify, .partition = partition, .path = path};
+    const struct scan_visitor visitor = {visit_batch, visit_damage, &visit};
     uint64_t limit = base == row->segment_base ? row->segment_position : UINT64_MAX;
     if (partition->report.segment_count > 0 && base != partition->next_offset)
         damage(verify, path, 0, "the segment does not follow the one before");
-    if (partition->report.segment_count == 0 && base > row->log_start)
-        damage(verify, path, 0, "the first segment is missing");
     partition->next_offset = base;
-    int err = scan_segment(path, limit, visit_batch, &visit, &result);
-    if (err < 0)
-        damage(verify, path, result.position, result.what);
+    partition->report.size_bytes += scan_segment(path, limit, &visitor);
     partition->report.segment_count++;
-    partition->report.size_bytes += result.position;
 }
 
 static int verify_partition_files(struct verify *verify, const struct format_partition *row) {
@@ -246,8 +255,23 @@ static int fail(const struct verify *verify, int err, const char *file, char *re
     return err;
 }
 
+/* A gateway that has the store open changes it meanwhile, and none may begin to. */
+static int take_lock(struct verify *verify, char *ret_error) {
+    char path[STORE_PATH_SIZE];
+    snprintf(path, sizeof(path), "%s/lock", verify->directory);
+    verify->lock_fd = file_open(path, O_RDONLY);
+    if (verify->lock_fd < 0 || flock(verify->lock_fd, LOCK_SH | LOCK_NB) == 0)
+        return 0; /* a copy need not have the file */
+    snprintf(ret_error, STORAGE_ERROR_SIZE, "%.300s is in use by another process",
+             verify->directory);
+    return DG_ERR_BUSY;
+}
+
 static int run(struct verify *verify, char *ret_error) {
-    int err = store_read_format(verify->directory, &verify->store);
+    int err = take_lock(verify, ret_error);
+    if (err < 0)
+        return err;
+    err = store_read_format(verify->directory, &verify->store);
     if (err < 0)
         return fail(verify, err, "format", ret_error);
     err = checkpoint_load(verify->directory, verify->store.secret, &verify->checkpoint);
@@ -283,10 +307,12 @@ static void finish(struct verify *verify) {
     }
     checkpoint_free(&verify->checkpoint);
     journal_close(&verify->journal);
+    file_close(verify->lock_fd);
 }
 
 int storage_verify(const char *directory, const struct storage_report *report, char *ret_error) {
-    struct verify verify = {.directory = directory, .report = report, .journal.fd = -1};
+    struct verify verify = {
+        .directory = directory, .report = report, .lock_fd = -1, .journal.fd = -1};
     ret_error[0] = '\0';
     int err = run(&verify, ret_error);
     finish(&verify);
@@ -299,6 +325,7 @@ int storage_dump(const char *directory, const struct storage_dump_filter *filter
                             .filter = filter,
                             .visit = visit,
                             .context = context,
+                            .lock_fd = -1,
                             .journal.fd = -1};
     ret_error[0] = '\0';
     int err = run(&verify, ret_error);

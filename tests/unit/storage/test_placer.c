@@ -45,15 +45,18 @@ static const char *visit(void *context, const struct record_batch *batch) {
     return NULL;
 }
 
+static void on_damage(void *context, uint64_t position, const char *what) {
+    cr_expect(false, "at %d: %s", (int)position, what);
+}
+
 /* The file holds exactly the batches [base, end). */
 static void expect_file(uint32_t partition, int64_t base, int64_t end, uint64_t bytes) {
     char path[512];
-    struct scan_result result;
     int64_t next = base;
+    const struct scan_visitor visitor = {visit, on_damage, &next};
     snprintf(path, sizeof(path), "%s/%s", store.directory,
              test_segment_name(STREAM_ID, partition, base));
-    cr_expect_eq(scan_segment(path, bytes, visit, &next, &result), 0, "at %d: %s",
-                 (int)result.position, result.what);
+    cr_expect_eq(scan_segment(path, bytes, &visitor), bytes);
     cr_expect_eq(next, end);
 }
 

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "common/sys.h"
@@ -408,6 +409,64 @@ Test(reading, verification_sees_that_a_segment_is_missing) {
         cr_assert_eq(unlink(path), 0);
         cr_expect_eq(verify(error), DG_ERR_CORRUPT, "%" PRId64, base);
         cr_expect_eq(damages, 1);
+        test_store_remove(&store);
+    }
+}
+
+/* ---- looking into a store that nobody has open ---- */
+
+Test(reading, a_store_in_use_is_not_looked_into) {
+    char error[STORAGE_ERROR_SIZE];
+    const struct storage_dump_filter filter = {0};
+    test_store_init(&store);
+    open_store();
+    append(0, 5, 100);
+    cr_expect_eq(verify(error), DG_ERR_BUSY);
+    cr_expect(strstr(error, "in use"), "%s", error);
+    cr_expect_eq(storage_dump(store.directory, &filter, NULL, NULL, error), DG_ERR_BUSY);
+    test_store_close(&store);
+    cr_expect_eq(verify(error), 0, "%s", error);
+    test_store_remove(&store);
+}
+
+static bool dumped[100];
+
+static void note_record(void *context, uint64_t stream_id, uint32_t partition,
+                        const struct record *record) {
+    cr_assert_lt(record->offset, 100);
+    dumped[record->offset] = true;
+}
+
+/* One batch is lost, whatever of it is damaged. */
+Test(reading, a_dump_goes_on_behind_damage) {
+    enum { RECORDS = 80, BAD = 50 };
+    static const struct {
+        const char *what;
+        off_t at; /* in the batch */
+        const char *bytes;
+        size_t size;
+    } cases[] = {{"the body", 200, "damaged", 7},
+                 {"the magic", 16, "\xff", 1},
+                 {"the length", 8, "\0\0\0\x01", 4},
+                 {"a length beyond the file", 8, "\0\x0f\xff\xff", 4},
+                 {"the whole header", 0, "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 20}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char error[STORAGE_ERROR_SIZE];
+        const struct storage_dump_filter filter = {0};
+        test_store_init(&store);
+        open_store();
+        append(10, RECORDS, 1000); /* as many digits in each key: batches of one size */
+        placer_flush(&store.stream->placer);
+        off_t position = batch_position(0, RECORDS, BAD);
+        test_store_close(&store);
+        write_to_segment(0, position + cases[i].at, cases[i].bytes, cases[i].size);
+        memset(dumped, 0, sizeof(dumped));
+        cr_expect_eq(storage_dump(store.directory, &filter, note_record, NULL, error),
+                     DG_ERR_CORRUPT);
+        for (unsigned offset = 0; offset < RECORDS; offset++)
+            cr_expect_eq(dumped[offset], offset != BAD, "%s: %u", cases[i].what, offset);
+        cr_expect_eq(verify(error), DG_ERR_CORRUPT);
+        cr_expect_eq(damages, 1, "%s", cases[i].what);
         test_store_remove(&store);
     }
 }

@@ -34,15 +34,23 @@ Test(scan, directory_takes_only_segment_names_in_order) {
 
 struct visited {
     unsigned batches;
-    unsigned stop_at;
+    unsigned wrong_at;
+    unsigned damages;
+    uint64_t position; /* of the last damage */
+    const char *what;
 };
 
 static const char *visit(void *context, const struct record_batch *batch) {
     struct visited *visited = context;
-    if (visited->batches == visited->stop_at)
-        return "enough";
-    cr_expect_eq(batch->base_offset, visited->batches++);
-    return NULL;
+    visited->batches++;
+    return batch->base_offset == visited->wrong_at ? "not this one" : NULL;
+}
+
+static void on_damage(void *context, uint64_t position, const char *what) {
+    struct visited *visited = context;
+    visited->damages++;
+    visited->position = position;
+    visited->what = what;
 }
 
 static char path[512];
@@ -61,37 +69,52 @@ static ssize_t failing_pread(int fd, void *data, size_t size, off_t position) {
     return -1;
 }
 
+static uint64_t scan(uint64_t limit_bytes, unsigned wrong_at, struct visited *ret_visited) {
+    *ret_visited = (struct visited){.wrong_at = wrong_at};
+    const struct scan_visitor visitor = {visit, on_damage, ret_visited};
+    return scan_segment(path, limit_bytes, &visitor);
+}
+
+static unsigned reads;
+static ssize_t (*real_pread)(int fd, void *data, size_t size, off_t position);
+
+static ssize_t counting_pread(int fd, void *data, size_t size, off_t position) {
+    reads++;
+    return real_pread(fd, data, size, position);
+}
+
 Test(scan, segment_says_where_and_what) {
     struct test_store store;
-    struct scan_result result;
+    struct visited visited;
     make_segment(&store);
     uint64_t size = (uint64_t)test_file_size(&store, test_segment_name(7, 0, 0));
-    struct visited visited = {.stop_at = UINT32_MAX};
     /* The newest segment of a closed store ends with a block's padding. */
-    cr_expect_eq(scan_segment(path, size, visit, &visited, &result), DG_ERR_CORRUPT);
-    uint64_t end = result.position;
+    cr_expect_eq(scan(UINT64_MAX, UINT32_MAX, &visited), size);
+    uint64_t end = visited.position;
     cr_assert(end > 40 * 60000 && size - end < 4096);
-    cr_expect_eq(visited.batches, 40);
-    visited.batches = 0;
-    cr_expect_eq(scan_segment(path, end, visit, &visited, &result), 0);
-    cr_expect(result.position == end && visited.batches == 40);
+    cr_expect(visited.batches == 40 && visited.damages == 1);
+    real_pread = sys.pread;
+    sys.pread = counting_pread;
+    cr_expect_eq(scan(end, UINT32_MAX, &visited), end);
+    cr_expect(visited.batches == 40 && visited.damages == 0);
+    cr_expect_leq(reads, 4, "%u", reads); /* not again for each batch near the end */
+    sys.pread = real_pread;
     test_file_resize(&store, test_segment_name(7, 0, 0), (int64_t)end);
-    visited.batches = 0;
-    cr_expect_eq(scan_segment(path, UINT64_MAX, visit, &visited, &result), 0);
-    cr_expect(result.position == end && visited.batches == 40);
-    visited = (struct visited){.stop_at = 7};
-    cr_expect_eq(scan_segment(path, end, visit, &visited, &result), DG_ERR_CORRUPT);
-    cr_expect_str_eq(result.what, "enough");
-    uint64_t seventh = result.position;
+    cr_expect_eq(scan(UINT64_MAX, UINT32_MAX, &visited), end);
+    cr_expect(visited.batches == 40 && visited.damages == 0);
+    cr_expect_eq(scan(end, 7, &visited), end);
+    cr_expect_str_eq(visited.what, "not this one");
+    cr_expect(visited.batches == 40 && visited.damages == 1);
+    uint64_t seventh = visited.position;
     test_file_flip(&store, test_segment_name(7, 0, 0), (int64_t)seventh + 1000);
-    visited = (struct visited){.stop_at = UINT32_MAX};
-    cr_expect_eq(scan_segment(path, end, visit, &visited, &result), DG_ERR_CORRUPT);
-    cr_expect(result.position == seventh && visited.batches == 7);
-    cr_expect_eq(scan_segment(path, seventh - 1, visit, &(struct visited){.stop_at = 99}, &result),
-                 DG_ERR_CORRUPT, "a limit in the middle of a batch");
+    cr_expect_eq(scan(end, UINT32_MAX, &visited), end);
+    cr_expect(visited.position == seventh && visited.batches == 39 && visited.damages == 1);
+    scan(seventh - 1, UINT32_MAX, &visited); /* a limit in the middle of a batch */
+    cr_expect(visited.batches == 6 && visited.damages == 1);
     sys.pread = failing_pread;
-    cr_expect_eq(scan_segment(path, end, visit, &visited, &result), DG_ERR_IO);
-    cr_expect_str_eq(result.what, "read error");
+    cr_expect_eq(scan(end, UINT32_MAX, &visited), 0);
+    cr_expect_str_eq(visited.what, "read error");
     test_store_remove(&store);
-    cr_expect_eq(scan_segment(path, end, visit, &visited, &result), DG_ERR_IO);
+    scan(end, UINT32_MAX, &visited);
+    cr_expect_str_eq(visited.what, "cannot be read");
 }

