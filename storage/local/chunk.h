@@ -24,7 +24,7 @@ struct hold {
 struct chunk {
     struct hold hold;
     struct chunk_pool *pool;
-    struct chunk *next; /* free list; then the partition's tail, oldest first */
+    struct chunk *next; /* free list */
     atomic_uint references;
     uint8_t size_class;
     uint32_t capacity;

@@ -13,12 +13,7 @@ void partition_map_init(struct partition_map *map) {
 }
 
 static void partition_free(struct partition *partition) {
-    struct chunk *chunk = partition->tail_first;
-    while (chunk) {
-        struct chunk *next = chunk->next;
-        chunk_release(chunk);
-        chunk = next;
-    }
+    tail_free(&partition->tail);
     if (partition->write_segment && !partition->write_segment->listed)
         segment_free(partition->write_segment);
     for (uint32_t i = 0; i < partition->segment_count; i++)
@@ -125,6 +120,11 @@ int partition_assign(struct partition *partition, struct stream *stream, struct 
         return err;
     if (partition->write_segment->allocated_bytes > allocated)
         stream_set_full(stream, false);
+    pthread_mutex_lock(&partition->mutex);
+    bool has_room = tail_promise(&partition->tail);
+    pthread_mutex_unlock(&partition->mutex);
+    if (!has_room)
+        return DG_ERR_NO_MEMORY;
     batch_place(&unit->batch, partition->next_offset, partition->last_ms);
     unit->base_offset = partition->next_offset;
     unit->segment = partition->write_segment;
@@ -175,12 +175,7 @@ static void join_tail(struct partition *partition, struct unit *unit) {
     chunk->base_offset = unit->base_offset;
     chunk->next_offset = unit->base_offset + unit->batch.record_count;
     chunk->partition = partition;
-    chunk->next = NULL;
-    *(partition->tail_last ? &partition->tail_last->next : &partition->tail_first) = chunk;
-    partition->tail_last = chunk;
-    if (!partition->place_first)
-        partition->place_first = chunk;
-    partition->tail_bytes += chunk->size_bytes;
+    tail_add(&partition->tail, chunk);
 }
 
 uint64_t partition_apply(struct partition *partition, struct unit *unit, uint64_t now_ms) {
@@ -207,9 +202,9 @@ uint64_t partition_apply(struct partition *partition, struct unit *unit, uint64_
     atomic_store_explicit(&partition->exists, true, memory_order_release);
     atomic_store_explicit(&partition->durable_end, next_offset, memory_order_release);
     watch_fire_all(partition);
-    uint64_t tail_bytes = partition->tail_bytes;
+    uint64_t unplaced_bytes = partition->tail.unplaced_bytes;
     pthread_mutex_unlock(&partition->mutex);
-    return tail_bytes;
+    return unplaced_bytes;
 }
 
 struct segment *partition_segment_at(const struct partition *partition, int64_t offset) {

@@ -17,6 +17,7 @@
 
 #include "storage/local/chunk.h"
 #include "storage/local/segment.h"
+#include "storage/local/tail.h"
 #include "storage/local/unit.h"
 
 struct stream;
@@ -63,11 +64,7 @@ struct partition {
     struct segment **segments; /* by base offset; the last one is the newest */
     uint32_t segment_count;
     uint32_t segment_capacity;
-    /* The newest batches, oldest first: placed ones that are kept for readers, then from
-     * place_first on those that are not in the file yet. */
-    struct chunk *tail_first, *tail_last;
-    struct chunk *place_first;
-    uint64_t tail_bytes;   /* not in the file yet */
+    struct tail tail;
     struct watch *watches; /* armed */
     int64_t last_durable_ms;
     struct read_hint hints[READ_HINT_COUNT];
@@ -105,7 +102,7 @@ DG_NODISCARD int partition_assign(struct partition *partition, struct stream *st
                                   struct unit *unit, uint64_t now_ms);
 
 /* After the sync: the batch joins the tail and becomes visible, and whoever watches is told.
- * Committer, apply_mutex held. Returns the tail's size. */
+ * Committer, apply_mutex held. Returns how much of the tail is not in the file. */
 uint64_t partition_apply(struct partition *partition, struct unit *unit, uint64_t now_ms);
 
 /* Adds a segment at the end of the table; mutex held. False: out of memory. */

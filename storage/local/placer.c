@@ -59,7 +59,7 @@ static bool is_crowded(const struct placer *placer) {
 
 struct run {
     struct segment *segment;
-    struct chunk *first;
+    struct chunk **chunks; /* the placer's; in the tail as long as they are not placed */
     uint32_t count;
     uint32_t position;
     uint32_t bytes;
@@ -73,24 +73,27 @@ static struct segment *segment_before(const struct partition *partition,
 }
 
 /* The oldest unplaced batches that lie one behind the other in one segment. */
-static bool collect_run(struct partition *partition, struct run *run) {
+static bool collect_run(struct placer *placer, struct partition *partition, struct run *run) {
+    *run = (struct run){.chunks = placer->run};
     pthread_mutex_lock(&partition->mutex);
-    struct chunk *chunk = partition->place_first;
-    *run = (struct run){.first = chunk};
-    if (chunk) {
-        run->segment = chunk->segment;
-        run->position = chunk->position;
-        run->before = chunk->position == 0 ? segment_before(partition, chunk->segment) : NULL;
+    const struct tail *tail = &partition->tail;
+    const struct chunk *first = tail_unplaced(tail);
+    if (first) {
+        run->segment = first->segment;
+        run->position = first->position;
+        run->before = first->position == 0 ? segment_before(partition, first->segment) : NULL;
     }
-    for (; chunk && chunk->segment == run->segment; chunk = chunk->next) {
-        if (run->bytes + chunk->size_bytes > STAGING_BYTES - 2 * FORMAT_BLOCK)
+    for (uint64_t n = tail->place; n < tail->end && run->count < PLACER_RUN_CHUNKS; n++) {
+        struct chunk *chunk = tail_at(tail, n);
+        if (chunk->segment != run->segment ||
+            run->bytes + chunk->size_bytes > STAGING_BYTES - 2 * FORMAT_BLOCK)
             break;
+        run->chunks[run->count++] = chunk;
         run->bytes += chunk->size_bytes;
-        run->count++;
     }
     pthread_mutex_unlock(&partition->mutex);
-    dg_assert(!run->first || run->count > 0);
-    return run->first != NULL;
+    dg_assert(!first || run->count > 0);
+    return first != NULL;
 }
 
 /* The bytes before position in its block: remembered, or read back after a restart. */
@@ -131,9 +134,8 @@ static void write_run(struct placer *placer, struct partition *partition, const 
     uint32_t start = run->position / FORMAT_BLOCK * FORMAT_BLOCK;
     uint32_t filled = run->position - start;
     stage_block_start(partition, run, staging, start, filled);
-    const struct chunk *chunk = NULL;
     for (uint32_t i = 0; i < run->count; i++) {
-        chunk = chunk ? chunk->next : run->first; /* the last one's next is the committer's */
+        const struct chunk *chunk = run->chunks[i];
         memcpy(staging + filled, chunk->data, chunk->size_bytes);
         filled += chunk->size_bytes;
     }
@@ -152,10 +154,8 @@ static void release_oldest(struct placer *placer) {
         placer->retained_last = NULL;
     placer->retained_bytes -= chunk->capacity;
     pthread_mutex_lock(&partition->mutex);
-    dg_assert(partition->tail_first == chunk && partition->place_first != chunk);
-    partition->tail_first = chunk->next;
-    if (!partition->tail_first)
-        partition->tail_last = NULL;
+    const struct chunk *first = tail_take_first(&partition->tail);
+    dg_assert(first == chunk);
     pthread_mutex_unlock(&partition->mutex);
     chunk_release(chunk);
 }
@@ -172,11 +172,9 @@ static void retain(struct placer *placer, struct chunk *chunk) {
 /* The run is in the file. */
 static void finish_run(struct placer *placer, struct partition *partition, const struct run *run) {
     pthread_mutex_lock(&partition->mutex);
-    struct chunk *chunk = run->first;
-    for (uint32_t i = 0; i < run->count; i++, chunk = chunk->next)
-        retain(placer, chunk);
-    partition->place_first = chunk;
-    partition->tail_bytes -= run->bytes;
+    for (uint32_t i = 0; i < run->count; i++)
+        retain(placer, run->chunks[i]);
+    tail_place(&partition->tail, run->count, run->bytes);
     run->segment->placed_bytes = run->position + run->bytes;
     pthread_mutex_unlock(&partition->mutex);
     while (placer->retained_bytes > LIMIT_PLACER_RETAINED_BYTES)
@@ -186,7 +184,7 @@ static void finish_run(struct placer *placer, struct partition *partition, const
 static void place_tail(struct stream *stream, struct partition *partition) {
     struct placer *placer = &stream->placer;
     struct run run;
-    while (collect_run(partition, &run)) {
+    while (collect_run(placer, partition, &run)) {
         dg_assert(run.position == run.segment->placed_bytes);
         if (run.before) /* not removed: retention waits until its successor has been written */
             segment_trim(run.before, run.before->placed_bytes);
@@ -239,7 +237,7 @@ void placer_add(struct placer *placer, struct partition *partition, uint32_t cap
 
 static bool has_large_run(struct partition *partition) {
     pthread_mutex_lock(&partition->mutex);
-    bool large = partition->tail_bytes >= PLACER_RUN_BYTES;
+    bool large = partition->tail.unplaced_bytes >= PLACER_RUN_BYTES;
     pthread_mutex_unlock(&partition->mutex);
     return large;
 }

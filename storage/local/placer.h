@@ -11,6 +11,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+enum { PLACER_RUN_CHUNKS = 4096 }; /* at most, in one write */
+
+struct chunk;
 struct partition;
 struct stream;
 
@@ -28,6 +31,7 @@ struct placer {
     atomic_ullong backlog_bytes; /* chunk capacities, not in a segment yet */
     /* Placer's thread only. */
     uint8_t *staging; /* aligned: what one write takes */
+    struct chunk *run[PLACER_RUN_CHUNKS];
     struct chunk *retained_first, *retained_last;
     uint64_t retained_bytes;
 };

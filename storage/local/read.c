@@ -36,8 +36,9 @@ static void use_hint(const struct partition *partition, const struct segment *se
 
 /* Offset behind the last batch of the segment that is in the file; mutex held. */
 static int64_t placed_next(const struct partition *partition, const struct segment *segment) {
-    if (partition->place_first && partition->place_first->segment == segment)
-        return partition->place_first->base_offset;
+    const struct chunk *unplaced = tail_unplaced(&partition->tail);
+    if (unplaced && unplaced->segment == segment)
+        return unplaced->base_offset;
     return walk_segment_end(partition, segment);
 }
 
@@ -162,11 +163,7 @@ int read_locate(struct partition *partition, int64_t offset, uint32_t max_bytes,
 static bool read_tail(struct partition *partition, int64_t offset,
                       struct stream_extent *ret_extent) {
     pthread_mutex_lock(&partition->mutex);
-    struct chunk *chunk = partition->tail_first;
-    if (chunk && offset < chunk->base_offset)
-        chunk = NULL;
-    while (chunk && offset >= chunk->next_offset)
-        chunk = chunk->next;
+    struct chunk *chunk = tail_find(&partition->tail, offset);
     if (chunk)
         chunk_reference(chunk);
     pthread_mutex_unlock(&partition->mutex);

@@ -194,7 +194,7 @@ static int (*real_rename)(const char *from, const char *to);
  */
 static int checking_rename(const char *from, const char *to) {
     struct partition *partition = partition_find(&opened->partitions, 7, 0);
-    synced_after_placing = partition->place_first == NULL && opened->files.dirty == NULL;
+    synced_after_placing = tail_unplaced(&partition->tail) == NULL && opened->files.dirty == NULL;
     return real_rename(from, to);
 }
 

@@ -70,8 +70,8 @@ Test(placer, a_flush_places_everything) {
     cr_expect_eq(atomic_load(&store.stream->placer.backlog_bytes), 0);
     for (uint32_t number = 0; number < 20; number++) {
         struct partition *partition = partition_of(number);
-        cr_expect_null(partition->place_first);
-        cr_expect_eq(partition->tail_bytes, 0);
+        cr_expect_null(tail_unplaced(&partition->tail));
+        cr_expect_eq(partition->tail.unplaced_bytes, 0);
         struct segment *segment = partition->segments[0];
         cr_expect_eq(segment->placed_bytes, segment->end_bytes);
         expect_file(number, 0, 5, segment->end_bytes);
