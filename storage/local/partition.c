@@ -42,6 +42,21 @@ struct partition *partition_find(struct partition_map *map, uint64_t stream_id, 
     return partition;
 }
 
+struct partition **partition_map_list(struct partition_map *map, unsigned *ret_count) {
+    struct partition *partition, *next;
+    unsigned count = 0;
+    pthread_rwlock_rdlock(&map->lock);
+    struct partition **list =
+        calloc((size_t)HASH_COUNT(map->partitions) + 1, sizeof(struct partition *));
+    HASH_ITER(hh, map->partitions, partition, next) {
+        if (list)
+            list[count++] = partition;
+    }
+    pthread_rwlock_unlock(&map->lock);
+    *ret_count = count;
+    return list;
+}
+
 static struct partition *partition_create(uint64_t stream_id, uint32_t number) {
     struct partition *partition = calloc(1, sizeof(*partition));
     if (!partition)

@@ -91,6 +91,8 @@ void partition_map_free(struct partition_map *map);
 
 /* NULL: there is none. Any thread. */
 struct partition *partition_find(struct partition_map *map, uint64_t stream_id, uint32_t number);
+/* All, in no order; the caller frees the list, not what it holds. NULL: out of memory. */
+struct partition **partition_map_list(struct partition_map *map, unsigned *ret_count);
 /* Creates it when needed (it still does not exist for readers). NULL: out of memory. */
 struct partition *partition_obtain(struct partition_map *map, uint64_t stream_id, uint32_t number);
 

@@ -114,14 +114,13 @@ static struct segment *take_expired(struct partition *partition) {
 }
 
 void retention_remove(struct stream *stream) {
-    struct partition *partition, *next;
     struct segment *segment;
-    pthread_rwlock_rdlock(&stream->partitions.lock);
-    HASH_ITER(hh, stream->partitions.partitions, partition, next) {
-        while ((segment = take_expired(partition))) {
+    unsigned count;
+    struct partition **list = partition_map_list(&stream->partitions, &count);
+    for (unsigned i = 0; i < count; i++)
+        while ((segment = take_expired(list[i]))) {
             metric_add(METRIC_STORED_BYTES, -(int64_t)segment->end_bytes);
             segment_remove(segment);
         }
-    }
-    pthread_rwlock_unlock(&stream->partitions.lock);
+    free(list);
 }
