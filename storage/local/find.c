@@ -84,15 +84,27 @@ static int find_from(struct time_search *search, int64_t offset) {
     return err;
 }
 
-/* The segment that begins at base, pinned; mutex held. */
-static int pin_at(const struct partition *partition, int64_t base, struct segment **ret_segment) {
+/* The segment that begins at base, held; mutex held. */
+static int hold_at(const struct partition *partition, int64_t base, struct segment **ret_segment) {
     struct segment *segment = partition_segment_at(partition, base);
     if (!segment || segment->base_offset != base)
         return DG_ERR_OFFSET_OUT_OF_RANGE; /* retention was faster */
-    if (segment_pin(segment) < 0)
-        return DG_ERR_IO;
+    segment_hold(segment);
     *ret_segment = segment;
     return 0;
+}
+
+/* The first batch of a held segment; the hold ends. */
+static int read_first(struct segment *segment, uint32_t placed, bool may_wait,
+                      struct batch_place *ret_place) {
+    int64_t base = segment->base_offset;
+    int fd = segment_pin_held(segment);
+    if (fd < 0)
+        return DG_ERR_IO;
+    int err = placed > 0 ? walk_header(fd, 0, placed, may_wait, ret_place)
+                         : DG_ERR_NO_MEMORY; /* there was none for its first entry */
+    segment_unpin(segment);
+    return err == 0 && ret_place->base_offset != base ? DG_ERR_CORRUPT : err;
 }
 
 /* Time of the first record of the segment that begins at base: from the index or the file. */
@@ -101,7 +113,7 @@ static int first_time(const struct time_search *search, int64_t base, int64_t *r
     struct segment *segment = NULL;
     struct batch_place place = {0};
     pthread_mutex_lock(&partition->mutex);
-    int err = pin_at(partition, base, &segment);
+    int err = hold_at(partition, base, &segment);
     const struct index *index = segment ? &segment->index : NULL;
     bool is_indexed = index && index->count > 0 && index->entries[0].position == 0;
     if (is_indexed)
@@ -110,13 +122,11 @@ static int first_time(const struct time_search *search, int64_t base, int64_t *r
     pthread_mutex_unlock(&partition->mutex);
     if (err < 0)
         return err;
-    if (!is_indexed && placed == 0)
-        err = DG_ERR_NO_MEMORY; /* there was none for its first entry */
-    else if (!is_indexed)
-        err = walk_header(segment->fd, 0, placed, search->may_wait, &place);
-    if (err == 0 && !is_indexed && place.base_offset != base)
-        err = DG_ERR_CORRUPT;
-    segment_unpin(segment);
+    if (is_indexed) {
+        segment_unpin(segment);
+    } else {
+        err = read_first(segment, placed, search->may_wait, &place);
+    }
     if (err == 0)
         *ret_ms = place.first_ms;
     return err;
@@ -167,7 +177,7 @@ static int find_segment(struct time_search *search, int64_t *ret_base) {
 
 /* Offset of the last indexed batch before the wanted time. DG_ERR_COLD: a later one may not be in
  * the index yet. Mutex held. */
-static int ask_index(const struct segment *segment, int64_t wanted_ms, int64_t *ret_offset) {
+static int ask_index(struct segment *segment, int64_t wanted_ms, int64_t *ret_offset) {
     const struct index *index = &segment->index;
     const struct index_entry *entry = index_find_time(index, wanted_ms);
     const struct index_entry *next = entry ? entry + 1 : index->entries;
@@ -184,10 +194,12 @@ static int find_in_index(const struct time_search *search, int64_t base, int64_t
     struct segment *segment = NULL;
     int64_t offset = base;
     pthread_mutex_lock(&partition->mutex);
-    int err = pin_at(partition, base, &segment);
+    int err = hold_at(partition, base, &segment);
     if (err == 0)
         err = ask_index(segment, search->wanted_ms, &offset);
     pthread_mutex_unlock(&partition->mutex);
+    if (segment && segment_pin_held(segment) < 0)
+        return DG_ERR_IO;
     while (err == DG_ERR_COLD && search->may_wait) {
         if (walk_on(partition, segment) < 0) {
             err =

@@ -45,7 +45,7 @@ static int64_t placed_next(const struct partition *partition, const struct segme
 /* A starting position in the stretch of the index that has offset; mutex held. DG_ERR_COLD: none
  * has. DG_ERR_OFFSET_OUT_OF_RANGE: retention was faster, the segment may be out of the table. */
 static int find_start(const struct partition *partition, int64_t offset, struct search *search) {
-    const struct segment *segment = search->segment;
+    struct segment *segment = search->segment;
     const struct index *index = &segment->index;
     if (offset < atomic_load(&partition->log_start))
         return DG_ERR_OFFSET_OUT_OF_RANGE;
@@ -71,13 +71,16 @@ static int begin_search(struct partition *partition, int64_t offset, struct sear
     pthread_mutex_lock(&partition->mutex);
     struct segment *segment = partition_segment_at(partition, offset);
     int err = segment ? 0 : DG_ERR_OFFSET_OUT_OF_RANGE;
-    if (err == 0 && (search->fd = segment_pin(segment)) < 0)
-        err = DG_ERR_IO;
     if (err == 0) {
+        segment_hold(segment);
         search->segment = segment;
         err = find_start(partition, offset, search);
     }
     pthread_mutex_unlock(&partition->mutex);
+    if (segment && (search->fd = segment_pin_held(segment)) < 0) {
+        search->segment = NULL;
+        err = DG_ERR_IO;
+    }
     return err;
 }
 

@@ -258,6 +258,20 @@ int segment_pin(struct segment *segment) {
     return error == 0 ? fd : -1;
 }
 
+void segment_hold(struct segment *segment) {
+    pthread_mutex_lock(&segment->files->mutex);
+    segment->pins++;
+    pthread_mutex_unlock(&segment->files->mutex);
+}
+
+int segment_pin_held(struct segment *segment) {
+    int fd = segment_pin(segment);
+    int error = errno;
+    segment_unpin(segment);
+    errno = error;
+    return fd;
+}
+
 void segment_unpin(struct segment *segment) {
     struct segment_files *files = segment->files;
     pthread_mutex_lock(&files->mutex);

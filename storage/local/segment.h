@@ -74,6 +74,10 @@ DG_NODISCARD int segment_reserve(struct segment *segment, uint64_t end_bytes, ui
 
 /* A descriptor that stays open until segment_unpin(); -1 and errno. */
 int segment_pin(struct segment *segment);
+/* Keeps the object as a pin does, but opens nothing: for whoever found it under the partition's
+ * mutex. Then segment_pin_held() turns that into a pin (on failure it ends), or segment_unpin(). */
+void segment_hold(struct segment *segment);
+int segment_pin_held(struct segment *segment);
 void segment_unpin(struct segment *segment);
 
 /* Writes whole blocks past the page cache where the file system can; position and size are
