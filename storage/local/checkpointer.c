@@ -9,6 +9,7 @@
 #include "common/sys.h"
 #include "common/thread.h"
 #include "storage/local/engine.h"
+#include "storage/local/walk.h"
 
 enum {
     CHECKPOINTER_TICK_MS = 500,
@@ -105,6 +106,7 @@ static void *run_checkpointer(void *context) {
             retention_remove(stream);
         }
         probe_space(stream);
+        walk_forget_indexes(stream, LIMIT_INDEX_BYTES);
     }
     return NULL;
 }

@@ -179,6 +179,7 @@ static int find_segment(struct time_search *search, int64_t *ret_base) {
  * the index yet. Mutex held. */
 static int ask_index(struct segment *segment, int64_t wanted_ms, int64_t *ret_offset) {
     const struct index *index = &segment->index;
+    segment->index.is_used = true;
     const struct index_entry *entry = index_find_time(index, wanted_ms);
     const struct index_entry *next = entry ? entry + 1 : index->entries;
     bool has_next = next < index->entries + index->count;

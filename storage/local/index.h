@@ -30,6 +30,7 @@ struct index {
     int64_t from_offset; /* of the batch at from, when there is one */
     uint32_t covered;
     int64_t covered_offset; /* of the first batch behind, when covered > 0 */
+    bool is_used;           /* since walk_forget_indexes() looked last */
 };
 
 /* Adds a batch if the last entry is far enough behind it; ascending positions. Leaves it out when

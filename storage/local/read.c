@@ -49,6 +49,7 @@ static int find_start(const struct partition *partition, int64_t offset, struct 
     const struct index *index = &segment->index;
     if (offset < atomic_load(&partition->log_start))
         return DG_ERR_OFFSET_OUT_OF_RANGE;
+    segment->index.is_used = true;
     const struct index_entry *entry = index_find_offset(index, offset);
     search->position = entry ? entry->position : 0;
     search->end = segment->placed_bytes;

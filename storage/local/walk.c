@@ -6,7 +6,7 @@
 
 #include "common/reader.h"
 #include "common/sys.h"
-#include "storage/local/partition.h"
+#include "storage/local/engine.h"
 #include "storage/record.h"
 
 enum {
@@ -146,4 +146,43 @@ int walk_on(struct partition *partition, struct segment *segment) {
     pthread_mutex_unlock(&partition->mutex);
     index_free(&walk.found);
     return err;
+}
+
+/* ---- forgetting ---------------------------------------------------------------------------------
+ */
+
+static uint64_t index_bytes(const struct segment *segment) {
+    return segment->index.capacity * sizeof(struct index_entry);
+}
+
+/* Frees the index of a segment that has all its batches in the file: from is at its end then, as
+ * after a restart. Mutex held. Returns the bytes it had. */
+static uint64_t forget_index(struct segment *segment) {
+    uint64_t bytes = index_bytes(segment);
+    bool keep = segment->index.is_used || segment->placed_bytes != segment->end_bytes;
+    segment->index.is_used = false;
+    if (keep || bytes == 0)
+        return 0;
+    index_free(&segment->index);
+    segment->index.from = segment->end_bytes;
+    return bytes;
+}
+
+void walk_forget_indexes(struct stream *stream, uint64_t limit_bytes) {
+    unsigned count;
+    struct partition **list = partition_map_list(&stream->partitions, &count);
+    uint64_t bytes = 0;
+    for (unsigned i = 0; i < count; i++) {
+        pthread_mutex_lock(&list[i]->mutex);
+        for (uint32_t s = 0; s < list[i]->segment_count; s++)
+            bytes += index_bytes(list[i]->segments[s]);
+        pthread_mutex_unlock(&list[i]->mutex);
+    }
+    for (unsigned i = 0; i < count && bytes > limit_bytes; i++) {
+        pthread_mutex_lock(&list[i]->mutex);
+        for (uint32_t s = 0; s < list[i]->segment_count && bytes > limit_bytes; s++)
+            bytes -= forget_index(list[i]->segments[s]);
+        pthread_mutex_unlock(&list[i]->mutex);
+    }
+    free(list);
 }

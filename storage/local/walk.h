@@ -12,6 +12,7 @@
 
 struct partition;
 struct segment;
+struct stream;
 
 /* Reads without waiting (DG_ERR_COLD), or waits when it may. DG_ERR_IO; DG_ERR_CORRUPT when the
  * file ends before. */
@@ -35,6 +36,10 @@ DG_NODISCARD int walk_header(int fd, uint32_t position, uint32_t end, bool may_w
  * further. Waits for the disk.
  */
 DG_NODISCARD int walk_on(struct partition *partition, struct segment *segment);
+
+/* When all indexes together are over the limit, frees those that were not used since the last call;
+ * they are made again when they are needed. */
+void walk_forget_indexes(struct stream *stream, uint64_t limit_bytes);
 
 /* Offset of the first batch behind the segment; partition's mutex held. */
 int64_t walk_segment_end(const struct partition *partition, const struct segment *segment);

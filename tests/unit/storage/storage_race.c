@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "storage/local/engine.h"
+#include "storage/local/walk.h"
 #include "storage/record.h"
 #include "support.h"
 
@@ -125,6 +126,7 @@ struct reader_thread {
     struct mailbox mailbox;
     struct stream_watcher *watcher;
     struct place places[PARTITIONS];
+    uint32_t look_ups;
 };
 
 static atomic_bool is_done;
@@ -187,6 +189,18 @@ static void skip_to_start(struct reader_thread *reader, uint32_t partition) {
     reader->places[partition].has_skipped = true;
 }
 
+/* As a consumer that begins by time; here the answer is only looked at. */
+static void look_up(struct reader_thread *reader, uint32_t partition) {
+    int64_t offset, found_ms, wanted_ms = 1000 + reader->places[partition].offset % RECORDS;
+    int err = stream_find_time(reader->stream, STREAM_ID, partition, wanted_ms, reader->watcher,
+                               &offset, &found_ms);
+    if (err == 0 && found_ms < wanted_ms)
+        fail("found too early");
+    if (err < 0 && err != DG_ERR_COLD && err != DG_ERR_NOT_FOUND &&
+        err != DG_ERR_OFFSET_OUT_OF_RANGE)
+        fail(dg_err_text(err));
+}
+
 /* True when something was read. */
 static bool read_some(struct reader_thread *reader, uint32_t partition) {
     struct place *place = &reader->places[partition];
@@ -221,6 +235,7 @@ static void *run_reader(void *context) {
         found = false;
         for (uint32_t i = 0; i < PARTITIONS; i++)
             found = read_some(reader, i) || found;
+        look_up(reader, reader->look_ups++ % PARTITIONS);
         if (!found)
             wait_for_mail(&reader->mailbox);
     }
@@ -255,6 +270,7 @@ static void *run_questions(void *context) {
             fail("the last record is not there");
         store->options.retention_bytes = 800 * 1024 + (uint64_t)ms % 3 * 100000;
         stream_reconfigure(store->stream, &store->options);
+        walk_forget_indexes(store->stream, 0);
         usleep(2000);
     }
     return NULL;

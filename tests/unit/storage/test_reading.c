@@ -13,6 +13,7 @@
 #include "common/sys.h"
 #include "storage/local/engine.h"
 #include "storage/local/read.h"
+#include "storage/local/walk.h"
 #include "storage/local/watch.h"
 #include "storage/verify.h"
 #include "support.h"
@@ -108,6 +109,49 @@ Test(reading, the_index_is_made_as_far_as_it_is_needed) {
     cr_expect_eq(test_read_all(&store, STREAM_ID, 0, 70, 0), 14);
     cr_expect_eq(test_read_all(&store, STREAM_ID, 0, 0, 0), 84);
     cr_expect_eq(index->from, 0);
+    finish();
+}
+
+static uint32_t index_entries(const struct partition *partition) {
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < partition->segment_count; i++)
+        count += partition->segments[i]->index.count;
+    return count;
+}
+
+/* Memory for the index of what nobody reads is given back, and nothing is read wrongly after. */
+Test(reading, an_index_that_is_not_used_goes) {
+    test_store_init(&store);
+    store.options.segment_size_bytes = 1024 * KIB;
+    open_store();
+    append(0, 300, 12000); /* 3.6 MB in 4 segments */
+    placer_flush(&store.stream->placer);
+    const struct partition *partition = partition_find(&store.stream->partitions, STREAM_ID, 0);
+    uint32_t entries = index_entries(partition);
+    cr_assert_gt(entries, 80);
+    walk_forget_indexes(store.stream, 1024 * KIB); /* there is room for them */
+    cr_expect_eq(index_entries(partition), entries);
+    walk_forget_indexes(store.stream, 0);
+    cr_expect_eq(index_entries(partition), 0);
+    append(300, 5, 12000); /* the newest one goes on with a stretch of its own */
+    cr_expect_eq(test_read_all(&store, STREAM_ID, 0, 0, 0), 305);
+    struct file_range range;
+    cr_assert_eq(read_locate(partition_find(&store.stream->partitions, STREAM_ID, 0), 10, 64 * KIB,
+                             true, &range),
+                 0);
+    segment_unpin(range.segment);
+    walk_forget_indexes(store.stream, 0);
+    cr_expect_gt(index_entries(partition), 0, "that of the first segment has just been used");
+    walk_forget_indexes(store.stream, 0);
+    placer_flush(&store.stream->placer);
+    walk_forget_indexes(store.stream, 0);
+    cr_expect_eq(index_entries(partition), 0);
+    for (int64_t i = 0; i < 305; i += 61) {
+        int64_t offset = -1, found_ms;
+        cr_expect_eq(
+            stream_find_time(store.stream, STREAM_ID, 0, 1000 + i, NULL, &offset, &found_ms), 0);
+        cr_expect_eq(offset, i);
+    }
     finish();
 }
 
