@@ -1,9 +1,11 @@
 /*
- * Every changing call fails once, in turn: a child writes a fixed load and its n-th pwrite,
+ * Every call on files fails once, in turn: a child writes a fixed load and its n-th pwrite,
  * fdatasync, fsync, ftruncate, rename, open-for-creation, mkdir or fallocate answers an error, for
- * n = 1, 2, ... until a child ends without having met it. After each: the child has ended as the
- * rules say (DG_EXIT_STORAGE, or a refused start, or for a full disk it has gone on), and a new
- * process finds every acknowledged record in order.
+ * n = 1, 2, ... until a child ends without having met it; then its n-th unlink, while retention
+ * removes segments; then its n-th pread or preadv2, while it starts again and reads everything
+ * back. After each: the child has ended as the rules say (DG_EXIT_STORAGE, or a refused start, or
+ * for a full disk it has gone on, or a reader was told), and a new process finds every acknowledged
+ * record in order.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -19,7 +21,10 @@
 #include "../unit/storage/support.h"
 #include "common/sys.h"
 
-enum { PARTITIONS = 3, STREAM_ID = 7, ROUNDS = 24, EXIT_REFUSED = 3 };
+enum { PARTITIONS = 3, STREAM_ID = 7, ROUNDS = 24, EXIT_REFUSED = 3, EXIT_TOLD = 4 };
+
+/* Which calls fail. */
+enum kind { WRITES, UNLINKS, READS };
 
 struct shared {
     int64_t acked_end[PARTITIONS];
@@ -31,9 +36,10 @@ static struct sys_table real;
 static atomic_uint calls;
 static unsigned fail_at;
 static int fail_with;
+static enum kind fail_kind;
 
-static bool fails(void) {
-    if (atomic_fetch_add(&calls, 1) + 1 != fail_at)
+static bool fails(enum kind kind) {
+    if (kind != fail_kind || atomic_fetch_add(&calls, 1) + 1 != fail_at)
         return false;
     shared->met = true;
     errno = fail_with;
@@ -41,28 +47,39 @@ static bool fails(void) {
 }
 
 static ssize_t failing_pwrite(int fd, const void *data, size_t size, off_t position) {
-    return fails() ? -1 : real.pwrite(fd, data, size, position);
+    return fails(WRITES) ? -1 : real.pwrite(fd, data, size, position);
 }
 static int failing_fdatasync(int fd) {
-    return fails() ? -1 : real.fdatasync(fd);
+    return fails(WRITES) ? -1 : real.fdatasync(fd);
 }
 static int failing_fsync(int fd) {
-    return fails() ? -1 : real.fsync(fd);
+    return fails(WRITES) ? -1 : real.fsync(fd);
 }
 static int failing_ftruncate(int fd, off_t size) {
-    return fails() ? -1 : real.ftruncate(fd, size);
+    return fails(WRITES) ? -1 : real.ftruncate(fd, size);
 }
 static int failing_rename(const char *from, const char *to) {
-    return fails() ? -1 : real.rename(from, to);
+    return fails(WRITES) ? -1 : real.rename(from, to);
 }
 static int failing_mkdir(const char *path, mode_t mode) {
-    return fails() ? -1 : real.mkdir(path, mode);
+    return fails(WRITES) ? -1 : real.mkdir(path, mode);
 }
 static int failing_fallocate(int fd, int mode, off_t position, off_t size) {
-    return fails() ? -1 : real.fallocate(fd, mode, position, size);
+    return fails(WRITES) ? -1 : real.fallocate(fd, mode, position, size);
 }
 static int failing_open(const char *path, int flags, mode_t mode) {
-    return (flags & O_CREAT) && fails() ? -1 : real.open(path, flags, mode);
+    return (flags & O_CREAT) && fails(WRITES) ? -1 : real.open(path, flags, mode);
+}
+
+static int failing_unlink(const char *path) {
+    return fails(UNLINKS) ? -1 : real.unlink(path);
+}
+static ssize_t failing_pread(int fd, void *data, size_t size, off_t position) {
+    return fails(READS) ? -1 : real.pread(fd, data, size, position);
+}
+static ssize_t failing_preadv2(int fd, const struct iovec *parts, int count, off_t position,
+                               int flags) {
+    return fails(READS) ? -1 : real.preadv2(fd, parts, count, position, flags);
 }
 
 static void install(void) {
@@ -75,6 +92,9 @@ static void install(void) {
     sys.mkdir = failing_mkdir;
     sys.fallocate = failing_fallocate;
     sys.open = failing_open;
+    sys.unlink = failing_unlink;
+    sys.pread = failing_pread;
+    sys.preadv2 = failing_preadv2;
 }
 
 static void on_ack(void *context, const struct stream_ticket *ticket, int err, int64_t offset) {
@@ -96,23 +116,97 @@ static void write_load(struct test_store *store) {
     }
 }
 
+/* Until retention has removed what it should, or the unlink has failed and ended the process. */
+static void wait_for_retention(struct test_store *store) {
+    store->options.retention_bytes = 2 * 1024 * 1024;
+    stream_reconfigure(store->stream, &store->options);
+    for (unsigned i = 0; i < PARTITIONS; i++) {
+        struct stream_offsets offsets = {.size_bytes = UINT64_MAX};
+        for (unsigned waits = 0; waits < 500 && offsets.size_bytes > 3 * 1024 * 1024; waits++) {
+            usleep(10000);
+            stream_offsets(store->stream, STREAM_ID, i, &offsets);
+        }
+    }
+    usleep(100000); /* the last unlink is on its way */
+}
+
+static void on_advanced(void *context, uint64_t stream_id, uint32_t partition) {
+}
+
+/* Reads as a worker does: to the end, or to an error. */
+static int read_patiently(struct test_store *store, struct stream_watcher *watcher,
+                          uint32_t partition) {
+    struct stream_extent extent = {.size_bytes = 1};
+    int64_t offset = 0;
+    for (; extent.size_bytes > 0; offset = extent.next_offset) {
+        int err;
+        while ((err = stream_read(store->stream, STREAM_ID, partition, offset, 256 * 1024, watcher,
+                                  &extent)) == DG_ERR_COLD) {
+            struct pollfd wait = {.fd = mailbox_fd(&store->mailbox), .events = POLLIN};
+            if (poll(&wait, 1, 10000) != 1)
+                _exit(1); /* nobody is told */
+            mailbox_drain(&store->mailbox);
+        }
+        if (err < 0)
+            return err;
+        stream_extent_release(&extent);
+    }
+    if (offset < shared->acked_end[partition])
+        _exit(1);
+    return 0;
+}
+
+static void read_back(struct test_store *store) {
+    struct stream_watcher *watcher;
+    int64_t offset, found_ms;
+    bool told = false;
+    if (stream_watcher_create(store->stream, &store->mailbox, on_advanced, NULL, &watcher) < 0)
+        _exit(1);
+    for (unsigned i = 0; i < PARTITIONS; i++) {
+        told = read_patiently(store, watcher, i) < 0 || told;
+        int err = stream_find_time(store->stream, STREAM_ID, i, 1040, NULL, &offset, &found_ms);
+        if (err == 0 && (offset != 40 || found_ms != 1040))
+            _exit(1);
+        told = err < 0 || told;
+    }
+    stream_watcher_free(watcher);
+    if (told) {
+        test_store_close(store);
+        _exit(EXIT_TOLD);
+    }
+}
+
+static void open_or_exit(struct test_store *store) {
+    if (test_store_open(store) < 0)
+        _exit(EXIT_REFUSED);
+}
+
 static void run_child(struct test_store *store, unsigned n, int error) {
     fail_at = n;
     fail_with = error;
     install();
     store->done = on_ack;
-    if (!freopen("/dev/null", "w", stderr) || test_store_open(store) < 0)
-        _exit(EXIT_REFUSED);
+    if (!freopen("/dev/null", "w", stderr))
+        _exit(1);
+    open_or_exit(store);
     write_load(store);
+    if (fail_kind == UNLINKS)
+        wait_for_retention(store);
+    if (fail_kind == READS) {
+        test_store_close(store);
+        open_or_exit(store);
+        read_back(store);
+    }
     test_store_close(store);
     _exit(0);
 }
 
 static bool check(struct test_store *store, unsigned n, int status) {
     int code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-    bool good = code == 0 || code == EXIT_REFUSED || code == DG_EXIT_STORAGE;
-    if (fail_with != ENOSPC && shared->met && code == 0)
-        good = false; /* it has gone on as if nothing had happened */
+    bool good = code == 0 || code == EXIT_REFUSED || code == DG_EXIT_STORAGE ||
+                (code == EXIT_TOLD && fail_kind == READS);
+    if (fail_kind != READS && fail_with != ENOSPC && shared->met && code == 0)
+        good = false; /* it has gone on as if nothing had happened; a read may be tried again */
     int err = test_store_open(store);
     if (err < 0 || !good) {
         fprintf(stderr, "call %u: child ended with %d; open: %s %s\n", n, code, dg_err_text(err),
@@ -123,7 +217,8 @@ static bool check(struct test_store *store, unsigned n, int status) {
         struct stream_offsets offsets;
         stream_offsets(store->stream, STREAM_ID, i, &offsets);
         good = offsets.durable_end >= shared->acked_end[i] &&
-               test_read_all(store, STREAM_ID, i, 0, 0) == offsets.durable_end;
+               test_read_all(store, STREAM_ID, i, offsets.log_start, 0) ==
+                   offsets.durable_end - offsets.log_start;
     }
     test_store_close(store);
     if (!good)
@@ -132,7 +227,8 @@ static bool check(struct test_store *store, unsigned n, int status) {
 }
 
 /* Returns the number of calls tried, or 0 after a failure. */
-static unsigned run_loop(int error, unsigned step) {
+static unsigned run_loop(enum kind kind, int error, unsigned step) {
+    fail_kind = kind;
     fail_with = error;
     for (unsigned n = 1;; n += step) {
         struct test_store store;
@@ -156,11 +252,14 @@ static unsigned run_loop(int error, unsigned step) {
 int main(int argument_count, char **arguments) {
     unsigned step = argument_count > 1 ? (unsigned)atoi(arguments[1]) : 1;
     shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    unsigned tried = run_loop(EIO, step);
-    unsigned tried_full = tried ? run_loop(ENOSPC, step) : 0;
-    if (!tried_full)
+    unsigned written = run_loop(WRITES, EIO, step);
+    unsigned full = written ? run_loop(WRITES, ENOSPC, step) : 0;
+    unsigned removed = full ? run_loop(UNLINKS, EIO, step) : 0;
+    unsigned read = removed ? run_loop(READS, EIO, step) : 0;
+    if (!read)
         return 1;
-    printf("each of %u calls failed with EIO and %u with ENOSPC; nothing acknowledged was lost\n",
-           tried, tried_full);
+    printf("each of %u writing calls failed with EIO and %u with ENOSPC, each of %u unlinks and %u "
+           "reads; nothing acknowledged was lost\n",
+           written, full, removed, read);
     return 0;
 }
