@@ -1,13 +1,21 @@
 /*
  * The checkpoint: what recovery starts from.
  *
- *     struct format_checkpoint | struct format_partition ... | state entries | CRC-32C of all
- * before
+ *     struct format_checkpoint
+ *     struct format_partition ...
+ *     for each partition, in the same order: what is in its newest segment's last, partly filled
+ *         block (segment_position modulo FORMAT_BLOCK bytes)
+ *     state entries: struct format_state, key, value
+ *     CRC-32C of all before
  *
  * Valid: magic, version, store secret, total length and CRC agree. Written as a temporary file,
  * synced, renamed, directory synced; so there is always one whole checkpoint. Order of work: the
  * snapshot as of LSN C is taken first, everything below C is placed and synced, then the file is
  * written, and only then the journal below C is free.
+ *
+ * Why the last blocks: the placer writes such a block again, as a whole, when the segment grows. If
+ * the power fails in that write the block is lost, with bytes below the checkpoint's position that
+ * the journal does not have any more. Recovery writes them back from here.
  */
 #include "storage/local/checkpoint.h"
 
@@ -19,6 +27,7 @@
 #include "common/assert.h"
 #include "common/clock.h"
 #include "common/crc32c.h"
+#include "common/limits.h"
 #include "common/metrics.h"
 #include "storage/local/engine.h"
 
@@ -43,6 +52,53 @@ static void write_partition(struct writer *w, struct partition *partition) {
     writer_bytes(w, &row, sizeof(row));
 }
 
+/* A segment the row speaks of is there: only the checkpointer, whose thread this is, removes any.
+ */
+static struct segment *find_segment(struct partition *partition, int64_t base) {
+    pthread_mutex_lock(&partition->mutex);
+    struct segment *segment = partition_segment_at(partition, base);
+    pthread_mutex_unlock(&partition->mutex);
+    dg_assert(segment && segment->base_offset == base);
+    return segment;
+}
+
+/* From memory, or when the placer is already beyond that block from the file: the bytes before the
+ * row's position do not change any more. */
+static void read_last_block(struct partition *partition, const struct format_partition *row,
+                            uint8_t *ret_block) {
+    if (partition_copy_last_block(partition, row->segment_base, row->segment_position, ret_block))
+        return;
+    uint32_t size = format_last_block_bytes(row);
+    struct segment *segment = find_segment(partition, row->segment_base);
+    segment_read(segment, ret_block, size, row->segment_position - size);
+}
+
+/* Placer and files have been flushed. */
+static void fill_last_blocks(struct stream *stream, uint8_t *data) {
+    struct format_checkpoint header;
+    memcpy(&header, data, sizeof(header));
+    uint8_t *rows = data + sizeof(header);
+    uint8_t *block = rows + (size_t)header.partition_count * sizeof(struct format_partition);
+    for (uint32_t i = 0; i < header.partition_count; i++) {
+        struct format_partition row;
+        memcpy(&row, rows + i * sizeof(row), sizeof(row));
+        uint32_t size = format_last_block_bytes(&row);
+        if (size > 0)
+            read_last_block(partition_find(&stream->partitions, row.stream_id, row.partition), &row,
+                            block);
+        block += size;
+    }
+}
+
+static uint64_t last_blocks_bytes(const struct stream *stream) {
+    const struct partition *partition, *next;
+    uint64_t bytes = 0;
+    HASH_ITER(hh, stream->partitions.partitions, partition, next) {
+        bytes += partition->applied.segment_bytes % FORMAT_BLOCK;
+    }
+    return bytes;
+}
+
 static uint32_t write_partitions(struct stream *stream, struct writer *w) {
     struct partition *partition, *next;
     uint32_t count = 0;
@@ -55,10 +111,12 @@ static uint32_t write_partitions(struct stream *stream, struct writer *w) {
     return count;
 }
 
-/* The snapshot as of the last applied group; apply, partitions and state locks are held. */
+/* The snapshot as of the last applied group, with room for the last blocks and the CRC; apply,
+ * partitions and state locks are held. */
 static uint8_t *encode_locked(struct stream *stream, size_t *ret_size, uint64_t *ret_lsn) {
+    uint64_t blocks = last_blocks_bytes(stream);
     size_t room =
-        sizeof(struct format_checkpoint) + 4 + stream->state.bytes +
+        sizeof(struct format_checkpoint) + 4 + stream->state.bytes + blocks +
         (size_t)HASH_COUNT(stream->partitions.partitions) * sizeof(struct format_partition);
     uint8_t *data = malloc(room);
     if (!data)
@@ -73,13 +131,13 @@ static uint8_t *encode_locked(struct stream *stream, size_t *ret_size, uint64_t 
         .state_count = stream->state.count,
         .wall_ms = (uint64_t)clock_wall_ms(),
     };
+    writer_reserve(&w, blocks);
     state_write(&stream->state, &w);
     memcpy(header.magic, CHECKPOINT_MAGIC, sizeof(header.magic));
     memcpy(header.secret, stream->secret, sizeof(header.secret));
     header.total_bytes = writer_size(&w) + 4;
     memcpy(data, &header, sizeof(header));
-    uint32_t crc = crc32c_update(0, data, writer_size(&w));
-    writer_bytes(&w, &crc, sizeof(crc));
+    writer_reserve(&w, 4);
     dg_assert(!w.failed);
     *ret_size = writer_size(&w);
     *ret_lsn = header.lsn;
@@ -105,6 +163,9 @@ int checkpoint_take(struct stream *stream) {
         return DG_ERR_NO_MEMORY;
     placer_flush(&stream->placer);
     segment_files_sync(&stream->files);
+    fill_last_blocks(stream, data);
+    uint32_t crc = crc32c_update(0, data, size - 4);
+    memcpy(data + size - 4, &crc, sizeof(crc));
     int error = file_replace(stream->directory, "checkpoint", data, size);
     free(data);
     if (errno_is_no_room(error))
@@ -130,7 +191,26 @@ static bool is_valid(const struct checkpoint *checkpoint, const uint8_t *secret)
            header->version == FORMAT_VERSION && header->total_bytes == size &&
            memcmp(header->secret, secret, FORMAT_SECRET_SIZE) == 0 &&
            crc32c_update(0, checkpoint->data, size - 4) == crc &&
-           header->partition_count <= (size - sizeof(*header)) / sizeof(struct format_partition);
+           header->partition_count <=
+               (size - sizeof(*header) - 4) / sizeof(struct format_partition);
+}
+
+/* The three parts of a checkpoint that is as long as it says. */
+static int split(struct checkpoint *checkpoint) {
+    struct reader r = reader_make(checkpoint->data, checkpoint->size_bytes - 4);
+    reader_take(&r, sizeof(checkpoint->header));
+    size_t rows = checkpoint->header.partition_count * sizeof(struct format_partition), blocks = 0;
+    checkpoint->partitions = reader_make(reader_take(&r, rows), rows);
+    struct reader walk = checkpoint->partitions;
+    struct format_partition row;
+    while (reader_left(&walk) > 0) {
+        memcpy(&row, reader_take(&walk, sizeof(row)), sizeof(row));
+        blocks += format_last_block_bytes(&row);
+    }
+    checkpoint->blocks = reader_make(reader_take(&r, blocks), r.failed ? 0 : blocks);
+    checkpoint->state = r;
+    checkpoint->state_left = checkpoint->header.state_count;
+    return r.failed ? DG_ERR_CORRUPT : 0;
 }
 
 int checkpoint_load(const char *directory, const uint8_t *secret,
@@ -143,15 +223,10 @@ int checkpoint_load(const char *directory, const uint8_t *secret,
         return err;
     if (checkpoint.size_bytes >= sizeof(checkpoint.header))
         memcpy(&checkpoint.header, checkpoint.data, sizeof(checkpoint.header));
-    if (!is_valid(&checkpoint, secret)) {
+    if (!is_valid(&checkpoint, secret) || split(&checkpoint) < 0) {
         checkpoint_free(&checkpoint);
         return DG_ERR_CORRUPT;
     }
-    size_t rows = checkpoint.header.partition_count * sizeof(struct format_partition);
-    uint8_t *at = checkpoint.data + sizeof(checkpoint.header);
-    checkpoint.partitions = reader_make(at, rows);
-    checkpoint.state =
-        reader_make(at + rows, checkpoint.size_bytes - sizeof(checkpoint.header) - rows - 4);
     *ret_checkpoint = checkpoint;
     return 0;
 }
@@ -163,17 +238,22 @@ void checkpoint_free(struct checkpoint *checkpoint) {
 
 int checkpoint_next_partition(struct checkpoint *checkpoint,
                               struct format_partition *ret_partition) {
+    if (reader_left(&checkpoint->partitions) == 0)
+        return DG_ERR_NOT_FOUND;
     const uint8_t *at = reader_take(&checkpoint->partitions, sizeof(*ret_partition));
     if (!at)
-        return DG_ERR_NOT_FOUND;
+        return DG_ERR_MALFORMED;
     memcpy(ret_partition, at, sizeof(*ret_partition));
-    return 0;
+    checkpoint->last_block =
+        reader_take(&checkpoint->blocks, format_last_block_bytes(ret_partition));
+    return checkpoint->last_block ? 0 : DG_ERR_MALFORMED;
 }
 
 int checkpoint_next_state(struct checkpoint *checkpoint, uint64_t *ret_lsn,
                           struct stream_mutation *ret_mutation) {
-    if (reader_left(&checkpoint->state) == 0)
-        return DG_ERR_NOT_FOUND;
+    if (checkpoint->state_left == 0)
+        return reader_left(&checkpoint->state) == 0 ? DG_ERR_NOT_FOUND : DG_ERR_MALFORMED;
+    checkpoint->state_left--;
     const uint8_t *at = reader_take(&checkpoint->state, sizeof(*ret_lsn));
     if (!at)
         return DG_ERR_MALFORMED;

@@ -15,7 +15,7 @@
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the journal is written as it lies");
 
 enum {
-    FORMAT_VERSION = 1,
+    FORMAT_VERSION = 2,  /* 2: checkpoints hold the segments' last blocks */
     FORMAT_BLOCK = 4096, /* a group begins and ends on this */
     FORMAT_SECRET_SIZE = 16,
 };
@@ -93,6 +93,11 @@ struct format_partition {
     uint64_t reserved;
 };
 _Static_assert(sizeof(struct format_partition) == 64, "on disk");
+
+/* What is in the newest segment's last, partly filled block. */
+static inline uint32_t format_last_block_bytes(const struct format_partition *row) {
+    return row->segment_position % FORMAT_BLOCK;
+}
 
 /* A state entry: this, the key, the value. */
 struct format_state {

@@ -2,6 +2,7 @@
 #include "storage/local/partition.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/assert.h"
 #include "storage/local/engine.h"
@@ -19,7 +20,7 @@ static void partition_free(struct partition *partition) {
     for (uint32_t i = 0; i < partition->segment_count; i++)
         segment_free(partition->segments[i]);
     free(partition->segments);
-    free(partition->tail_block);
+    free(partition->last_block);
     pthread_mutex_destroy(&partition->mutex);
     free(partition);
 }
@@ -65,7 +66,7 @@ static struct partition *partition_create(uint64_t stream_id, uint32_t number) {
     partition->last_ms = INT64_MIN;
     partition->applied.last_ms = INT64_MIN;
     partition->applied.segment_base = -1;
-    partition->tail_block_base = -1;
+    partition->last_block_base = -1;
     pthread_mutex_init(&partition->mutex, NULL);
     return partition;
 }
@@ -232,4 +233,33 @@ struct segment *partition_segment_at(const struct partition *partition, int64_t 
             high = middle;
     }
     return low > 0 ? partition->segments[low - 1] : NULL;
+}
+
+/* ---- the last block -----------------------------------------------------------------------------
+ */
+
+bool partition_keep_last_block(struct partition *partition, int64_t base, uint32_t end,
+                               const uint8_t *block) {
+    uint32_t size = end % FORMAT_BLOCK;
+    pthread_mutex_lock(&partition->mutex);
+    uint8_t *kept = size > 0 ? realloc(partition->last_block, size) : NULL;
+    if (kept) {
+        memcpy(kept, block, size);
+        partition->last_block = kept;
+    }
+    partition->last_block_base = kept ? base : -1;
+    partition->last_block_end = end;
+    pthread_mutex_unlock(&partition->mutex);
+    return kept || size == 0;
+}
+
+bool partition_copy_last_block(struct partition *partition, int64_t base, uint32_t end,
+                               uint8_t *ret_block) {
+    pthread_mutex_lock(&partition->mutex);
+    bool is_kept = partition->last_block_base == base && partition->last_block_end >= end &&
+                   partition->last_block_end / FORMAT_BLOCK == end / FORMAT_BLOCK;
+    if (is_kept && end % FORMAT_BLOCK > 0)
+        memcpy(ret_block, partition->last_block, end % FORMAT_BLOCK);
+    pthread_mutex_unlock(&partition->mutex);
+    return is_kept;
 }

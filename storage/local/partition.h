@@ -69,13 +69,13 @@ struct partition {
     int64_t last_durable_ms;
     struct read_hint hints[READ_HINT_COUNT];
     unsigned next_hint;
+    /* What is in the last, partly filled block of the newest segment that has been placed: the
+     * block is written again when it grows, and each checkpoint has what it holds. */
+    uint8_t *last_block;
+    int64_t last_block_base; /* the segment's; -1: not kept */
+    uint32_t last_block_end; /* position in the segment */
     _Atomic int64_t log_start_requested; /* a mutation is on its way or applied */
     int64_t log_start_checkpointed;      /* segments below may be removed; checkpointer only */
-    /* Placer only: the segment's last, partly filled block, which is written again when it grows.
-     */
-    uint8_t *tail_block;
-    int64_t tail_block_base;
-    uint32_t tail_block_position;
     /* Placer's mutex. */
     struct partition *place_next;
     bool place_queued;
@@ -106,6 +106,19 @@ DG_NODISCARD int partition_assign(struct partition *partition, struct stream *st
 /* After the sync: the batch joins the tail and becomes visible, and whoever watches is told.
  * Committer, apply_mutex held. Returns how much of the tail is not in the file. */
 uint64_t partition_apply(struct partition *partition, struct unit *unit, uint64_t now_ms);
+
+/*
+ * Keeps the last, partly filled block of the segment that begins at base and ends at end; takes any
+ * older one's place. block holds end % FORMAT_BLOCK bytes. False: out of memory, nothing is kept
+ * and the file has to be read. Placer; at opening recovery, then the checkpointer.
+ */
+bool partition_keep_last_block(struct partition *partition, int64_t base, uint32_t end,
+                               const uint8_t *block);
+
+/* Copies the end % FORMAT_BLOCK bytes before end, which may lie before the segment's present end.
+ * False: they are not kept. Any thread. */
+bool partition_copy_last_block(struct partition *partition, int64_t base, uint32_t end,
+                               uint8_t *ret_block);
 
 /* Adds a segment at the end of the table; mutex held. False: out of memory. */
 bool partition_list_segment(struct partition *partition, struct segment *segment);

@@ -96,37 +96,13 @@ static bool collect_run(struct placer *placer, struct partition *partition, stru
     return first != NULL;
 }
 
-/* The bytes before position in its block: remembered, or read back after a restart. */
-static void stage_block_start(const struct partition *partition, const struct run *run,
-                              uint8_t *staging, uint32_t start, uint32_t size) {
+/* The bytes before position in its block: kept, or if memory was out for that read back. */
+static void stage_block_start(struct partition *partition, const struct run *run, uint8_t *staging,
+                              uint32_t start, uint32_t size) {
     if (size == 0)
         return;
-    if (partition->tail_block_base == run->segment->base_offset &&
-        partition->tail_block_position == start) {
-        memcpy(staging, partition->tail_block, size);
-        return;
-    }
-    int fd = segment_pin(run->segment);
-    if (fd < 0 || file_read(fd, staging, size, start) != (ssize_t)size) {
-        char path[STORE_PATH_SIZE];
-        segment_path(run->segment, path, sizeof(path));
-        storage_die("pread", path, fd < 0 ? errno : EIO);
-    }
-    segment_unpin(run->segment);
-}
-
-static void remember_block(struct partition *partition, const struct run *run,
-                           const uint8_t *staging, uint32_t start) {
-    uint32_t end = run->position + run->bytes;
-    uint32_t block = end / FORMAT_BLOCK * FORMAT_BLOCK;
-    partition->tail_block_base = -1;
-    if (block == end)
-        return;
-    if (!partition->tail_block && !(partition->tail_block = malloc(FORMAT_BLOCK)))
-        return; /* it will be read back */
-    memcpy(partition->tail_block, staging + (block - start), FORMAT_BLOCK);
-    partition->tail_block_base = run->segment->base_offset;
-    partition->tail_block_position = block;
+    if (!partition_copy_last_block(partition, run->segment->base_offset, run->position, staging))
+        segment_read(run->segment, staging, size, start);
 }
 
 static void write_run(struct placer *placer, struct partition *partition, const struct run *run) {
@@ -142,7 +118,9 @@ static void write_run(struct placer *placer, struct partition *partition, const 
     uint32_t size = (filled + FORMAT_BLOCK - 1) / FORMAT_BLOCK * FORMAT_BLOCK;
     memset(staging + filled, 0, size - filled);
     segment_write_blocks(run->segment, staging, size, start);
-    remember_block(partition, run, staging, start);
+    uint32_t end = run->position + run->bytes;
+    partition_keep_last_block(partition, run->segment->base_offset, end,
+                              staging + (end / FORMAT_BLOCK * FORMAT_BLOCK - start));
 }
 
 /* Takes the oldest kept batch out of its partition's tail. */

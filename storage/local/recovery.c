@@ -3,9 +3,14 @@
  *
  *   1. read: the checkpoint; every valid group from its LSN on, checked but not applied; no valid
  *      later group behind the first invalid one; every partition's newest segment at least as long
- *      as the checkpoint says;
- *   2. change: cut the newest segments to the checkpoint's length, remove later ones, write the
- *      journal's batches to their recorded positions, apply its mutations, sync.
+ *      as the checkpoint says, and whether its last block is what the checkpoint says;
+ *   2. change: write the last blocks back that are not (the power failed while the placer wrote
+ *      them again), write the journal's batches to their recorded positions, apply its mutations,
+ *      cut off what is behind the last batch, remove later segments, sync.
+ *
+ * Cutting comes last because it gives reserved space back, which the journal's batches may need on
+ * a disk that is full by now. A segment that is as it should be is not touched and not synced: a
+ * start after a clean stop costs one read per partition.
  *
  * Both are repeatable: a crash during recovery leaves checkpoint and journal as they were.
  */
@@ -19,6 +24,7 @@
 #include <string.h>
 
 #include "common/assert.h"
+#include "common/log.h"
 #include "common/metrics.h"
 #include "common/sys.h"
 #include "storage/local/checkpoint.h"
@@ -77,6 +83,20 @@ static int list_files(struct recovery *recovery, const struct format_partition *
     return err;
 }
 
+/* What the placer was writing when the power failed may be neither the old nor the new block, or
+ * not readable at all. */
+static bool last_block_is_torn(const struct recovery *recovery, int fd,
+                               const struct format_partition *row) {
+    uint8_t found[FORMAT_BLOCK];
+    uint32_t size = format_last_block_bytes(row);
+    off_t start = row->segment_position - size;
+    if (size == 0)
+        return false;
+    sys.fadvise(fd, start, FORMAT_BLOCK, POSIX_FADV_DONTNEED); /* memory is no proof */
+    return file_read(fd, found, size, start) != (ssize_t)size ||
+           memcmp(found, recovery->checkpoint.last_block, size) != 0;
+}
+
 /* A segment that the checkpoint knows: its length and when it was last written. */
 static int load_segment(struct recovery *recovery, struct partition *partition,
                         const struct format_partition *row, int64_t base) {
@@ -92,8 +112,10 @@ static int load_segment(struct recovery *recovery, struct partition *partition,
     int fd = segment_pin(segment);
     if (fd < 0 || sys.fstat(fd, &status) != 0)
         return FAIL(recovery, DG_ERR_IO, "%.300s: %s", path, strerror(errno));
-    segment_unpin(segment);
     bool newest = base == row->segment_base;
+    segment->file_bytes = (uint64_t)status.st_size;
+    segment->is_torn = newest && last_block_is_torn(recovery, fd, row);
+    segment_unpin(segment);
     if ((newest && status.st_size < row->segment_position) || status.st_size > UINT32_MAX)
         return FAIL(recovery, DG_ERR_CORRUPT,
                     "%.300s has %lld bytes, the checkpoint says %" PRIu32 "; nothing was changed",
@@ -141,6 +163,9 @@ static int load_partition(struct recovery *recovery, const struct format_partiti
     partition->last_ms = row->last_ms;
     atomic_store(&partition->log_start, row->log_start);
     atomic_store(&partition->exists, true);
+    if (!partition_keep_last_block(partition, row->segment_base, row->segment_position,
+                                   recovery->checkpoint.last_block))
+        return DG_ERR_NO_MEMORY;
     return load_segments(recovery, partition, row);
 }
 
@@ -151,28 +176,74 @@ static int load_checkpoint(struct recovery *recovery) {
         return FAIL(recovery, err == DG_ERR_NOT_FOUND ? DG_ERR_CORRUPT : err,
                     "%.300s/checkpoint: %s", stream->directory, dg_err_text(err));
     struct format_partition row;
-    while (err == 0 && checkpoint_next_partition(&recovery->checkpoint, &row) == 0)
+    int read = 0;
+    while (err == 0 && (read = checkpoint_next_partition(&recovery->checkpoint, &row)) == 0)
         err = load_partition(recovery, &row);
     struct stream_mutation mutation;
     uint64_t lsn;
-    int read = 0;
-    while (err == 0 && (read = checkpoint_next_state(&recovery->checkpoint, &lsn, &mutation)) == 0)
+    while (err == 0 && read != DG_ERR_MALFORMED &&
+           (read = checkpoint_next_state(&recovery->checkpoint, &lsn, &mutation)) == 0)
         err = state_apply(&stream->state, lsn, &mutation);
-    return err < 0 ? err : read == DG_ERR_MALFORMED ? DG_ERR_CORRUPT : 0;
+    if (err == 0 && read == DG_ERR_MALFORMED)
+        err = FAIL(recovery, DG_ERR_CORRUPT, "%.300s/checkpoint: malformed", stream->directory);
+    return err;
 }
 
 /* ---- second pass: change ------------------------------------------------------------------------
  */
 
-/* Removes the partition's segment files behind the one that begins at base. A partition that the
- * checkpoint does not know may have no directory yet. */
-static int remove_later(struct recovery *recovery, const struct partition_key *key, int64_t base) {
+/* Changed segments must not keep more files open than there are descriptors. */
+static void sync_if_crowded(struct segment *segment) {
+    if (segment_files_crowded(segment->files))
+        segment_sync(segment);
+}
+
+static int write_bytes(struct recovery *recovery, struct segment *segment, const void *data,
+                       uint32_t size, uint32_t position) {
+    int fd = segment_pin(segment);
+    int error = fd < 0 ? errno : file_write(fd, data, size, position);
+    if (fd >= 0) {
+        segment_mark_dirty(segment);
+        segment_unpin(segment);
+    }
+    if (error)
+        return FAIL(recovery, errno_is_no_room(error) ? DG_ERR_STORAGE_FULL : DG_ERR_IO,
+                    "cannot write a segment of stream %" PRIu64 ": %s", segment->stream_id,
+                    strerror(error));
+    if (segment->file_bytes < (uint64_t)position + size)
+        segment->file_bytes = (uint64_t)position + size;
+    sync_if_crowded(segment);
+    return 0;
+}
+
+/* Whole, so that nothing of a block that cannot be read is asked for. */
+static int restore_last_block(struct recovery *recovery, struct partition *partition) {
+    struct segment *segment = partition->write_segment;
+    if (!segment->is_torn)
+        return 0;
+    char path[STORE_PATH_SIZE];
+    uint8_t block[FORMAT_BLOCK] = {0};
+    bool kept =
+        partition_copy_last_block(partition, segment->base_offset, segment->end_bytes, block);
+    dg_assert(kept);
+    segment_path(segment, path, sizeof(path));
+    LOG_WARN("storage.block_restored", log_text("path", path),
+             log_text("why", "the power failed while it was written"));
+    return write_bytes(recovery, segment, block, sizeof(block),
+                       segment->end_bytes / FORMAT_BLOCK * FORMAT_BLOCK);
+}
+
+/* Removes the partition's segment files behind its newest segment: those of a roll that was not
+ * committed. */
+static int remove_later(struct recovery *recovery, const struct partition *partition) {
+    const struct partition_key *key = &partition->key;
     struct format_partition row = {.stream_id = key->stream_id, .partition = key->number};
-    int64_t *bases = NULL;
-    uint32_t count = 0;
+    int64_t base = partition->write_segment->base_offset;
+    int64_t *bases;
+    uint32_t count;
     int err = list_files(recovery, &row, &bases, &count);
     if (err < 0)
-        return base < 0 && errno == ENOENT ? 0 : err;
+        return err;
     for (uint32_t i = 0; i < count && err == 0; i++) {
         if (bases[i] <= base)
             continue;
@@ -187,13 +258,30 @@ static int remove_later(struct recovery *recovery, const struct partition_key *k
     return err;
 }
 
-/* Cuts the newest segment to the checkpoint's length and removes files that came after it. */
-static int cut_segments(struct recovery *recovery, struct partition *partition) {
+/* After the journal's last batch: what lies behind it was never acknowledged. */
+static int cut_off(struct recovery *recovery, struct partition *partition) {
     struct segment *newest = partition->write_segment;
-    segment_trim(newest, newest->end_bytes);
-    return remove_later(recovery, &partition->key, newest->base_offset);
+    if (!newest)
+        return 0;
+    if (newest->file_bytes != newest->end_bytes) {
+        segment_trim(newest, newest->end_bytes);
+        sync_if_crowded(newest);
+    }
+    return remove_later(recovery, partition);
 }
 
+static int stat_segment(struct segment *segment) {
+    struct stat status;
+    int fd = segment_pin(segment);
+    if (fd < 0)
+        return DG_ERR_IO;
+    int err = sys.fstat(fd, &status) == 0 ? 0 : DG_ERR_IO;
+    segment->file_bytes = err == 0 ? (uint64_t)status.st_size : 0;
+    segment_unpin(segment);
+    return err;
+}
+
+/* The file may be there, longer than what follows or shorter. */
 static int replay_roll(struct recovery *recovery, struct partition *partition,
                        const struct format_unit *unit, uint64_t wall_ms) {
     struct segment *segment =
@@ -201,15 +289,16 @@ static int replay_roll(struct recovery *recovery, struct partition *partition,
                        unit->segment_base, unit->segment_created_ms);
     if (!segment)
         return DG_ERR_NO_MEMORY;
-    int err = 0;
-    if (partition->write_segment) {
-        partition->write_segment->sealed = true;
-        partition->write_segment->sealed_ms = wall_ms;
-    } else { /* all of it is in the journal; a roll that was not committed may have left a file */
-        err = remove_later(recovery, &partition->key, -1);
+    struct segment *before = partition->write_segment;
+    if (before) { /* cut in any case: that makes a cut durable which an earlier recovery has made */
+        before->sealed = true;
+        before->sealed_ms = wall_ms;
+        segment_trim(before, before->end_bytes);
+        sync_if_crowded(before);
     }
+    int err = segment_create_file(segment);
     if (err == 0)
-        err = segment_create_file(segment);
+        err = stat_segment(segment);
     if (err == 0 && !partition_list_segment(partition, segment))
         err = DG_ERR_NO_MEMORY;
     if (err < 0) {
@@ -218,26 +307,34 @@ static int replay_roll(struct recovery *recovery, struct partition *partition,
                    ? FAIL(recovery, err, "no room to write the journal's records to their segments")
                    : err;
     }
-    segment_trim(segment, 0); /* what an unsynced write may have left */
     partition->write_segment = segment;
     partition->write_position = 0;
     return 0;
 }
 
+/* What the next checkpoint has to hold; the bytes are about to be added at the end. */
+static int keep_last_block(struct partition *partition, struct slice bytes) {
+    uint8_t block[FORMAT_BLOCK];
+    int64_t base = partition->write_segment->base_offset;
+    uint32_t from = partition->write_position, end = from + (uint32_t)bytes.size;
+    uint32_t start = end / FORMAT_BLOCK * FORMAT_BLOCK;
+    uint32_t before = from > start ? from - start : 0;
+    uint32_t added = end - start - before;
+    if (before > 0 && !partition_copy_last_block(partition, base, from, block))
+        return DG_ERR_NO_MEMORY;
+    memcpy(block + before, bytes.data + (bytes.size - added), added);
+    return partition_keep_last_block(partition, base, end, block) ? 0 : DG_ERR_NO_MEMORY;
+}
+
 static int replay_write(struct recovery *recovery, struct partition *partition,
                         struct slice bytes) {
     struct segment *segment = partition->write_segment;
-    int fd = segment_pin(segment);
-    int error =
-        fd < 0 ? errno : file_write(fd, bytes.data, bytes.size, (off_t)partition->write_position);
-    if (fd >= 0) {
-        segment_mark_dirty(segment);
-        segment_unpin(segment);
-    }
-    if (error)
-        return FAIL(recovery, errno_is_no_room(error) ? DG_ERR_STORAGE_FULL : DG_ERR_IO,
-                    "cannot write a segment of stream %" PRIu64 ": %s", partition->key.stream_id,
-                    strerror(error));
+    int err =
+        write_bytes(recovery, segment, bytes.data, (uint32_t)bytes.size, partition->write_position);
+    if (err == 0)
+        err = keep_last_block(partition, bytes);
+    if (err < 0)
+        return err;
     partition->write_position += (uint32_t)bytes.size;
     segment->end_bytes = segment->placed_bytes = partition->write_position;
     segment->index.from = segment->end_bytes;
@@ -360,10 +457,14 @@ int recovery_run(struct stream *stream, char *ret_error) {
         err = check_journal(&recovery);
     HASH_ITER(hh, stream->partitions.partitions, partition, next) {
         if (err == 0)
-            err = cut_segments(&recovery, partition);
+            err = restore_last_block(&recovery, partition);
     }
     if (err == 0)
         err = replay_journal(&recovery);
+    HASH_ITER(hh, stream->partitions.partitions, partition, next) {
+        if (err == 0)
+            err = cut_off(&recovery, partition);
+    }
     if (err == 0) {
         segment_files_sync(&stream->files);
         HASH_ITER(hh, stream->partitions.partitions, partition, next) {

@@ -5,13 +5,15 @@
  *     <directory>/<stream id>/<partition>/<20-digit base offset>.log
  *
  * Space is reserved beyond the end of the file in extents before a group that needs it is
- * committed; the file's size is what has been placed, rounded up
- * to a block of 4 KiB while the segment grows: it is written in whole blocks past the page cache,
- * and the last one is written again, with the same bytes in front, when it fills. A complete
- * segment is cut to its exact size. Valid: a run of valid batches with consecutive offsets.
- * Recovery: the newest segment is cut to the length in the checkpoint, later ones are removed, and
- * the journal's batches are written again. Nothing before the checkpoint's length is ever
- * rewritten.
+ * committed; the file's size is what has been placed, rounded up to a block of 4 KiB while the
+ * segment grows: it is written in whole blocks past the page cache, and the last one is written
+ * again, with the same bytes in front, when it grows. A complete segment is cut to its exact size.
+ * Valid: a run of valid batches with consecutive offsets.
+ *
+ * Recovery: the newest segment's last block, up to the length in the checkpoint, is written back
+ * from the checkpoint (its rewriting may have been torn), later segments are removed, the journal's
+ * batches are written again, and what is behind them is cut off. Nothing before the block in which
+ * the checkpoint's length lies is ever written again.
  */
 #include "storage/local/segment.h"
 
@@ -280,6 +282,18 @@ void segment_unpin(struct segment *segment) {
     bool gone = segment->removed && segment->pins == 0;
     pthread_mutex_unlock(&files->mutex);
     free_if_gone(segment, gone);
+}
+
+void segment_read(struct segment *segment, void *ret_data, uint32_t size, uint32_t position) {
+    int fd = segment_pin(segment);
+    ssize_t count = fd < 0 ? -1 : file_read(fd, ret_data, size, position);
+    if (count != (ssize_t)size) {
+        char path[STORE_PATH_SIZE];
+        int error = count < 0 ? errno : EIO;
+        segment_path(segment, path, sizeof(path));
+        storage_die("pread", path, error);
+    }
+    segment_unpin(segment);
 }
 
 /* Only the placer opens it, and the segment is pinned: closing waits. */

@@ -30,6 +30,9 @@ struct segment {
     uint32_t placed_bytes; /* in the file */
     uint64_t sealed_ms;
     struct index index;
+    /* Recovery only, of the newest segment. */
+    uint64_t file_bytes; /* may be more than end_bytes */
+    bool is_torn;        /* its last block is not what the checkpoint says */
     /* Mutex of the files. */
     int fd;        /* -1: closed */
     int direct_fd; /* of the placer: O_DIRECT; -1: not open; -2: not supported here */
@@ -79,6 +82,9 @@ int segment_pin(struct segment *segment);
 void segment_hold(struct segment *segment);
 int segment_pin_held(struct segment *segment);
 void segment_unpin(struct segment *segment);
+
+/* Reads bytes that have been placed; waits for the disk. Ends the process on an error. */
+void segment_read(struct segment *segment, void *ret_data, uint32_t size, uint32_t position);
 
 /* Writes whole blocks past the page cache where the file system can; position and size are
  * multiples of FORMAT_BLOCK, data is aligned to it. Marks the segment dirty. Ends the process on an

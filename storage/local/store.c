@@ -66,6 +66,7 @@ int store_read_format(const char *directory, struct format_store *ret_store) {
     free(data);
     if (memcmp(store.magic, STORE_MAGIC, sizeof(store.magic)) != 0)
         return DG_ERR_CORRUPT;
+    ret_store->version = store.version;
     if (store.version != FORMAT_VERSION)
         return DG_ERR_UNSUPPORTED_VERSION;
     if (size != sizeof(store) || store_crc(&store) != store.crc)
@@ -178,8 +179,9 @@ static int take_lock(const char *directory, int *ret_fd, char *ret_error) {
 static int check_format(const struct stream_options *options, int err,
                         const struct format_store *store, char *ret_error) {
     if (err == DG_ERR_UNSUPPORTED_VERSION)
-        snprintf(ret_error, STREAM_ERROR_SIZE, "%.300s/format: made by a newer version",
-                 options->directory);
+        snprintf(ret_error, STREAM_ERROR_SIZE,
+                 "%.300s is a store of format %u; this version reads format %u and nothing else",
+                 options->directory, store->version, FORMAT_VERSION);
     else if (err < 0)
         snprintf(ret_error, STREAM_ERROR_SIZE, "%.300s/format: %s", options->directory,
                  dg_err_text(err));

@@ -11,7 +11,7 @@
 
 #include "common/sys.h"
 
-enum { SECTOR = 512, FILES_MAX = 4096, FDS_MAX = 8192, PATH_SIZE = 512 };
+enum { SECTOR_MAX = 4096, FILES_MAX = 4096, FDS_MAX = 8192, PATH_SIZE = 512 };
 
 struct change {
     struct change *next;
@@ -167,17 +167,37 @@ static void make_entries_durable(int inode) {
 /* ---- the cut ------------------------------------------------------------------------------------
  */
 
+/* The head was on this sector of the file's last change. */
+static void spoil_sector(struct file *file, uint64_t position) {
+    uint8_t garbage[SECTOR_MAX];
+    uint64_t start = position / SECTOR_MAX * SECTOR_MAX;
+    memset(garbage, 0xee, sizeof(garbage));
+    if (start < file->size)
+        put(file, start, garbage,
+            file->size - start < SECTOR_MAX ? file->size - start : SECTOR_MAX);
+}
+
 static void tear(struct file *file, const struct change *change) {
+    bool may_spoil = disk.options.sector_bytes == SECTOR_MAX && change == file->last;
     if (change->is_truncate) {
         if (heads())
             truncate_to(file, change->position);
+        if (may_spoil && change->position % SECTOR_MAX > 0 && heads())
+            spoil_sector(file, change->position); /* the file system clears the sector's rest */
         return;
     }
     unsigned style = next_random() >> 33 & 3; /* 0: none, 1: all, else: a subset */
-    for (size_t at = 0; at < change->size; at += SECTOR) {
-        size_t size = change->size - at < SECTOR ? change->size - at : SECTOR;
-        if (style == 1 || (style > 1 && heads()))
+    for (size_t at = 0, size; at < change->size; at += size) {
+        size = disk.options.sector_bytes - (change->position + at) % disk.options.sector_bytes;
+        if (size > change->size - at)
+            size = change->size - at;
+        if (style == 1 || (style > 1 && heads())) {
             put(file, change->position + at, change->data + at, size);
+        } else if (may_spoil && style > 1 && heads()) {
+            grow(file, change->position + at + size);
+            spoil_sector(file, change->position + at);
+            style = 0;
+        }
     }
 }
 

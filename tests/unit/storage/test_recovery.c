@@ -277,8 +277,9 @@ Test(recovery, replays_rolls_and_new_partitions) {
         cr_assert_eq(partition->segment_count, COUNT_OF(bases));
         for (size_t i = 0; i < COUNT_OF(bases); i++) {
             cr_expect_eq(partition->segments[i]->sealed, i < 3);
-            cr_expect_eq(test_file_size(&store, test_segment_name(STREAM_ID, 0, bases[i])),
-                         partition->segments[i]->end_bytes);
+            int64_t more = test_file_size(&store, test_segment_name(STREAM_ID, 0, bases[i])) -
+                           partition->segments[i]->end_bytes;
+            cr_expect(more == 0 || (i == 3 && more > 0 && more < FORMAT_BLOCK), "%d", (int)more);
         }
         cr_expect_eq(test_read_all(&store, STREAM_ID, 0, 0, 0), 8);
         cr_expect_eq(test_read_all(&store, STREAM_ID, 3, 0, 0), 1);

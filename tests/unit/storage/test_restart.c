@@ -1,0 +1,177 @@
+/* What a start makes of an ordinary stop, a power cut, a full disk and few descriptors. */
+#include <criterion/criterion.h>
+
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "common/sys.h"
+#include "storage/local/engine.h"
+#include "support.h"
+
+TestSuite(restart, .timeout = 60);
+
+enum { STREAM_ID = 7 };
+
+static void append(struct test_store *store, uint32_t partition, uint64_t number,
+                   uint32_t padding) {
+    cr_assert_eq(test_append(store, STREAM_ID, partition, number, padding, 1000), 0);
+    test_store_settle(store);
+}
+
+static void open_store(struct test_store *store) {
+    cr_assert_eq(test_store_open(store), 0, "%s", store->error);
+}
+
+static void segment_path_of(const struct test_store *store, uint32_t partition, int64_t base,
+                            char *ret_path, size_t size) {
+    snprintf(ret_path, size, "%s/%d/%" PRIu32 "/%020" PRId64 ".log", store->directory, STREAM_ID,
+             partition, base);
+}
+
+/* ---- the last block -----------------------------------------------------------------------------
+ */
+
+static off_t file_size(const char *path) {
+    struct stat status;
+    cr_assert_eq(stat(path, &status), 0);
+    return status.st_size;
+}
+
+/* What a power cut makes of the physical sector that was being written. */
+static void tear_block(const char *path, off_t position) {
+    uint8_t garbage[FORMAT_BLOCK];
+    memset(garbage, 0xee, sizeof(garbage));
+    int fd = open(path, O_WRONLY);
+    cr_assert_geq(fd, 0);
+    cr_assert_eq(pwrite(fd, garbage, sizeof(garbage), position / FORMAT_BLOCK * FORMAT_BLOCK),
+                 FORMAT_BLOCK);
+    close(fd);
+}
+
+/* The journal does not have these records any more. */
+Test(restart, gives_back_a_torn_last_block) {
+    static const uint32_t paddings[] = {10, 3000, 100, 8000, 1};
+    struct test_store store;
+    char path[512];
+    test_store_init(&store);
+    segment_path_of(&store, 0, 0, path, sizeof(path));
+    uint64_t number = 0;
+    for (size_t i = 0; i < sizeof(paddings) / sizeof(paddings[0]); i++) {
+        open_store(&store);
+        append(&store, 0, number++, paddings[i]);
+        test_store_close(&store);
+        tear_block(path, file_size(path) - 1);
+        open_store(&store);
+        cr_expect_eq(test_read_all(&store, STREAM_ID, 0, 0, 0), (int64_t)number);
+        append(&store, 0, number++, 50);
+        cr_expect_eq(test_read_all(&store, STREAM_ID, 0, 0, 0), (int64_t)number);
+        test_store_close(&store);
+    }
+    test_store_remove(&store);
+}
+
+static atomic_uint renames_seen;
+static struct sys_table real_sys;
+static int counting_rename(const char *from, const char *to) {
+    int result = real_sys.rename(from, to);
+    atomic_fetch_add(&renames_seen, 1);
+    return result;
+}
+
+static void take_checkpoint(struct test_store *store) {
+    real_sys = sys;
+    atomic_store(&renames_seen, 0);
+    sys.rename = counting_rename;
+    checkpointer_request(&store->stream->checkpointer);
+    while (atomic_load(&renames_seen) == 0)
+        usleep(1000);
+    usleep(20000); /* the directory's sync */
+    sys = real_sys;
+}
+
+/* A process that ends without a last checkpoint: its first records only a checkpoint covers, then
+ * some that the journal has. */
+static void live_and_end(struct test_store *store, uint64_t first, uint32_t padding) {
+    pid_t child = fork();
+    if (child == 0) {
+        open_store(store);
+        append(store, 0, first, 100);
+        take_checkpoint(store);
+        append(store, 0, first + 1, padding);
+        append(store, 1, first / 2, padding); /* a partition that only the journal knows */
+        placer_flush(&store->stream->placer);
+        _exit(0);
+    }
+    int status;
+    waitpid(child, &status, 0);
+    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+/* ... and the journal's records are put behind what the checkpoint gives back, twice. */
+Test(restart, gives_back_a_torn_block_that_has_grown_since_the_checkpoint) {
+    static const uint32_t paddings[] = {50, 3900, 5000};
+    for (size_t i = 0; i < sizeof(paddings) / sizeof(paddings[0]); i++) {
+        struct test_store store;
+        char path[512];
+        test_store_init(&store);
+        segment_path_of(&store, 0, 0, path, sizeof(path));
+        live_and_end(&store, 0, paddings[i]);
+        tear_block(path, 0);
+        live_and_end(&store, 2, paddings[i]);
+        tear_block(path, file_size(path) - 1);
+        open_store(&store);
+        cr_expect_eq(test_read_all(&store, STREAM_ID, 0, 0, 0), 4);
+        cr_expect_eq(test_read_all(&store, STREAM_ID, 1, 0, 0), 2);
+        test_store_close(&store);
+        test_store_remove(&store);
+    }
+}
+
+/* The checkpoint's bytes come from the file when the placer is already further. */
+Test(restart, checkpoint_has_the_block_that_the_placer_has_left) {
+    struct test_store store;
+    uint8_t kept[FORMAT_BLOCK];
+    test_store_init(&store);
+    open_store(&store);
+    append(&store, 0, 0, 100);
+    placer_flush(&store.stream->placer);
+    struct partition *partition = partition_find(&store.stream->partitions, STREAM_ID, 0);
+    uint32_t end = partition->applied.segment_bytes;
+    cr_expect(partition_copy_last_block(partition, 0, end, kept));
+    cr_expect_not(partition_copy_last_block(partition, 0, end + 1, kept), "not placed");
+    cr_expect_not(partition_copy_last_block(partition, 1, end, kept), "another segment");
+    partition_keep_last_block(partition, 0, end + FORMAT_BLOCK, kept);
+    cr_expect_not(partition_copy_last_block(partition, 0, end, kept), "another block");
+    test_store_close(&store); /* takes a checkpoint */
+    char path[512];
+    segment_path_of(&store, 0, 0, path, sizeof(path));
+    tear_block(path, 0);
+    open_store(&store);
+    cr_expect_eq(test_read_all(&store, STREAM_ID, 0, 0, 0), 1);
+    test_store_close(&store);
+    test_store_remove(&store);
+}
+
+Test(restart, refuses_another_format_and_says_which) {
+    struct test_store store;
+    char path[512];
+    uint32_t version = 1; /* its checkpoints have no last blocks */
+    test_store_init(&store);
+    open_store(&store);
+    test_store_close(&store);
+    snprintf(path, sizeof(path), "%s/format", store.directory);
+    int fd = open(path, O_WRONLY);
+    cr_assert_geq(fd, 0);
+    cr_assert_eq(pwrite(fd, &version, sizeof(version), offsetof(struct format_store, version)),
+                 sizeof(version));
+    close(fd);
+    cr_expect_eq(test_store_open(&store), DG_ERR_UNSUPPORTED_VERSION);
+    cr_expect(strstr(store.error, "format 1; this version reads format 2"), "%s", store.error);
+    test_store_remove(&store);
+}
