@@ -258,12 +258,14 @@ static int remove_later(struct recovery *recovery, const struct partition *parti
     return err;
 }
 
-/* After the journal's last batch: what lies behind it was never acknowledged. */
+/* After the journal's last batch: what lies behind it was never acknowledged. The last block may
+ * stay whole, as while the segment grows. */
 static int cut_off(struct recovery *recovery, struct partition *partition) {
     struct segment *newest = partition->write_segment;
     if (!newest)
         return 0;
-    if (newest->file_bytes != newest->end_bytes) {
+    uint64_t blocks = ((uint64_t)newest->end_bytes + FORMAT_BLOCK - 1) / FORMAT_BLOCK;
+    if (newest->file_bytes > blocks * FORMAT_BLOCK) {
         segment_trim(newest, newest->end_bytes);
         sync_if_crowded(newest);
     }

@@ -34,7 +34,7 @@
 enum { EXTENT_MIN_BYTES = 64 * 1024, EXTENT_MAX_BYTES = 8 * 1024 * 1024 };
 
 void segment_files_init(struct segment_files *files, const char *directory) {
-    *files = (struct segment_files){.directory = directory, .open_max = LIMIT_OPEN_SEGMENTS};
+    *files = (struct segment_files){.directory = directory, .open_max = LIMIT_SEGMENT_DESCRIPTORS};
     pthread_mutex_init(&files->mutex, NULL);
     pthread_cond_init(&files->synced, NULL);
 }
@@ -106,8 +106,8 @@ static void close_locked(struct segment_files *files, struct segment *segment) {
     unlink_use(files, segment);
     file_close(segment->fd);
     file_close(segment->direct_fd);
+    files->open_count -= segment->direct_fd >= 0 ? 2 : 1;
     segment->fd = segment->direct_fd = -1;
-    files->open_count--;
 }
 
 static void close_unused(struct segment_files *files) {
@@ -303,8 +303,13 @@ static int open_direct(struct segment *segment) {
         return segment->direct_fd;
     segment_path(segment, path, sizeof(path));
     int fd = file_open(path, O_WRONLY | O_DIRECT);
+    if (fd < 0 && errno != EINVAL)
+        return -1; /* no descriptor is left: this time through the page cache */
+    pthread_mutex_lock(&segment->files->mutex);
     segment->direct_fd = fd >= 0 ? fd : -2;
-    return segment->direct_fd;
+    segment->files->open_count += fd >= 0;
+    pthread_mutex_unlock(&segment->files->mutex);
+    return fd;
 }
 
 void segment_write_blocks(struct segment *segment, const void *data, uint32_t size,

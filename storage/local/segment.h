@@ -52,7 +52,7 @@ struct segment_files {
     unsigned dirty_count;
     uint64_t syncs_begun, syncs_done;
     pthread_cond_t synced;
-    unsigned open_count;
+    unsigned open_count; /* descriptors */
     unsigned open_max;
     atomic_ullong reserve_bytes; /* free space of the file system that is not touched */
 };

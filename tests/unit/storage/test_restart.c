@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -173,5 +174,101 @@ Test(restart, refuses_another_format_and_says_which) {
     close(fd);
     cr_expect_eq(test_store_open(&store), DG_ERR_UNSUPPORTED_VERSION);
     cr_expect(strstr(store.error, "format 1; this version reads format 2"), "%s", store.error);
+    test_store_remove(&store);
+}
+
+/* ---- descriptors --------------------------------------------------------------------------------
+ */
+
+enum { DESCRIPTORS = LIMIT_SEGMENT_DESCRIPTORS + 100, MANY_PARTITIONS = DESCRIPTORS + 100 };
+
+static void write_to_many(struct test_store *store) {
+    for (uint32_t i = 0; i < MANY_PARTITIONS; i++) {
+        uint64_t stream_id = STREAM_ID + i / LIMIT_PARTITIONS_PER_STREAM;
+        while (test_append(store, stream_id, i % LIMIT_PARTITIONS_PER_STREAM, 0, 10, 1) < 0)
+            test_store_settle(store);
+    }
+    test_store_settle(store);
+}
+
+static int count_descriptors(void) {
+    int count = 0;
+    for (int fd = 0; fd < DESCRIPTORS; fd++)
+        count += fcntl(fd, F_GETFD) >= 0;
+    return count;
+}
+
+/* A life in a process that has few descriptors; returns how it ends. */
+static int live_with_few_descriptors(struct test_store *store, bool writes, bool ends) {
+    pid_t child = fork();
+    if (child == 0) {
+        struct rlimit limit = {.rlim_cur = DESCRIPTORS, .rlim_max = DESCRIPTORS};
+        if (setrlimit(RLIMIT_NOFILE, &limit) != 0 || test_store_open(store) < 0)
+            _exit(3);
+        if (writes)
+            write_to_many(store);
+        if (ends)
+            _exit(0);
+        test_store_close(store);
+        _exit(0);
+    }
+    int status;
+    waitpid(child, &status, 0);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/* More partitions than descriptors: neither a clean start nor a replay holds one for each. */
+Test(restart, opens_with_the_descriptors_it_was_written_with) {
+    struct test_store store;
+    test_store_init(&store);
+    cr_assert_eq(live_with_few_descriptors(&store, true, true), 0);
+    cr_expect_eq(live_with_few_descriptors(&store, false, false), 0, "after a crash");
+    cr_expect_eq(live_with_few_descriptors(&store, false, false), 0, "after a clean stop");
+    test_store_remove(&store);
+}
+
+/* Descriptors are what is limited: a segment that is written has two. */
+Test(restart, counts_both_descriptors_of_a_written_segment) {
+    struct test_store store;
+    test_store_init(&store);
+    open_store(&store);
+    int before = count_descriptors();
+    store.stream->files.open_max = 10;
+    for (uint32_t partition = 0; partition < 40; partition++)
+        append(&store, partition, 0, 100);
+    placer_flush(&store.stream->placer);
+    cr_expect_leq(count_descriptors() - before, 10 + 2);
+    test_store_close(&store);
+    test_store_remove(&store);
+}
+
+/* A start after a clean stop changes no segment: that would cost a sync for each. */
+static atomic_uint truncations, data_syncs;
+static int counting_ftruncate(int fd, off_t size) {
+    atomic_fetch_add(&truncations, 1);
+    return real_sys.ftruncate(fd, size);
+}
+static int counting_fdatasync(int fd) {
+    atomic_fetch_add(&data_syncs, 1);
+    return real_sys.fdatasync(fd);
+}
+
+Test(restart, clean_start_leaves_segments_alone) {
+    struct test_store store;
+    test_store_init(&store);
+    for (unsigned life = 0; life < 2; life++) {
+        real_sys = sys;
+        if (life == 1) {
+            sys.ftruncate = counting_ftruncate;
+            sys.fdatasync = counting_fdatasync;
+        }
+        open_store(&store);
+        sys = real_sys;
+        for (uint32_t partition = 0; life == 0 && partition < 20; partition++)
+            append(&store, partition, 0, 100);
+        test_store_close(&store);
+    }
+    cr_expect_eq(atomic_load(&truncations), 0);
+    cr_expect_eq(atomic_load(&data_syncs), 0);
     test_store_remove(&store);
 }
