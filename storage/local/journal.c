@@ -310,15 +310,26 @@ int journal_find_later(struct journal *journal, uint64_t lsn, uint64_t *ret_lsn)
     return err;
 }
 
+/* Zeros over [from, to), which does not wrap. */
+static int clear(struct journal *journal, uint64_t from, uint64_t to) {
+    return from < to ? file_write(journal->fd, journal->buffer, to - from,
+                                  (off_t)(from % journal->size_bytes))
+                     : 0;
+}
+
+static uint64_t smaller(uint64_t a, uint64_t b) {
+    return a < b ? a : b;
+}
+
+/* A group never reaches into what is not free, so neither does this. */
 int journal_clear_after(struct journal *journal, uint64_t lsn) {
     uint64_t bytes = journal_group_max(journal);
-    uint64_t position = lsn % journal->size_bytes;
-    uint64_t before_end = journal->size_bytes - position;
+    uint64_t free_end = atomic_load(&journal->tail_lsn) + journal->size_bytes;
+    uint64_t ring_end = round_up(lsn + 1, journal->size_bytes);
     memset(journal->buffer, 0, bytes);
-    int error = file_write(journal->fd, journal->buffer, bytes < before_end ? bytes : before_end,
-                           (off_t)position);
-    if (error == 0 && bytes > before_end) /* it may have begun at the ring's start instead */
-        error = file_write(journal->fd, journal->buffer, bytes, 0);
+    int error = clear(journal, lsn, smaller(smaller(lsn + bytes, ring_end), free_end));
+    if (error == 0 && lsn + bytes > ring_end) /* it may have begun at the ring's start instead */
+        error = clear(journal, ring_end, smaller(ring_end + bytes, free_end));
     if (error == 0 && !journal->direct)
         error = file_sync_data(journal->fd);
     return error;

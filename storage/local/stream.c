@@ -1,9 +1,9 @@
 /*
  * The embedded engine as a whole: opening, closing, condition. On-disk parts: format.h.
  *
- * Opening: lock, format, journal, recovery; then the placer starts, a checkpoint is taken, what a
- * torn last group left is cleared, and only then the committer starts. Closing goes backwards:
- * committer (commits what it has), checkpointer, a last checkpoint, placer.
+ * Opening: lock, format, journal, recovery; then the placer starts, a checkpoint is taken if there
+ * is room for it, what a torn last group left is cleared, and only then the committer starts.
+ * Closing goes backwards: committer (commits what it has), checkpointer, a last checkpoint, placer.
  */
 #include "storage/stream.h"
 
@@ -95,12 +95,23 @@ static int open_files(struct stream *stream, const struct stream_options *option
     return recovery_run(stream, ret_error);
 }
 
+/* Without room for it the old one and the journal have everything: what is stored can be read, and
+ * the checkpointer goes on trying. */
+static int take_first_checkpoint(struct stream *stream) {
+    int err = checkpoint_take(stream);
+    if (err != DG_ERR_STORAGE_FULL)
+        return err;
+    atomic_store(&stream->checkpointer.has_failed, true);
+    stream_set_full(stream, true);
+    return 0;
+}
+
 static int start(struct stream *stream, char *ret_error) {
     int err = placer_start(stream);
     if (err == 0)
         err = warm_pool_start(stream);
     if (err == 0)
-        err = checkpoint_take(stream);
+        err = take_first_checkpoint(stream);
     if (err == 0 && journal_clear_after(&stream->journal, stream->journal.head_lsn) != 0)
         err = DG_ERR_IO;
     if (err == 0)

@@ -312,6 +312,7 @@ Test(journal, clearing_reaches_both_places_where_a_torn_group_may_be) {
         test_file_write(&store, "journal", 0, bytes, sizeof(bytes));
         journal_close(&journal);
         open_journal();
+        atomic_store(&journal.tail_lsn, ends[i]); /* all of it is free */
         cr_assert_eq(journal_clear_after(&journal, ends[i]), 0);
         test_file_read(&store, "journal", 0, bytes, sizeof(bytes));
         for (uint32_t at = 0; at < RING_BYTES; at++) {

@@ -1,6 +1,7 @@
 /* What a start makes of an ordinary stop, a power cut, a full disk and few descriptors. */
 #include <criterion/criterion.h>
 
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -270,5 +271,81 @@ Test(restart, clean_start_leaves_segments_alone) {
     }
     cr_expect_eq(atomic_load(&truncations), 0);
     cr_expect_eq(atomic_load(&data_syncs), 0);
+    test_store_remove(&store);
+}
+
+/* ---- a full disk --------------------------------------------------------------------------------
+ */
+
+static atomic_bool is_full;
+static int full_rename(const char *from, const char *to) {
+    if (!atomic_load(&is_full))
+        return real_sys.rename(from, to);
+    errno = ENOSPC;
+    return -1;
+}
+
+/* No checkpoint is written any more until is_full is cleared. */
+static void fill_disk(void) {
+    real_sys = sys;
+    sys.rename = full_rename;
+    atomic_store(&is_full, true);
+}
+
+/* Until the journal is full, to the last block. Returns how many records were acknowledged. */
+static uint64_t fill_journal(struct test_store *store, uint32_t partition) {
+    static const uint32_t paddings[] = {200000, 20000, 10};
+    uint64_t number = 0;
+    for (size_t i = 0; i < sizeof(paddings) / sizeof(paddings[0]); i++)
+        for (store->acked = store->refused = 0; store->refused == 0; number += store->refused == 0)
+            append(store, partition, number, paddings[i]);
+    return number;
+}
+
+/* Journal and checkpoint are good, so it can be read, and what makes room can begin. What is
+ * cleared after the journal's end must not be its beginning. */
+Test(restart, opens_on_a_full_disk_with_a_full_journal) {
+    struct test_store store;
+    test_store_init(&store);
+    store.options.segment_size_bytes = 64 * 1024 * 1024;
+    open_store(&store);
+    fill_disk();
+    int64_t count = (int64_t)fill_journal(&store, 0);
+    test_store_close(&store);
+    for (unsigned i = 0; i < 2; i++) {
+        open_store(&store);
+        struct stream_health health;
+        stream_health(store.stream, &health);
+        cr_expect(health.storage_full);
+        cr_expect_eq(test_read_all(&store, STREAM_ID, 0, 0, 0), count);
+        store.refused = 0;
+        append(&store, 0, (uint64_t)count, 100000);
+        cr_expect_eq(store.refused, 1);
+        test_store_close(&store);
+    }
+    open_store(&store);
+    atomic_store(&is_full, false); /* room is back, and it goes on by itself */
+    for (unsigned i = 0; i < 100 && atomic_load(&store.stream->checkpointer.has_failed); i++)
+        usleep(50000);
+    store.refused = 0;
+    append(&store, 0, (uint64_t)count, 100000);
+    cr_expect_eq(store.refused, 0);
+    cr_expect_eq(test_read_all(&store, STREAM_ID, 0, 0, 0), count + 1);
+    test_store_close(&store);
+    test_store_remove(&store);
+}
+
+/* Someone else may take space that is given back before the journal's batches are in it. */
+Test(restart, gives_no_reserved_space_back_before_it_is_needed) {
+    struct test_store store;
+    test_store_init(&store);
+    live_and_end(&store, 0, 100000);
+    real_sys = sys;
+    sys.ftruncate = counting_ftruncate;
+    open_store(&store);
+    sys = real_sys;
+    cr_expect_eq(atomic_load(&truncations), 0);
+    cr_expect_eq(test_read_all(&store, STREAM_ID, 0, 0, 0), 2);
+    test_store_close(&store);
     test_store_remove(&store);
 }
