@@ -69,6 +69,6 @@ DG_NODISCARD int journal_read(struct journal *journal, uint64_t lsn, uint32_t pr
 /* Recovery. Looks for a valid group with an LSN of lsn or greater anywhere in the ring. */
 DG_NODISCARD int journal_find_later(struct journal *journal, uint64_t lsn, uint64_t *ret_lsn);
 
-/* Recovery, head and tail are set: clears what a torn last group may have left behind the head. 0
- * or an errno. */
+/* Recovery, the tail is set: clears what a torn last group may have left behind the journal's end
+ * at lsn. 0 or an errno. */
 int journal_clear_after(struct journal *journal, uint64_t lsn);

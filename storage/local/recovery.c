@@ -433,11 +433,11 @@ static int replay_journal(struct recovery *recovery) {
     return err;
 }
 
-/* What readers and the next checkpoint see. */
+/* What committer, readers and the next checkpoint begin with. */
 static void publish(struct stream *stream, struct partition *partition) {
     struct segment *segment = partition->write_segment;
-    if (segment) /* it is written: its room is not asked for again */
-        segment->allocated_bytes = partition->write_position;
+    if (segment) /* whole blocks of what it holds have their space, and it is not asked for again */
+        segment->allocated_bytes = segment->end_bytes / FORMAT_BLOCK * FORMAT_BLOCK;
     partition->applied = (struct partition_applied){
         .next_offset = partition->next_offset,
         .last_ms = partition->last_ms,

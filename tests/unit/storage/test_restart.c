@@ -349,3 +349,28 @@ Test(restart, gives_no_reserved_space_back_before_it_is_needed) {
     test_store_close(&store);
     test_store_remove(&store);
 }
+
+/* What a segment holds has its space; only what comes is asked for. */
+static int little_free(int fd, struct statvfs *status) {
+    *status = (struct statvfs){.f_frsize = 4096, .f_bavail = 512}; /* 2 MiB */
+    return 0;
+}
+
+Test(restart, does_not_ask_for_a_segment_s_space_twice) {
+    struct test_store store;
+    test_store_init(&store);
+    open_store(&store);
+    for (uint64_t i = 0; i < 15; i++)
+        append(&store, 0, i, 200000);
+    test_store_close(&store);
+    live_and_end(&store, 15, 900000); /* 15 in the checkpoint, 16 in the journal */
+    real_sys = sys;
+    sys.fstatvfs = little_free;
+    open_store(&store);
+    store.acked = 0;
+    append(&store, 0, 17, 100);
+    cr_expect_eq(store.acked, 1, "%s", dg_err_text(store.last_err));
+    sys = real_sys;
+    test_store_close(&store);
+    test_store_remove(&store);
+}
