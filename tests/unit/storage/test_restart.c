@@ -374,3 +374,29 @@ Test(restart, does_not_ask_for_a_segment_s_space_twice) {
     test_store_close(&store);
     test_store_remove(&store);
 }
+
+static int64_t log_start(const struct test_store *store) {
+    struct stream_offsets offsets;
+    stream_offsets(store->stream, STREAM_ID, 0, &offsets);
+    return offsets.log_start;
+}
+
+/* A log start that was refused is asked for again: retention is what makes room. */
+Test(restart, retention_goes_on_after_the_disk_was_full) {
+    struct test_store store;
+    test_store_init(&store);
+    store.options.segment_size_bytes = 1024 * 1024;
+    open_store(&store);
+    fill_disk();
+    fill_journal(&store, 0);
+    store.options.retention_bytes = 1024 * 1024;
+    stream_reconfigure(store.stream, &store.options);
+    usleep(1200000); /* two ticks: it is refused */
+    cr_assert_eq(log_start(&store), 0);
+    atomic_store(&is_full, false);
+    for (unsigned i = 0; i < 60 && log_start(&store) == 0; i++)
+        usleep(50000);
+    cr_expect_gt(log_start(&store), 0, "3 s after room came back");
+    test_store_close(&store);
+    test_store_remove(&store);
+}
