@@ -168,7 +168,7 @@ int checkpoint_take(struct stream *stream) {
     memcpy(data + size - 4, &crc, sizeof(crc));
     int error = file_replace(stream->directory, "checkpoint", data, size);
     free(data);
-    if (errno_is_no_room(error))
+    if (errno_is_no_room(error) || errno_is_no_descriptor(error))
         return DG_ERR_STORAGE_FULL;
     if (error)
         storage_die("write", "checkpoint", error);

@@ -30,8 +30,8 @@ void checkpointer_stop(struct stream *stream);
 void checkpointer_request(struct checkpointer *checkpointer);
 
 /* Places and syncs everything durable now, writes a checkpoint and frees the journal before it.
- * DG_ERR_STORAGE_FULL when there is no room for it: the old one stays. Checkpointer's thread, or
- * the opening and closing one. */
+ * DG_ERR_STORAGE_FULL when there is no room for it, or no descriptor: the old one stays.
+ * Checkpointer's thread, or the opening and closing one. */
 int checkpoint_take(struct stream *stream);
 
 /* Retention (retention.c), checkpointer's thread: asks for new log starts; removes segments below

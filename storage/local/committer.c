@@ -177,6 +177,8 @@ static void refuse(struct stream *stream, struct unit *unit, int err) {
     unit->base_offset = -1;
     if (err == DG_ERR_STORAGE_FULL)
         stream_set_full(stream, true);
+    if (atomic_exchange(&stream->files.lacks_descriptors, false))
+        checkpointer_request(&stream->checkpointer);
     metric_add(METRIC_EVENTS_REFUSED, unit->batch.record_count);
 }
 

@@ -16,6 +16,7 @@
 #include "common/sys.h"
 
 _Static_assert(ENOSPC == 28 && EDQUOT == 122, "errno_is_no_room()");
+_Static_assert(ENFILE == 23 && EMFILE == 24, "errno_is_no_descriptor()");
 
 void storage_die(const char *what, const char *path, int error) {
     LOG_ERROR("storage.failed", log_text("call", what), log_text("path", path),
@@ -29,6 +30,8 @@ int file_open(const char *path, int flags) {
     do
         fd = sys.open(path, flags | O_CLOEXEC, 0640);
     while (fd < 0 && errno == EINTR);
+    if (fd < 0 && errno == ENOMEM)
+        errno = ENFILE;
     return fd;
 }
 
@@ -108,10 +111,16 @@ int file_replace(const char *directory, const char *name, const void *data, size
     int length = snprintf(path, sizeof(path), "%s/%s", directory, name);
     int temporary_length = snprintf(temporary, sizeof(temporary), "%s/%s.new", directory, name);
     dg_assert(length > 0 && temporary_length < (int)sizeof(temporary));
+    int directory_fd = file_open(directory, O_RDONLY | O_DIRECTORY);
+    if (directory_fd < 0)
+        return errno;
     int error = write_temporary(temporary, data, size);
     if (error == 0 && sys.rename(temporary, path) != 0)
         error = errno;
-    return error ? error : file_sync_directory(directory);
+    if (error == 0 && sys.fsync(directory_fd) != 0)
+        error = errno;
+    file_close(directory_fd);
+    return error;
 }
 
 int file_load(const char *path, size_t size_max, uint8_t **ret_data, size_t *ret_size) {

@@ -17,7 +17,8 @@ enum { STORE_PATH_SIZE = 4352 };
 /* Logs one line and ends the process with DG_EXIT_STORAGE. error is an errno. */
 _Noreturn void storage_die(const char *what, const char *path, int error);
 
-/* Opens close-on-exec; retries EINTR. A descriptor, or -1 and errno. */
+/* Opens close-on-exec; retries EINTR. A descriptor, or -1 and errno (ENFILE also when the kernel
+ * has no memory for one). */
 int file_open(const char *path, int flags);
 void file_close(int fd);
 
@@ -35,7 +36,7 @@ int file_sync_directory(const char *path);
 int file_make_directory(const char *path, bool *ret_created);
 
 /* Replaces directory/name by way of a temporary file: write, fsync, rename, fsync the directory.
- * 0 or an errno; on failure the old file is still there. */
+ * 0 or an errno; on failure the old file is still there. Without a descriptor nothing is begun. */
 int file_replace(const char *directory, const char *name, const void *data, size_t size);
 
 /* Reads a whole file of at most size_max bytes into memory the caller frees. DG_ERR_NOT_FOUND,
@@ -45,4 +46,10 @@ DG_NODISCARD int file_load(const char *path, size_t size_max, uint8_t **ret_data
 static inline bool errno_is_no_room(int error) {
     /* ENOSPC 28, EDQUOT 122 */
     return error == 28 || error == 122;
+}
+
+/* Not a failure of the disk: there will be one again. */
+static inline bool errno_is_no_descriptor(int error) {
+    /* ENFILE 23, EMFILE 24 */
+    return error == 23 || error == 24;
 }

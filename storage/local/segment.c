@@ -24,12 +24,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #include "common/assert.h"
 #include "common/limits.h"
 #include "common/metrics.h"
 #include "common/sys.h"
 #include "storage/local/format.h"
+
+/* Between two looks whether there is a descriptor again. */
+enum { DESCRIPTOR_WAIT_US = 10 * 1000 };
 
 enum { EXTENT_MIN_BYTES = 64 * 1024, EXTENT_MAX_BYTES = 8 * 1024 * 1024 };
 
@@ -120,6 +124,16 @@ static void close_unused(struct segment_files *files) {
     }
 }
 
+/* Makes way for another file. False: all are in use. */
+static bool close_oldest_unused(struct segment_files *files) {
+    struct segment *segment = files->oldest;
+    while (segment && segment->pins > 0)
+        segment = segment->newer;
+    if (segment)
+        close_locked(files, segment);
+    return segment != NULL;
+}
+
 static int open_locked(struct segment_files *files, struct segment *segment, int flags) {
     if (segment->fd >= 0) {
         unlink_use(files, segment);
@@ -128,7 +142,10 @@ static int open_locked(struct segment_files *files, struct segment *segment, int
     }
     char path[STORE_PATH_SIZE];
     segment_path(segment, path, sizeof(path));
-    int fd = file_open(path, O_RDWR | flags);
+    int fd;
+    do
+        fd = file_open(path, O_RDWR | flags);
+    while (fd < 0 && errno_is_no_descriptor(errno) && close_oldest_unused(files));
     if (fd < 0)
         return errno;
     segment->fd = fd;
@@ -168,6 +185,13 @@ void segment_free(struct segment *segment) {
     free(segment);
 }
 
+/* Not a failure: the unit is refused, others go on. */
+static bool is_refusal(struct segment *segment, int error) {
+    if (errno_is_no_descriptor(error))
+        atomic_store(&segment->files->lacks_descriptors, true);
+    return errno_is_no_room(error) || errno_is_no_descriptor(error);
+}
+
 static int make_directories(const struct segment *segment, char *path, size_t size) {
     int error = 0;
     for (int depth = 1; depth <= 2 && error == 0; depth++) {
@@ -188,7 +212,7 @@ int segment_create_file(struct segment *segment) {
     }
     segment->is_new = true;
     pthread_mutex_unlock(&segment->files->mutex);
-    if (errno_is_no_room(error) || error == EMFILE || error == ENFILE)
+    if (is_refusal(segment, error))
         return DG_ERR_STORAGE_FULL;
     if (error != 0)
         storage_die("create", path, error);
@@ -242,7 +266,7 @@ int segment_reserve(struct segment *segment, uint64_t end_bytes, uint64_t size_m
         segment->allocated_bytes = to;
         return 0;
     }
-    if (errno_is_no_room(error) || error == EMFILE || error == ENFILE)
+    if (is_refusal(segment, error))
         return DG_ERR_STORAGE_FULL;
     char path[STORE_PATH_SIZE];
     segment_path(segment, path, sizeof(path));
@@ -284,8 +308,20 @@ void segment_unpin(struct segment *segment) {
     free_if_gone(segment, gone);
 }
 
+static bool sync_oldest(struct segment_files *files);
+
+/* For what has to be done: lets go of a segment that is only open because it is not synced, or
+ * waits for a descriptor. -1 and errno for other reasons. Who may sync: see the header. */
+static int pin_waiting(struct segment *segment) {
+    int fd;
+    while ((fd = segment_pin(segment)) < 0 && errno_is_no_descriptor(errno))
+        if (!sync_oldest(segment->files))
+            usleep(DESCRIPTOR_WAIT_US);
+    return fd;
+}
+
 void segment_read(struct segment *segment, void *ret_data, uint32_t size, uint32_t position) {
-    int fd = segment_pin(segment);
+    int fd = pin_waiting(segment);
     ssize_t count = fd < 0 ? -1 : file_read(fd, ret_data, size, position);
     if (count != (ssize_t)size) {
         char path[STORE_PATH_SIZE];
@@ -315,7 +351,7 @@ static int open_direct(struct segment *segment) {
 void segment_write_blocks(struct segment *segment, const void *data, uint32_t size,
                           uint32_t position) {
     dg_assert(position % FORMAT_BLOCK == 0 && size % FORMAT_BLOCK == 0);
-    int fd = segment_pin(segment);
+    int fd = pin_waiting(segment);
     int error = fd < 0 ? errno : 0;
     if (error == 0) {
         int direct = open_direct(segment);
@@ -344,17 +380,31 @@ void segment_mark_dirty(struct segment *segment) {
     pthread_mutex_unlock(&files->mutex);
 }
 
-static void sync_new_directories(const struct segment *segment) {
+static void sync_directory(struct segment_files *files, const char *path) {
+    int error;
+    while (errno_is_no_descriptor(error = file_sync_directory(path))) {
+        pthread_mutex_lock(&files->mutex);
+        bool closed = close_oldest_unused(files);
+        pthread_mutex_unlock(&files->mutex);
+        if (!closed)
+            usleep(DESCRIPTOR_WAIT_US);
+    }
+    if (error)
+        storage_die("fsync", path, error);
+}
+
+static void sync_new_directories(struct segment_files *files, uint64_t stream_id,
+                                 uint32_t partition) {
+    const struct segment place = {.files = files, .stream_id = stream_id, .partition = partition};
     char path[STORE_PATH_SIZE];
     for (int depth = 2; depth >= 0; depth--) {
-        path_at(segment, depth, path, sizeof(path));
-        int error = file_sync_directory(path);
-        if (error)
-            storage_die("fsync", path, error);
+        path_at(&place, depth, path, sizeof(path));
+        sync_directory(files, path);
     }
 }
 
-/* The segment was dirty, is out of the list and still pinned by its dirt. */
+/* The segment was dirty, is out of the list and still pinned by its dirt: unpinned first, so that
+ * its descriptor can be closed for that of a directory. */
 static void sync_taken(struct segment *segment, bool is_new) {
     int error = file_sync_data(segment->fd);
     if (error) {
@@ -362,14 +412,16 @@ static void sync_taken(struct segment *segment, bool is_new) {
         segment_path(segment, path, sizeof(path));
         storage_die("fdatasync", path, error);
     }
-    if (is_new)
-        sync_new_directories(segment);
     struct segment_files *files = segment->files;
+    uint64_t stream_id = segment->stream_id;
+    uint32_t partition = segment->partition;
+    segment_unpin(segment); /* may be gone after this */
+    if (is_new)
+        sync_new_directories(files, stream_id, partition);
     pthread_mutex_lock(&files->mutex);
     files->syncs_done++;
     pthread_cond_broadcast(&files->synced);
     pthread_mutex_unlock(&files->mutex);
-    segment_unpin(segment);
 }
 
 /* Takes a segment out of the dirty list (NULL: the oldest). */
@@ -393,6 +445,15 @@ static struct segment *take_dirty(struct segment_files *files, struct segment *w
     return segment;
 }
 
+/* False: none is dirty. */
+static bool sync_oldest(struct segment_files *files) {
+    bool is_new;
+    struct segment *segment = take_dirty(files, NULL, &is_new);
+    if (segment)
+        sync_taken(segment, is_new);
+    return segment != NULL;
+}
+
 void segment_sync(struct segment *segment) {
     bool is_new;
     if (take_dirty(segment->files, segment, &is_new))
@@ -400,13 +461,11 @@ void segment_sync(struct segment *segment) {
 }
 
 void segment_files_sync(struct segment_files *files) {
-    struct segment *segment;
-    bool is_new;
     pthread_mutex_lock(&files->mutex);
     unsigned left = files->dirty_count; /* what the placer writes meanwhile is not asked for */
     pthread_mutex_unlock(&files->mutex);
-    while (left-- > 0 && (segment = take_dirty(files, NULL, &is_new)))
-        sync_taken(segment, is_new);
+    while (left-- > 0 && sync_oldest(files))
+        ;
     pthread_mutex_lock(&files->mutex);
     uint64_t begun = files->syncs_begun;
     while (files->syncs_done < begun)
@@ -422,7 +481,7 @@ bool segment_files_crowded(struct segment_files *files) {
 }
 
 void segment_trim(struct segment *segment, uint32_t size) {
-    int fd = segment_pin(segment);
+    int fd = pin_waiting(segment);
     int error = fd < 0 ? errno : 0;
     if (error == 0 && sys.ftruncate(fd, size) != 0)
         error = errno;

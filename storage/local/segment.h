@@ -54,7 +54,8 @@ struct segment_files {
     pthread_cond_t synced;
     unsigned open_count; /* descriptors */
     unsigned open_max;
-    atomic_ullong reserve_bytes; /* free space of the file system that is not touched */
+    atomic_bool lacks_descriptors; /* one was missing; a checkpoint lets go of some */
+    atomic_ullong reserve_bytes;   /* free space of the file system that is not touched */
 };
 
 void segment_files_init(struct segment_files *files, const char *directory);
@@ -75,7 +76,8 @@ DG_NODISCARD int segment_create_file(struct segment *segment);
  * DG_ERR_STORAGE_FULL when the file system has no room above the reserve. */
 DG_NODISCARD int segment_reserve(struct segment *segment, uint64_t end_bytes, uint64_t size_max);
 
-/* A descriptor that stays open until segment_unpin(); -1 and errno. */
+/* A descriptor that stays open until segment_unpin(); -1 and errno. What ends the process on an
+ * error waits instead when there is no descriptor. */
 int segment_pin(struct segment *segment);
 /* Keeps the object as a pin does, but opens nothing: for whoever found it under the partition's
  * mutex. Then segment_pin_held() turns that into a pin (on failure it ends), or segment_unpin(). */

@@ -243,6 +243,64 @@ Test(restart, counts_both_descriptors_of_a_written_segment) {
     test_store_remove(&store);
 }
 
+/* Connections have taken all descriptors, for a moment or for good: the engine waits or refuses and
+ * makes do with its own, it does not end. */
+static void take_all_descriptors(int ret_fds[2]) {
+    int fd;
+    ret_fds[0] = ret_fds[1] = -1;
+    while ((fd = dup(0)) >= 0) {
+        ret_fds[0] = ret_fds[0] < 0 ? fd : ret_fds[0];
+        ret_fds[1] = fd;
+    }
+}
+
+static void live_without_descriptors(struct test_store *store) {
+    struct rlimit limit = {.rlim_cur = 200, .rlim_max = 200};
+    int fds[2];
+    open_store(store);
+    for (uint32_t partition = 0; partition < 4; partition++)
+        append(store, partition, 0, 100); /* new files, not synced */
+    cr_assert_eq(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    take_all_descriptors(fds);
+    checkpointer_request(&store->stream->checkpointer);
+    usleep(300000);
+    for (uint64_t number = 1; number < 5; number++)
+        for (uint32_t partition = 0; partition < 4; partition++)
+            append(store, partition, number, 100);
+    cr_assert_eq(store->acked, 20);
+    append(store, 9, 0, 100); /* for a new file there may be none */
+    uint64_t refused = store->refused;
+    close(fds[1]);
+    close(fds[1] - 1);
+    for (unsigned i = 0; i < 100 && store->acked == 20; i++) {
+        usleep(20000);
+        append(store, 9, 0, 100);
+    }
+    cr_assert(store->acked == 21 && refused <= 1);
+    for (int fd = fds[0]; fd < fds[1] - 1; fd++)
+        close(fd);
+    test_store_close(store);
+}
+
+Test(restart, lack_of_descriptors_does_not_end_the_process) {
+    struct test_store store;
+    test_store_init(&store);
+    pid_t child = fork();
+    if (child == 0) {
+        live_without_descriptors(&store);
+        _exit(0);
+    }
+    int status;
+    waitpid(child, &status, 0);
+    cr_expect(WIFEXITED(status) && WEXITSTATUS(status) == 0, "%d", status);
+    open_store(&store);
+    for (uint32_t partition = 0; partition < 4; partition++)
+        cr_expect_eq(test_read_all(&store, STREAM_ID, partition, 0, 0), 5);
+    cr_expect_eq(test_read_all(&store, STREAM_ID, 9, 0, 0), 1);
+    test_store_close(&store);
+    test_store_remove(&store);
+}
+
 /* A start after a clean stop changes no segment: that would cost a sync for each. */
 static atomic_uint truncations, data_syncs;
 static int counting_ftruncate(int fd, off_t size) {
