@@ -2,7 +2,8 @@
  * <directory>/format is struct format_store: magic, version, CRC, the store's random secret and the
  * journal's size. Valid: all of them agree. A directory without it is a new store if it is empty or
  * holds only what an interrupted creation leaves; anything else is refused, so that a wrong path
- * never becomes a store. Creation: journal, checkpoint, and last the format file, each synced.
+ * never becomes a store. Creation: journal, the directory's own name, checkpoint, and last the
+ * format file, each synced.
  */
 #include "storage/local/store.h"
 
@@ -120,6 +121,15 @@ static int write_first_checkpoint(const char *directory, const uint8_t *secret) 
     return file_replace(directory, "checkpoint", data, sizeof(data));
 }
 
+/* The store's own name. A parent that may not be read belongs to someone else, who made the
+ * directory. */
+static int sync_parent(const char *directory) {
+    char path[STORE_PATH_SIZE];
+    snprintf(path, sizeof(path), "%s/..", directory);
+    int error = file_sync_directory(path);
+    return error == EACCES ? 0 : error;
+}
+
 static int create_store(const struct stream_options *options, char *ret_error) {
     int err = check_is_empty(options->directory, ret_error);
     if (err < 0)
@@ -133,6 +143,8 @@ static int create_store(const struct stream_options *options, char *ret_error) {
     random_bytes(store.secret, sizeof(store.secret));
     store.crc = store_crc(&store);
     int error = journal_create(options->directory, store.journal_size_bytes);
+    if (error == 0)
+        error = sync_parent(options->directory);
     if (error == 0)
         error = write_first_checkpoint(options->directory, store.secret);
     if (error == 0)

@@ -70,9 +70,10 @@ static int new_inode(bool is_directory) {
     return disk.file_count++;
 }
 
+/* NULL: not in the store; its parent is not part of what is cut. */
 static const char *relative(const char *path) {
     size_t length = strlen(disk.options.live);
-    if (strncmp(path, disk.options.live, length) != 0)
+    if (strncmp(path, disk.options.live, length) != 0 || strcmp(path + length, "/..") == 0)
         return NULL;
     return path[length] == '/' ? path + length + 1 : path + length;
 }
@@ -309,6 +310,10 @@ static int disk_sync(int fd) {
     if (count_call())
         cut();
     int inode = disk.inode_of[fd];
+    if (inode < 0) {
+        pthread_mutex_unlock(&disk.mutex);
+        return 0;
+    }
     if (!disk.options.lies && disk.files[inode].is_directory)
         make_entries_durable(inode);
     else if (!disk.options.lies)

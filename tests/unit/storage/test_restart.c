@@ -458,3 +458,32 @@ Test(restart, retention_goes_on_after_the_disk_was_full) {
     test_store_close(&store);
     test_store_remove(&store);
 }
+
+/* ---- creation -----------------------------------------------------------------------------------
+ */
+
+static struct stat parent_status;
+static atomic_bool parent_is_synced;
+static int watching_fsync(int fd) {
+    struct stat status;
+    if (fstat(fd, &status) == 0 && status.st_dev == parent_status.st_dev &&
+        status.st_ino == parent_status.st_ino)
+        atomic_store(&parent_is_synced, true);
+    return real_sys.fsync(fd);
+}
+
+Test(restart, a_new_store_s_own_name_is_durable) {
+    struct test_store store;
+    char parent[sizeof(store.directory)];
+    test_store_init(&store);
+    strcpy(parent, store.directory);
+    cr_assert_eq(stat(parent, &parent_status), 0);
+    strcat(store.directory, "/store");
+    real_sys = sys;
+    sys.fsync = watching_fsync;
+    open_store(&store);
+    cr_expect(atomic_load(&parent_is_synced));
+    test_store_close(&store);
+    strcpy(store.directory, parent);
+    test_store_remove(&store);
+}
