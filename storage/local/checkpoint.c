@@ -31,6 +31,14 @@
 #include "common/metrics.h"
 #include "storage/local/engine.h"
 
+/* Whatever the committer accepts has room: a group may go past the limit of the state, and an entry
+ * is larger than its mutation by the LSN. */
+_Static_assert(sizeof(struct format_checkpoint) + sizeof(uint32_t) +
+                       LIMIT_PARTITIONS * (sizeof(struct format_partition) + FORMAT_BLOCK) +
+                       LIMIT_STATE_BYTES + 2 * LIMIT_GROUP_BYTES <=
+                   LIMIT_CHECKPOINT_BYTES,
+               "a checkpoint that is written can be read");
+
 static const char CHECKPOINT_MAGIC[8] = {'D', 'G', 'C', 'H', 'E', 'C', 'K', '1'};
 
 /* ---- writing ------------------------------------------------------------------------------------
@@ -138,7 +146,7 @@ static uint8_t *encode_locked(struct stream *stream, size_t *ret_size, uint64_t 
     header.total_bytes = writer_size(&w) + 4;
     memcpy(data, &header, sizeof(header));
     writer_reserve(&w, 4);
-    dg_assert(!w.failed);
+    dg_assert(!w.failed && header.total_bytes <= LIMIT_CHECKPOINT_BYTES);
     *ret_size = writer_size(&w);
     *ret_lsn = header.lsn;
     return data;

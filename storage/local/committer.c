@@ -185,6 +185,8 @@ static void refuse(struct stream *stream, struct unit *unit, int err) {
 static int assign(struct stream *stream, struct unit *unit, int room_err, uint64_t now_ms) {
     unit->err = 0;
     unit->base_offset = -1;
+    if (room_err == 0 && !state_has_room(&stream->state, unit->mutations, unit->mutation_bytes))
+        room_err = DG_ERR_STORAGE_FULL;
     if (room_err < 0 || unit->batch.record_count == 0)
         return room_err;
     return partition_assign(unit->partition, stream, unit, now_ms);

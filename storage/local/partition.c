@@ -9,7 +9,7 @@
 #include "storage/local/watch.h"
 
 void partition_map_init(struct partition_map *map) {
-    *map = (struct partition_map){0};
+    *map = (struct partition_map){.used_max = LIMIT_PARTITIONS};
     pthread_rwlock_init(&map->lock, NULL);
 }
 
@@ -108,6 +108,9 @@ static bool must_roll(const struct partition *partition, const struct stream *st
 }
 
 static int roll(struct partition *partition, struct stream *stream, uint64_t now_ms) {
+    bool is_first = !partition->write_segment;
+    if (is_first && stream->partitions.used_count >= stream->partitions.used_max)
+        return DG_ERR_STORAGE_FULL;
     struct segment *segment = segment_create(&stream->files, partition->key.stream_id,
                                              partition->key.number, partition->next_offset, now_ms);
     if (!segment)
@@ -119,6 +122,7 @@ static int roll(struct partition *partition, struct stream *stream, uint64_t now
     }
     partition->write_segment = segment;
     partition->write_position = 0;
+    stream->partitions.used_count += is_first;
     return 0;
 }
 

@@ -84,6 +84,8 @@ struct partition {
 struct partition_map {
     pthread_rwlock_t lock;
     struct partition *partitions; /* never removed before the stream is closed */
+    uint32_t used_count;          /* with a segment: recovery, then the committer */
+    uint32_t used_max;
 };
 
 void partition_map_init(struct partition_map *map);
@@ -98,7 +100,8 @@ struct partition *partition_obtain(struct partition_map *map, uint64_t stream_id
 
 /*
  * Gives the unit's batch offset, times and place in a segment, with room reserved there (protocol
- * clauses 5 and 6). Committer. DG_ERR_STORAGE_FULL, DG_ERR_NO_MEMORY: nothing has changed.
+ * clauses 5 and 6). Committer. DG_ERR_STORAGE_FULL (also for a partition more than there may be),
+ * DG_ERR_NO_MEMORY: nothing has changed.
  */
 DG_NODISCARD int partition_assign(struct partition *partition, struct stream *stream,
                                   struct unit *unit, uint64_t now_ms);

@@ -436,6 +436,7 @@ static int replay_journal(struct recovery *recovery) {
 /* What committer, readers and the next checkpoint begin with. */
 static void publish(struct stream *stream, struct partition *partition) {
     struct segment *segment = partition->write_segment;
+    stream->partitions.used_count += segment != NULL;
     if (segment) /* whole blocks of what it holds have their space, and it is not asked for again */
         segment->allocated_bytes = segment->end_bytes / FORMAT_BLOCK * FORMAT_BLOCK;
     partition->applied = (struct partition_applied){

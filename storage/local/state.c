@@ -26,7 +26,7 @@ struct state_entry {
 };
 
 void state_map_init(struct state_map *map) {
-    *map = (struct state_map){0};
+    *map = (struct state_map){.bytes_max = LIMIT_STATE_BYTES};
     pthread_mutex_init(&map->mutex, NULL);
 }
 
@@ -101,6 +101,18 @@ static int apply_locked(struct state_map *map, uint64_t lsn,
     map->bytes += entry->value_bytes;
     entry->lsn = lsn;
     return 0;
+}
+
+/* The map is changed by this thread only, so it may look without the mutex. */
+bool state_has_room(const struct state_map *map, const uint8_t *mutations, uint32_t size) {
+    if (size == 0 || map->bytes < map->bytes_max)
+        return true;
+    struct reader r = reader_make(mutations, size);
+    struct stream_mutation mutation;
+    bool adds = false;
+    while (!adds && reader_left(&r) > 0 && mutation_read(&r, &mutation) == 0)
+        adds = !mutation.is_delete && mutation.name_space != STATE_LOG_START;
+    return !adds;
 }
 
 int state_apply(struct state_map *map, uint64_t lsn, const struct stream_mutation *mutation) {

@@ -40,11 +40,16 @@ struct state_map {
     pthread_mutex_t mutex;
     struct state_entry *entries;
     uint64_t bytes; /* of a snapshot */
+    uint64_t bytes_max;
     uint32_t count;
 };
 
 void state_map_init(struct state_map *map);
 void state_map_free(struct state_map *map);
+
+/* May these mutations be stored? Beyond bytes_max only what does not add to the state. Committer.
+ */
+bool state_has_room(const struct state_map *map, const uint8_t *mutations, uint32_t size);
 
 /* DG_ERR_NO_MEMORY. */
 DG_NODISCARD int state_apply(struct state_map *map, uint64_t lsn,
