@@ -98,6 +98,20 @@ static void fill_last_blocks(struct stream *stream, uint8_t *data) {
     }
 }
 
+/* A newest segment that is still empty has to be there, too, when the checkpoint speaks of it. */
+static void mark_empty_segments(struct stream *stream, const uint8_t *data) {
+    struct format_checkpoint header;
+    memcpy(&header, data, sizeof(header));
+    for (uint32_t i = 0; i < header.partition_count; i++) {
+        struct format_partition row;
+        memcpy(&row, data + sizeof(header) + i * sizeof(row), sizeof(row));
+        if (row.segment_position == 0)
+            segment_mark_new(
+                find_segment(partition_find(&stream->partitions, row.stream_id, row.partition),
+                             row.segment_base));
+    }
+}
+
 static uint64_t last_blocks_bytes(const struct stream *stream) {
     const struct partition *partition, *next;
     uint64_t bytes = 0;
@@ -170,6 +184,7 @@ int checkpoint_take(struct stream *stream) {
     if (!data)
         return DG_ERR_NO_MEMORY;
     placer_flush(&stream->placer);
+    mark_empty_segments(stream, data);
     segment_files_sync(&stream->files);
     fill_last_blocks(stream, data);
     uint32_t crc = crc32c_update(0, data, size - 4);

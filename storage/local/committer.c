@@ -187,8 +187,12 @@ static int assign(struct stream *stream, struct unit *unit, int room_err, uint64
     unit->base_offset = -1;
     if (room_err == 0 && !state_has_room(&stream->state, unit->mutations, unit->mutation_bytes))
         room_err = DG_ERR_STORAGE_FULL;
-    if (room_err < 0 || unit->batch.record_count == 0)
+    if (room_err < 0)
         return room_err;
+    if (unit->log_start > 0)
+        return partition_assign_log_start(unit->partition, stream, unit, now_ms);
+    if (unit->batch.record_count == 0)
+        return 0;
     return partition_assign(unit->partition, stream, unit, now_ms);
 }
 
@@ -246,6 +250,8 @@ static void apply_mutations(struct stream *stream, const struct unit *unit, uint
 
 static void apply_unit(struct stream *stream, struct unit *unit, uint64_t lsn, uint64_t now_ms) {
     apply_mutations(stream, unit, lsn);
+    if (unit->log_start > 0 && unit->segment)
+        partition_apply_roll(unit->partition, unit->segment, now_ms);
     if (unit->batch.record_count == 0)
         return;
     uint32_t capacity = unit->batch.chunk->capacity;

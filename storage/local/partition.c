@@ -155,6 +155,16 @@ int partition_assign(struct partition *partition, struct stream *stream, struct 
     return 0;
 }
 
+int partition_assign_log_start(struct partition *partition, struct stream *stream,
+                               struct unit *unit, uint64_t now_ms) {
+    if (unit->log_start != partition->next_offset || partition->write_position == 0)
+        return 0;
+    int err = roll(partition, stream, now_ms);
+    if (err == 0)
+        unit->segment = partition->write_segment;
+    return err;
+}
+
 /* ---- publishing ---------------------------------------------------------------------------------
  */
 
@@ -215,6 +225,7 @@ uint64_t partition_apply(struct partition *partition, struct unit *unit, uint64_
     index_add(&segment->index, unit->base_offset, batch_first_ms(&unit->batch), unit->position);
     dg_assert(segment->end_bytes == unit->position);
     segment->end_bytes += bytes;
+    segment->sealed_ms = now_ms;
     join_tail(partition, unit);
     atomic_fetch_add_explicit(&partition->size_bytes, bytes, memory_order_relaxed);
     atomic_fetch_add_explicit(&partition->appended_bytes, bytes, memory_order_relaxed);
@@ -225,6 +236,15 @@ uint64_t partition_apply(struct partition *partition, struct unit *unit, uint64_
     uint64_t unplaced_bytes = partition->tail.unplaced_bytes;
     pthread_mutex_unlock(&partition->mutex);
     return unplaced_bytes;
+}
+
+void partition_apply_roll(struct partition *partition, struct segment *segment, uint64_t now_ms) {
+    partition->applied.segment_base = segment->base_offset;
+    partition->applied.segment_bytes = 0;
+    partition->applied.segment_created_ms = segment->created_ms;
+    pthread_mutex_lock(&partition->mutex);
+    list_new_segment(partition, segment, now_ms);
+    pthread_mutex_unlock(&partition->mutex);
 }
 
 struct segment *partition_segment_at(const struct partition *partition, int64_t offset) {

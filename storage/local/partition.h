@@ -123,6 +123,13 @@ bool partition_keep_last_block(struct partition *partition, int64_t base, uint32
 bool partition_copy_last_block(struct partition *partition, int64_t base, uint32_t end,
                                uint8_t *ret_block);
 
+/* Retention's unit: a log start at the partition's end completes its segment, so that it can be
+ * removed; the next one is empty. Committer. Errors as above. */
+DG_NODISCARD int partition_assign_log_start(struct partition *partition, struct stream *stream,
+                                            struct unit *unit, uint64_t now_ms);
+/* After the sync; apply_mutex held. */
+void partition_apply_roll(struct partition *partition, struct segment *segment, uint64_t now_ms);
+
 /* Adds a segment at the end of the table; mutex held. False: out of memory. */
 bool partition_list_segment(struct partition *partition, struct segment *segment);
 

@@ -164,7 +164,8 @@ static void place_tail(struct stream *stream, struct partition *partition) {
     struct run run;
     while (collect_run(placer, partition, &run)) {
         dg_assert(run.position == run.segment->placed_bytes);
-        if (run.before) /* not removed: retention waits until its successor has been written */
+        if (run.before) /* not removed: retention waits until its successor has been written, or
+                          takes it while that is empty */
             segment_trim(run.before, run.before->placed_bytes);
         write_run(placer, partition, &run);
         finish_run(placer, partition, &run);

@@ -284,11 +284,10 @@ static int stat_segment(struct segment *segment) {
 }
 
 /* The file may be there, longer than what follows or shorter. */
-static int replay_roll(struct recovery *recovery, struct partition *partition,
-                       const struct format_unit *unit, uint64_t wall_ms) {
-    struct segment *segment =
-        segment_create(&recovery->stream->files, unit->stream_id, unit->partition,
-                       unit->segment_base, unit->segment_created_ms);
+static int replay_roll(struct recovery *recovery, struct partition *partition, int64_t base,
+                       uint64_t created_ms, uint64_t wall_ms) {
+    struct segment *segment = segment_create(&recovery->stream->files, partition->key.stream_id,
+                                             partition->key.number, base, created_ms);
     if (!segment)
         return DG_ERR_NO_MEMORY;
     struct segment *before = partition->write_segment;
@@ -360,7 +359,9 @@ static int replay_batch(struct recovery *recovery, const struct format_unit *uni
                     unit->stream_id, unit->partition, partition->next_offset);
     bool rolls =
         !partition->write_segment || partition->write_segment->base_offset != unit->segment_base;
-    int err = rolls ? replay_roll(recovery, partition, unit, wall_ms) : 0;
+    int err = rolls ? replay_roll(recovery, partition, unit->segment_base, unit->segment_created_ms,
+                                  wall_ms)
+                    : 0;
     if (err < 0)
         return err;
     if (partition->write_position != unit->segment_position)
@@ -373,12 +374,23 @@ static int replay_batch(struct recovery *recovery, const struct format_unit *uni
         return err;
     partition->next_offset += batch.record_count;
     partition->last_ms = batch.max_timestamp_ms;
+    partition->write_segment->sealed_ms = wall_ms;
     atomic_store(&partition->exists, true);
     return 0;
 }
 
-static int replay_mutation(struct stream *stream, uint64_t lsn,
+/* Like partition_assign_log_start(). */
+static int replay_log_start(struct recovery *recovery, struct partition *partition, int64_t start,
+                            uint64_t wall_ms) {
+    if (start > atomic_load(&partition->log_start))
+        atomic_store(&partition->log_start, start);
+    bool rolls = start == partition->next_offset && partition->write_position > 0;
+    return rolls ? replay_roll(recovery, partition, start, wall_ms, wall_ms) : 0;
+}
+
+static int replay_mutation(struct recovery *recovery, uint64_t lsn, uint64_t wall_ms,
                            const struct stream_mutation *mutation) {
+    struct stream *stream = recovery->stream;
     if (mutation->name_space != STATE_LOG_START)
         return state_apply(&stream->state, lsn, mutation);
     struct log_start_key key = {0};
@@ -388,9 +400,7 @@ static int replay_mutation(struct stream *stream, uint64_t lsn,
     memcpy(&key, mutation->key.data, LOG_START_KEY_SIZE);
     memcpy(&start, mutation->value.data, sizeof(start));
     struct partition *partition = partition_find(&stream->partitions, key.stream_id, key.partition);
-    if (partition && start > atomic_load(&partition->log_start))
-        atomic_store(&partition->log_start, start);
-    return 0;
+    return partition ? replay_log_start(recovery, partition, start, wall_ms) : 0;
 }
 
 static int replay_unit(struct recovery *recovery, struct reader *r, uint64_t lsn,
@@ -409,7 +419,7 @@ static int replay_unit(struct recovery *recovery, struct reader *r, uint64_t lsn
         struct stream_mutation mutation;
         err = mutation_read(&m, &mutation);
         if (err == 0)
-            err = replay_mutation(recovery->stream, lsn, &mutation);
+            err = replay_mutation(recovery, lsn, wall_ms, &mutation);
     }
     return err;
 }

@@ -3,6 +3,10 @@
  * journal; when it has been applied a checkpoint is taken, and only after that the files go. A
  * reader of a removed segment keeps its descriptor until it lets go of the extent. A crash in
  * between leaves files below the log start, which the next checkpoint's pass removes.
+ *
+ * Nothing is appended to an idle partition, so its newest segment would never be sealed: when that
+ * is older than segments get and its last batch older than what is kept, the log start becomes the
+ * partition's end, and the committer begins an empty segment there.
  */
 #include "storage/local/checkpointer.h"
 
@@ -12,14 +16,26 @@
 #include "common/metrics.h"
 #include "storage/local/engine.h"
 
+static bool is_over(uint64_t now_ms, uint64_t since_ms, uint64_t age_max_ms) {
+    return now_ms > since_ms && now_ms - since_ms > age_max_ms;
+}
+
 static bool has_expired(const struct stream *stream, const struct segment *segment,
                         uint64_t bytes_with_it, uint64_t now_ms) {
     uint64_t bytes_max = atomic_load(&stream->retention_bytes);
     uint64_t age_max_ms = atomic_load(&stream->retention_ms);
     bool too_much = bytes_max > 0 && bytes_with_it - segment->end_bytes >= bytes_max;
-    bool too_old =
-        age_max_ms > 0 && now_ms > segment->sealed_ms && now_ms - segment->sealed_ms > age_max_ms;
+    bool too_old = age_max_ms > 0 && is_over(now_ms, segment->sealed_ms, age_max_ms);
     return too_much || too_old;
+}
+
+/* The newest segment, and all before it have expired. */
+static bool newest_has_expired(const struct stream *stream, const struct segment *segment,
+                               uint64_t now_ms) {
+    uint64_t age_max_ms = atomic_load(&stream->retention_ms);
+    return age_max_ms > 0 && segment->end_bytes > 0 &&
+           is_over(now_ms, segment->sealed_ms, age_max_ms) &&
+           is_over(now_ms, segment->created_ms, atomic_load(&stream->segment_age_ms));
 }
 
 /* The log start the partition should have. */
@@ -27,7 +43,8 @@ static int64_t wanted_start(struct stream *stream, struct partition *partition, 
     pthread_mutex_lock(&partition->mutex);
     int64_t start = atomic_load(&partition->log_start);
     uint64_t bytes = (uint64_t)atomic_load(&partition->size_bytes);
-    for (uint32_t i = 0; i + 1 < partition->segment_count; i++) {
+    uint32_t i = 0;
+    for (; i + 1 < partition->segment_count; i++) {
         const struct segment *segment = partition->segments[i];
         const struct segment *next = partition->segments[i + 1];
         if (!segment->sealed || !has_expired(stream, segment, bytes, now_ms))
@@ -36,6 +53,9 @@ static int64_t wanted_start(struct stream *stream, struct partition *partition, 
         if (next->base_offset > start)
             start = next->base_offset;
     }
+    if (i + 1 == partition->segment_count &&
+        newest_has_expired(stream, partition->segments[i], now_ms))
+        start = atomic_load(&partition->durable_end);
     pthread_mutex_unlock(&partition->mutex);
     return start;
 }
@@ -74,6 +94,7 @@ static void request_start(struct stream *stream, struct partition *partition, in
     unit->context = stream;
     unit->partition = partition;
     unit->complete = complete_request;
+    unit->log_start = start;
     unit->mutations = bytes;
     unit->mutation_bytes = size;
     unit->mutation_count = 1;
@@ -96,12 +117,17 @@ void retention_request(struct stream *stream, uint64_t now_ms) {
     pthread_rwlock_unlock(&stream->partitions.lock);
 }
 
-/* Takes the oldest segment out of the partition if it lies below the log start on disk and its
- * successor has been written (so the placer is done with it). */
+/* The placer has written all of a segment and does not come back to cut it. */
+static bool is_placed(const struct segment *segment, const struct segment *next) {
+    return next->placed_bytes > 0 ||
+           (next->end_bytes == 0 && segment->placed_bytes == segment->end_bytes);
+}
+
+/* Takes the oldest segment out of the partition if it lies below the log start on disk. */
 static struct segment *take_expired(struct partition *partition) {
     struct segment *expired = NULL;
     pthread_mutex_lock(&partition->mutex);
-    if (partition->segment_count > 1 && partition->segments[1]->placed_bytes > 0 &&
+    if (partition->segment_count > 1 && is_placed(partition->segments[0], partition->segments[1]) &&
         partition->segments[1]->base_offset <= partition->log_start_checkpointed) {
         expired = partition->segments[0];
         partition->segment_count--;

@@ -366,6 +366,23 @@ void segment_write_blocks(struct segment *segment, const void *data, uint32_t si
     segment_unpin(segment);
 }
 
+void segment_mark_new(struct segment *segment) {
+    struct segment_files *files = segment->files;
+    pthread_mutex_lock(&files->mutex);
+    bool is_new = segment->is_new;
+    pthread_mutex_unlock(&files->mutex);
+    if (!is_new)
+        return;
+    if (pin_waiting(segment) < 0) {
+        char path[STORE_PATH_SIZE];
+        int error = errno;
+        segment_path(segment, path, sizeof(path));
+        storage_die("open", path, error);
+    }
+    segment_mark_dirty(segment);
+    segment_unpin(segment);
+}
+
 void segment_mark_dirty(struct segment *segment) {
     struct segment_files *files = segment->files;
     pthread_mutex_lock(&files->mutex);

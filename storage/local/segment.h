@@ -28,7 +28,7 @@ struct segment {
     bool sealed;
     uint32_t end_bytes;    /* durable */
     uint32_t placed_bytes; /* in the file */
-    uint64_t sealed_ms;
+    uint64_t sealed_ms;    /* age counts from here; of the newest segment: its last batch */
     struct index index;
     /* Recovery only, of the newest segment. */
     uint64_t file_bytes; /* may be more than end_bytes */
@@ -93,6 +93,9 @@ void segment_read(struct segment *segment, void *ret_data, uint32_t size, uint32
  * error. */
 void segment_write_blocks(struct segment *segment, const void *data, uint32_t size,
                           uint32_t position);
+
+/* If its directory entry is not durable yet: makes it dirty, though nothing has been written. */
+void segment_mark_new(struct segment *segment);
 
 /* After any other write. */
 void segment_mark_dirty(struct segment *segment);

@@ -31,6 +31,7 @@ struct unit {
     uint32_t mutation_bytes;
     uint32_t mutation_capacity;
     uint32_t charged_bytes; /* to the appender's budget */
+    int64_t log_start;      /* retention's unit: the new one, also a mutation; else 0 */
     /* The committer's decision. */
     int err;
     int64_t base_offset;

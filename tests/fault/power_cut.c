@@ -46,6 +46,8 @@ static uint64_t roll(uint64_t below) {
 static void configure(struct test_store *store, uint64_t seed) {
     store->options.segment_size_bytes = 64 * 1024 + seed % 5 * 100 * 1024;
     store->options.retention_bytes = seed % 3 == 0 ? 600 * 1024 : 0;
+    store->options.retention_ms = seed % 5 == 0 ? 20 : 0; /* idle partitions become empty */
+    store->options.segment_age_ms = seed % 5 == 0 ? 30 : 3600 * 1000;
 }
 
 static void on_ack(void *context, const struct stream_ticket *ticket, int err, int64_t offset) {

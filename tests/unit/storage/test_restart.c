@@ -12,6 +12,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "common/sys.h"
 #include "storage/local/appender.h"
 #include "storage/local/engine.h"
@@ -540,4 +541,107 @@ Test(restart, partitions_that_a_checkpoint_cannot_hold_are_refused) {
         test_store_close(&store);
     }
     test_store_remove(&store);
+}
+
+/* ---- an idle partition --------------------------------------------------------------------------
+ */
+
+static unsigned count_segments(struct test_store *store) {
+    struct partition *partition = partition_find(&store->stream->partitions, STREAM_ID, 0);
+    pthread_mutex_lock(&partition->mutex);
+    unsigned count = partition->segment_count;
+    pthread_mutex_unlock(&partition->mutex);
+    return count;
+}
+
+static void wait_until_empty(struct test_store *store, int64_t end) {
+    for (unsigned i = 0; i < 100 && (log_start(store) < end || count_segments(store) > 1); i++)
+        usleep(50000);
+    cr_assert_eq(log_start(store), end);
+    cr_assert_eq(count_segments(store), 1);
+}
+
+/* What is written once must not stay for ever; and the offsets go on. */
+Test(restart, an_idle_partition_s_records_expire) {
+    struct test_store store;
+    char first[512], second[512];
+    test_store_init(&store);
+    segment_path_of(&store, 0, 0, first, sizeof(first));
+    segment_path_of(&store, 0, 3, second, sizeof(second));
+    store.options.segment_age_ms = store.options.retention_ms = 700;
+    open_store(&store);
+    for (uint64_t number = 0; number < 3; number++)
+        append(&store, 0, number, 100);
+    cr_expect_eq(test_read_all(&store, STREAM_ID, 0, 0, 0), 3);
+    wait_until_empty(&store, 3);
+    cr_expect_neq(access(first, F_OK), 0);
+    cr_expect_eq(file_size(second), 0);
+    struct stream_extent extent;
+    int64_t offset, time_ms;
+    cr_expect_eq(stream_read(store.stream, STREAM_ID, 0, 3, 1000, NULL, &extent), 0);
+    cr_expect_eq(extent.size_bytes, 0);
+    cr_expect_eq(stream_read(store.stream, STREAM_ID, 0, 2, 1000, NULL, &extent),
+                 DG_ERR_OFFSET_OUT_OF_RANGE);
+    cr_expect_eq(stream_find_time(store.stream, STREAM_ID, 0, 0, &offset, &time_ms),
+                 DG_ERR_NOT_FOUND);
+    cr_expect_eq(stream_find_last(store.stream, STREAM_ID, 0, &offset, &time_ms), DG_ERR_NOT_FOUND);
+    test_store_close(&store);
+    open_store(&store);
+    cr_expect_eq(log_start(&store), 3);
+    append(&store, 0, 3, 100);
+    cr_expect_eq(store.last_offset, 3);
+    test_store_close(&store);
+    store.options.retention_ms = 0;
+    open_store(&store);
+    cr_expect_eq(test_read_all(&store, STREAM_ID, 0, 3, 0), 1);
+    test_store_close(&store);
+    test_store_remove(&store);
+}
+
+/* As retention asks for it, without a checkpoint; the process ends after more or nothing. */
+static void expire_and_end(struct test_store *store, unsigned appended) {
+    pid_t child = fork();
+    if (child == 0) {
+        open_store(store);
+        append(store, 0, 0, 100);
+        append(store, 0, 1, 100);
+        checkpointer_stop(store->stream);
+        store->options.retention_ms = 1;
+        store->options.segment_age_ms = 1;
+        stream_reconfigure(store->stream, &store->options);
+        usleep(5000);
+        retention_request(store->stream, (uint64_t)clock_wall_ms());
+        while (log_start(store) < 2)
+            usleep(1000);
+        for (unsigned i = 0; i < appended; i++)
+            append(store, 0, 2 + i, 5000);
+        placer_flush(&store->stream->placer);
+        _exit(0);
+    }
+    int status;
+    waitpid(child, &status, 0);
+    cr_assert(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+Test(restart, an_expired_partition_is_recovered_from_the_journal) {
+    for (unsigned appended = 0; appended < 3; appended++) {
+        struct test_store store;
+        char first[512];
+        test_store_init(&store);
+        segment_path_of(&store, 0, 0, first, sizeof(first));
+        expire_and_end(&store, appended);
+        for (unsigned life = 0; life < 2; life++) {
+            open_store(&store);
+            cr_expect_eq(log_start(&store), 2);
+            cr_expect_eq(test_read_all(&store, STREAM_ID, 0, 2, 0), appended + life);
+            append(&store, 0, 2 + appended + life, 10);
+            cr_expect_eq(store.last_offset, 2 + appended + life);
+            checkpointer_request(&store.stream->checkpointer);
+            for (unsigned i = 0; i < 100 && access(first, F_OK) == 0; i++)
+                usleep(20000);
+            cr_expect_neq(access(first, F_OK), 0);
+            test_store_close(&store);
+        }
+        test_store_remove(&store);
+    }
 }
