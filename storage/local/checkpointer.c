@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "common/clock.h"
+#include "common/log.h"
 #include "common/sys.h"
 #include "common/thread.h"
 #include "storage/local/engine.h"
@@ -83,6 +84,17 @@ static bool has_applied_since(struct stream *stream) {
     return applied != atomic_load(&stream->journal.tail_lsn);
 }
 
+static uint64_t retention_now(struct stream *stream) {
+    uint64_t step_ms;
+    uint64_t now_ms = retention_clock_read(&stream->checkpointer.clock, (uint64_t)clock_wall_ms(),
+                                           clock_monotonic_ms(), &step_ms);
+    if (step_ms > 0)
+        LOG_WARN("retention.clock_step", log_int("forward_ms", (int64_t)step_ms),
+                 log_int("hold_ms", RETENTION_HOLD_MS),
+                 log_text("effect", "nothing expires by age meanwhile"));
+    return now_ms;
+}
+
 static int take_and_tell(struct stream *stream) {
     int err = checkpoint_take(stream);
     atomic_store(&stream->checkpointer.has_failed, err < 0);
@@ -97,7 +109,7 @@ static void *run_checkpointer(void *context) {
     uint64_t last_ms = clock_monotonic_ms();
     bool wanted;
     while (wait_for_work(&stream->checkpointer, &wanted)) {
-        retention_request(stream, (uint64_t)clock_wall_ms());
+        retention_request(stream, retention_now(stream));
         bool is_old = clock_monotonic_ms() - last_ms >= CHECKPOINT_AGE_MS;
         bool retry = atomic_load(&stream->checkpointer.has_failed);
         if ((wanted || retry || (is_old && has_applied_since(stream))) &&

@@ -11,6 +11,19 @@
 
 struct stream;
 
+/* The wall clock as retention may use it. */
+struct retention_clock {
+    uint64_t wall_ms, monotonic_ms; /* as last read; 0: never */
+    uint64_t held_until_ms;         /* monotonic */
+};
+
+/* Now in wall time, or 0 while the clock is not to be trusted: for RETENTION_HOLD_MS after it was
+ * set forward by more than RETENTION_STEP_MS. *ret_step_ms: that step, when it has just happened,
+ * else 0. */
+enum { RETENTION_STEP_MS = 60 * 1000, RETENTION_HOLD_MS = 60 * 60 * 1000 };
+uint64_t retention_clock_read(struct retention_clock *clock, uint64_t wall_ms,
+                              uint64_t monotonic_ms, uint64_t *ret_step_ms);
+
 struct checkpointer {
     pthread_t thread;
     bool is_running;
@@ -19,6 +32,7 @@ struct checkpointer {
     bool wanted;
     bool is_stopping;
     atomic_bool has_failed; /* the last try found no room */
+    struct retention_clock clock;
 };
 
 void checkpointer_init(struct checkpointer *checkpointer);
@@ -34,7 +48,8 @@ void checkpointer_request(struct checkpointer *checkpointer);
  * Checkpointer's thread, or the opening and closing one. */
 int checkpoint_take(struct stream *stream);
 
-/* Retention (retention.c), checkpointer's thread: asks for new log starts; removes segments below
+/* Retention (retention.c), checkpointer's thread: asks for new log starts (now_ms 0: not by age);
+ * removes segments below
  * the log start that a checkpoint has made durable. */
 void retention_request(struct stream *stream, uint64_t now_ms);
 void retention_remove(struct stream *stream);

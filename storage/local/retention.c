@@ -4,6 +4,9 @@
  * reader of a removed segment keeps its descriptor until it lets go of the extent. A crash in
  * between leaves files below the log start, which the next checkpoint's pass removes.
  *
+ * Ages are of the wall clock. One that is set forward would make everything old at once, so after
+ * such a step nothing goes by age for a while, in which it can be set right.
+ *
  * Nothing is appended to an idle partition, so its newest segment would never be sealed: when that
  * is older than segments get and its last batch older than what is kept, the log start becomes the
  * partition's end, and the committer begins an empty segment there.
@@ -15,6 +18,18 @@
 
 #include "common/metrics.h"
 #include "storage/local/engine.h"
+
+uint64_t retention_clock_read(struct retention_clock *clock, uint64_t wall_ms,
+                              uint64_t monotonic_ms, uint64_t *ret_step_ms) {
+    uint64_t expected_ms = clock->wall_ms + (monotonic_ms - clock->monotonic_ms);
+    bool is_step = clock->wall_ms > 0 && wall_ms > expected_ms + RETENTION_STEP_MS;
+    *ret_step_ms = is_step ? wall_ms - expected_ms : 0;
+    if (is_step)
+        clock->held_until_ms = monotonic_ms + RETENTION_HOLD_MS;
+    clock->wall_ms = wall_ms;
+    clock->monotonic_ms = monotonic_ms;
+    return monotonic_ms < clock->held_until_ms ? 0 : wall_ms;
+}
 
 static bool is_over(uint64_t now_ms, uint64_t since_ms, uint64_t age_max_ms) {
     return now_ms > since_ms && now_ms - since_ms > age_max_ms;

@@ -645,3 +645,55 @@ Test(restart, an_expired_partition_is_recovered_from_the_journal) {
         test_store_remove(&store);
     }
 }
+
+/* ---- a clock that is set ------------------------------------------------------------------------
+ */
+
+Test(restart, nothing_expires_by_age_after_the_clock_was_set_forward) {
+    enum { MINUTE = 60 * 1000, HOUR = 60 * MINUTE };
+    static const struct {
+        int64_t wall_ms, monotonic_ms; /* since the row before */
+        bool is_held, is_step;
+    } rows[] = {
+        {0, 0, false, false},
+        {500, 500, false, false},
+        {2 * MINUTE, 2 * MINUTE, false, false}, /* a checkpoint took long */
+        {-3 * HOUR, 500, false, false},         /* backward: things only get younger */
+        {MINUTE, 500, false, false},            /* slewed, or little */
+        {24 * HOUR, 500, true, true},
+        {500, 500, true, false},
+        {2 * MINUTE, 500, true, true}, /* again: an hour from here */
+        {HOUR - 1, HOUR - 1, true, false},
+        {500, 500, false, false},
+    };
+    struct retention_clock clock = {0};
+    uint64_t wall_ms = 1700000000000, monotonic_ms = 1000, step_ms;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        wall_ms += (uint64_t)rows[i].wall_ms;
+        monotonic_ms += (uint64_t)rows[i].monotonic_ms;
+        uint64_t now_ms = retention_clock_read(&clock, wall_ms, monotonic_ms, &step_ms);
+        cr_expect_eq(now_ms, rows[i].is_held ? 0 : wall_ms, "row %zu", i);
+        cr_expect_eq(step_ms > 0, rows[i].is_step, "row %zu", i);
+    }
+}
+
+Test(restart, no_time_is_no_age) {
+    struct test_store store;
+    test_store_init(&store);
+    store.options.segment_size_bytes = 1024 * 1024;
+    open_store(&store);
+    for (uint64_t i = 0; i < 10; i++)
+        append(&store, 0, i, 200000);
+    checkpointer_stop(store.stream);
+    store.options.retention_ms = store.options.segment_age_ms = 1;
+    stream_reconfigure(store.stream, &store.options);
+    usleep(5000);
+    retention_request(store.stream, 0);
+    append(&store, 1, 0, 10); /* behind any request */
+    cr_expect_eq(log_start(&store), 0);
+    retention_request(store.stream, (uint64_t)clock_wall_ms());
+    append(&store, 1, 1, 10);
+    cr_expect_eq(log_start(&store), 10);
+    test_store_close(&store);
+    test_store_remove(&store);
+}
