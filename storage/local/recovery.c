@@ -135,6 +135,15 @@ static int load_segment(struct recovery *recovery, struct partition *partition,
     return 0;
 }
 
+static int missing(struct recovery *recovery, const struct format_partition *row, int64_t base) {
+    return FAIL(recovery, DG_ERR_CORRUPT,
+                "stream %" PRIu64 " partition %" PRIu32 ": the segment that holds offset %" PRId64
+                " is missing; nothing was changed",
+                row->stream_id, row->partition, base);
+}
+
+/* The one that holds the log start is there. Of those before it retention may have removed any;
+ * what is missing behind it a reader of the segment before finds. */
 static int load_segments(struct recovery *recovery, struct partition *partition,
                          const struct format_partition *row) {
     int64_t *bases;
@@ -142,15 +151,14 @@ static int load_segments(struct recovery *recovery, struct partition *partition,
     int err = list_files(recovery, row, &bases, &count);
     if (err < 0)
         return err;
+    if (count == 0 || bases[0] > row->log_start)
+        err = missing(recovery, row, row->log_start);
     for (uint32_t i = 0; i < count && err == 0; i++)
         if (bases[i] <= row->segment_base)
             err = load_segment(recovery, partition, row, bases[i]);
     free(bases);
     if (err == 0 && !partition->write_segment)
-        err = FAIL(recovery, DG_ERR_CORRUPT,
-                   "stream %" PRIu64 " partition %" PRIu32 ": segment %" PRId64
-                   " is missing; nothing was changed",
-                   row->stream_id, row->partition, row->segment_base);
+        err = missing(recovery, row, row->segment_base);
     return err;
 }
 

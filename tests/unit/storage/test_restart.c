@@ -697,3 +697,60 @@ Test(restart, no_time_is_no_age) {
     test_store_close(&store);
     test_store_remove(&store);
 }
+
+/* ---- missing segments ---------------------------------------------------------------------------
+ */
+
+/* Four segments: bases 0, 5, 10, 15. */
+static void make_segments(struct test_store *store) {
+    test_store_init(store);
+    store->options.segment_size_bytes = 1024 * 1024;
+    open_store(store);
+    for (uint64_t i = 0; i < 20; i++)
+        append(store, 0, i, 200000);
+    test_store_close(store);
+}
+
+static void remove_segment(const struct test_store *store, int64_t base) {
+    char path[512];
+    segment_path_of(store, 0, base, path, sizeof(path));
+    cr_assert_eq(unlink(path), 0);
+}
+
+Test(restart, a_missing_first_segment_is_damage) {
+    struct test_store store;
+    make_segments(&store);
+    remove_segment(&store, 0);
+    cr_expect_eq(test_store_open(&store), DG_ERR_CORRUPT);
+    cr_expect(strstr(store.error, "missing"), "%s", store.error);
+    test_store_remove(&store);
+}
+
+/* Retention has removed some of the segments below the log start when the power failed; which of
+ * the removals are on disk nobody knows. */
+Test(restart, missing_segments_below_the_log_start_are_not) {
+    static const bool gone[][2] = {{true, false}, {false, true}, {true, true}};
+    for (size_t i = 0; i < sizeof(gone) / sizeof(gone[0]); i++) {
+        struct test_store store;
+        make_segments(&store);
+        open_store(&store);
+        checkpointer_stop(store.stream);
+        store.options.retention_bytes = 1100 * 1024;
+        stream_reconfigure(store.stream, &store.options);
+        retention_request(store.stream, 1);
+        append(&store, 1, 0, 10); /* behind the request */
+        cr_assert_eq(log_start(&store), 10);
+        test_store_close(&store); /* with a checkpoint, without removing */
+        for (unsigned j = 0; j < 2; j++)
+            if (gone[i][j])
+                remove_segment(&store, 5 * j);
+        open_store(&store);
+        cr_expect_eq(test_read_all(&store, STREAM_ID, 0, 10, 0), 10);
+        checkpointer_request(&store.stream->checkpointer);
+        for (unsigned j = 0; j < 100 && count_segments(&store) > 2; j++)
+            usleep(20000);
+        cr_expect_eq(count_segments(&store), 2);
+        test_store_close(&store);
+        test_store_remove(&store);
+    }
+}
