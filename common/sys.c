@@ -14,7 +14,6 @@ struct sys_table sys = {
     .close = close,
     .pread = pread,
     .pwrite = pwrite,
-    .pwritev = pwritev,
     .preadv2 = preadv2,
     .fdatasync = fdatasync,
     .fsync = fsync,

@@ -15,7 +15,6 @@ struct sys_table {
     int (*close)(int fd);
     ssize_t (*pread)(int fd, void *data, size_t size, off_t position);
     ssize_t (*pwrite)(int fd, const void *data, size_t size, off_t position);
-    ssize_t (*pwritev)(int fd, const struct iovec *parts, int count, off_t position);
     ssize_t (*preadv2)(int fd, const struct iovec *parts, int count, off_t position, int flags);
     int (*fdatasync)(int fd);
     int (*fsync)(int fd);

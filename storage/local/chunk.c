@@ -16,10 +16,6 @@ static unsigned class_for(uint32_t size) {
     return size_class;
 }
 
-uint32_t chunk_capacity_for(uint32_t size) {
-    return class_bytes[class_for(size)];
-}
-
 void chunk_pool_init(struct chunk_pool *pool) {
     *pool = (struct chunk_pool){0};
     pthread_mutex_init(&pool->mutex, NULL);

@@ -53,8 +53,5 @@ void chunk_pool_free(struct chunk_pool *pool);
 /* A chunk for at least size bytes (<= LIMIT_UNIT_BYTES) with one reference; NULL: out of memory. */
 struct chunk *chunk_take(struct chunk_pool *pool, uint32_t size);
 
-/* The capacity chunk_take() would give. */
-uint32_t chunk_capacity_for(uint32_t size);
-
 void chunk_reference(struct chunk *chunk);
 void chunk_release(struct chunk *chunk); /* any thread; accepts NULL */

@@ -199,19 +199,17 @@ static int assign(struct stream *stream, struct unit *unit, int room_err, uint64
 /* Puts units into the group until it is full. Returns the first that did not go in. */
 static struct unit *form_group(struct stream *stream, struct unit *units, uint64_t now_ms) {
     struct journal *journal = &stream->journal;
-    uint32_t max = journal_group_max(journal);
     int room_err = wait_for_room(stream, bytes_wanted(stream, units));
     journal_begin(journal);
     for (struct unit *unit = units; unit; unit = unit->next) {
-        if (journal->filled_bytes + unit_bytes(unit) > max)
+        if (!journal_fits(journal, unit))
             return unit;
         int err = assign(stream, unit, room_err, now_ms);
         if (err < 0) {
             refuse(stream, unit, err);
             continue;
         }
-        bool added = journal_add(journal, unit);
-        dg_assert(added);
+        journal_add(journal, unit);
     }
     return NULL;
 }

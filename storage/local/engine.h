@@ -16,7 +16,6 @@ struct stream {
     char directory[STORE_PATH_SIZE - 256];
     int lock_fd;
     uint8_t secret[FORMAT_SECRET_SIZE];
-    uint64_t journal_size_bytes;
     /* What stream_reconfigure() may change; relaxed. */
     _Atomic uint64_t segment_size_bytes;
     _Atomic uint64_t segment_age_ms;

@@ -161,10 +161,13 @@ static void put_batch(struct journal *journal, const struct batch *batch) {
     put(journal, batch->chunk->data + RECORD_BATCH_HEADER_SIZE, body);
 }
 
-bool journal_add(struct journal *journal, const struct unit *unit) {
+bool journal_fits(const struct journal *journal, const struct unit *unit) {
+    return journal->filled_bytes + unit_bytes(unit) <= journal_group_max(journal);
+}
+
+void journal_add(struct journal *journal, const struct unit *unit) {
     bool has_batch = unit->batch.record_count > 0;
-    if (journal->filled_bytes + unit_bytes(unit) > journal_group_max(journal))
-        return false;
+    dg_assert(journal_fits(journal, unit));
     struct format_unit header = {
         .stream_id = unit->stream_id,
         .partition = unit->partition_number,
@@ -182,7 +185,6 @@ bool journal_add(struct journal *journal, const struct unit *unit) {
     if (unit->mutation_bytes > 0)
         put_covered(journal, unit->mutations, unit->mutation_bytes);
     journal->unit_count++;
-    return true;
 }
 
 static uint32_t group_crc(const struct format_group *header, uint32_t payload_crc) {

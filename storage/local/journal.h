@@ -43,10 +43,11 @@ uint32_t journal_group_max(const struct journal *journal);
 /* Is there room for a group of so many bytes before a checkpoint? */
 bool journal_has_room(const struct journal *journal, uint32_t bytes);
 
-/* Building a group: begin, add (false: the group is full), write. journal_write() returns when the
- * group is durable; any failure ends the process. */
+/* Building a group: begin, add what fits, write. journal_write() returns when the group is durable;
+ * any failure ends the process. */
 void journal_begin(struct journal *journal);
-bool journal_add(struct journal *journal, const struct unit *unit);
+bool journal_fits(const struct journal *journal, const struct unit *unit);
+void journal_add(struct journal *journal, const struct unit *unit);
 uint64_t journal_write(struct journal *journal, uint64_t wall_ms);
 
 static inline uint32_t journal_group_bytes(const struct journal *journal) {

@@ -72,8 +72,8 @@ struct partition {
     /* What is in the last, partly filled block of the newest segment that has been placed: the
      * block is written again when it grows, and each checkpoint has what it holds. */
     uint8_t *last_block;
-    int64_t last_block_base; /* the segment's; -1: not kept */
-    uint32_t last_block_end; /* position in the segment */
+    int64_t last_block_base;             /* the segment's; -1: not kept */
+    uint32_t last_block_end;             /* position in the segment */
     _Atomic int64_t log_start_requested; /* a mutation is on its way or applied */
     int64_t log_start_checkpointed;      /* segments below may be removed; checkpointer only */
     /* Placer's mutex. */

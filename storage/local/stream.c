@@ -85,7 +85,6 @@ static int open_files(struct stream *stream, const struct stream_options *option
     if (err < 0)
         return err;
     memcpy(stream->secret, store.secret, FORMAT_SECRET_SIZE);
-    stream->journal_size_bytes = store.journal_size_bytes;
     err = journal_open(&stream->journal, stream->directory, store.journal_size_bytes, store.secret);
     if (err < 0) {
         snprintf(ret_error, STREAM_ERROR_SIZE, "%.300s/journal: %s", stream->directory,
@@ -185,7 +184,7 @@ void stream_health(struct stream *stream, struct stream_health *ret_health) {
     *ret_health = (struct stream_health){
         .storage_full = atomic_load(&stream->is_full),
         .checkpoint_lag_bytes = applied > tail ? applied - tail : 0,
-        .journal_size_bytes = stream->journal_size_bytes,
+        .journal_size_bytes = stream->journal.size_bytes,
     };
 }
 
