@@ -248,10 +248,11 @@ static void apply_mutations(struct stream *stream, const struct unit *unit, uint
 
 static void apply_unit(struct stream *stream, struct unit *unit, uint64_t lsn, uint64_t now_ms) {
     apply_mutations(stream, unit, lsn);
-    if (unit->log_start > 0 && unit->segment)
-        partition_apply_roll(unit->partition, unit->segment, now_ms);
-    if (unit->batch.record_count == 0)
+    if (unit->batch.record_count == 0) {
+        if (unit_segment(unit))
+            partition_apply_roll(unit->partition, unit->segment, now_ms);
         return;
+    }
     uint32_t capacity = unit->batch.chunk->capacity;
     uint64_t tail_bytes = partition_apply(unit->partition, unit, now_ms);
     placer_add(&stream->placer, unit->partition, capacity, tail_bytes);

@@ -50,7 +50,8 @@ struct format_unit {
     uint64_t stream_id;
     uint32_t partition;
     uint32_t batch_bytes; /* 0: mutations only */
-    int64_t segment_base; /* where the batch is to be placed */
+    int64_t segment_base; /* where the batch is to be placed; without one -1, or the base of an
+                             empty segment that begins (retention.c) */
     uint32_t segment_position;
     uint32_t record_count;
     uint32_t mutation_count;

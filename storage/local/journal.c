@@ -167,17 +167,18 @@ bool journal_fits(const struct journal *journal, const struct unit *unit) {
 
 void journal_add(struct journal *journal, const struct unit *unit) {
     bool has_batch = unit->batch.record_count > 0;
+    const struct segment *segment = unit_segment(unit);
     dg_assert(journal_fits(journal, unit));
     struct format_unit header = {
         .stream_id = unit->stream_id,
         .partition = unit->partition_number,
         .batch_bytes = has_batch ? unit->batch.size_bytes : 0,
-        .segment_base = has_batch ? unit->segment->base_offset : -1,
+        .segment_base = segment ? segment->base_offset : -1,
         .segment_position = has_batch ? unit->position : 0,
         .record_count = unit->batch.record_count,
         .mutation_count = unit->mutation_count,
         .mutation_bytes = unit->mutation_bytes,
-        .segment_created_ms = has_batch ? unit->segment->created_ms : 0,
+        .segment_created_ms = segment ? segment->created_ms : 0,
     };
     put_covered(journal, &header, sizeof(header));
     if (has_batch)

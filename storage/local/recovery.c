@@ -387,18 +387,22 @@ static int replay_batch(struct recovery *recovery, const struct format_unit *uni
     return 0;
 }
 
-/* Like partition_assign_log_start(). */
-static int replay_log_start(struct recovery *recovery, struct partition *partition, int64_t start,
-                            uint64_t wall_ms) {
-    if (start > atomic_load(&partition->log_start))
-        atomic_store(&partition->log_start, start);
-    bool rolls = start == partition->next_offset && partition->write_position > 0;
-    return rolls ? replay_roll(recovery, partition, start, wall_ms, wall_ms) : 0;
+/* An empty segment begins. */
+static int replay_empty_segment(struct recovery *recovery, const struct format_unit *unit,
+                                uint64_t wall_ms) {
+    struct partition *partition =
+        partition_find(&recovery->stream->partitions, unit->stream_id, unit->partition);
+    if (!partition || partition->write_position == 0 ||
+        partition->next_offset != unit->segment_base)
+        return FAIL(recovery, DG_ERR_CORRUPT,
+                    "the journal's new segment of stream %" PRIu64 " partition %" PRIu32
+                    " does not follow the one before",
+                    unit->stream_id, unit->partition);
+    return replay_roll(recovery, partition, unit->segment_base, unit->segment_created_ms, wall_ms);
 }
 
-static int replay_mutation(struct recovery *recovery, uint64_t lsn, uint64_t wall_ms,
+static int replay_mutation(struct stream *stream, uint64_t lsn,
                            const struct stream_mutation *mutation) {
-    struct stream *stream = recovery->stream;
     if (mutation->name_space != STATE_LOG_START)
         return state_apply(&stream->state, lsn, mutation);
     struct log_start_key key = {0};
@@ -408,7 +412,9 @@ static int replay_mutation(struct recovery *recovery, uint64_t lsn, uint64_t wal
     memcpy(&key, mutation->key.data, LOG_START_KEY_SIZE);
     memcpy(&start, mutation->value.data, sizeof(start));
     struct partition *partition = partition_find(&stream->partitions, key.stream_id, key.partition);
-    return partition ? replay_log_start(recovery, partition, start, wall_ms) : 0;
+    if (partition && start > atomic_load(&partition->log_start))
+        atomic_store(&partition->log_start, start);
+    return 0;
 }
 
 static int replay_unit(struct recovery *recovery, struct reader *r, uint64_t lsn,
@@ -421,13 +427,17 @@ static int replay_unit(struct recovery *recovery, struct reader *r, uint64_t lsn
     struct slice mutations = reader_slice(r, unit.mutation_bytes);
     if (r->failed)
         return FAIL(recovery, DG_ERR_CORRUPT, "the group at LSN %" PRIu64 " is malformed", lsn);
-    int err = batch.size > 0 ? replay_batch(recovery, &unit, batch, wall_ms) : 0;
+    int err = 0;
+    if (batch.size > 0)
+        err = replay_batch(recovery, &unit, batch, wall_ms);
+    else if (unit.segment_base >= 0)
+        err = replay_empty_segment(recovery, &unit, wall_ms);
     struct reader m = reader_make(mutations.data, mutations.size);
     for (uint32_t i = 0; i < unit.mutation_count && err == 0; i++) {
         struct stream_mutation mutation;
         err = mutation_read(&m, &mutation);
         if (err == 0)
-            err = replay_mutation(recovery, lsn, wall_ms, &mutation);
+            err = replay_mutation(recovery->stream, lsn, &mutation);
     }
     return err;
 }

@@ -107,6 +107,8 @@ static void request_start(struct stream *stream, struct partition *partition, in
     struct writer w = writer_make(bytes, size);
     mutation_write(&w, &mutation);
     unit->context = stream;
+    unit->stream_id = partition->key.stream_id;
+    unit->partition_number = partition->key.number;
     unit->partition = partition;
     unit->complete = complete_request;
     unit->log_start = start;

@@ -39,6 +39,12 @@ struct unit {
     uint32_t position;
 };
 
+/* Where the unit's batch goes, or the empty segment with which a log start at the partition's end
+ * begins; NULL: neither. */
+static inline struct segment *unit_segment(const struct unit *unit) {
+    return unit->batch.record_count > 0 || unit->log_start > 0 ? unit->segment : NULL;
+}
+
 /* Bytes in a group. */
 static inline uint32_t unit_bytes(const struct unit *unit) {
     uint32_t batch_bytes = unit->batch.record_count > 0 ? unit->batch.size_bytes : 0;
