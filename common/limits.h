@@ -46,8 +46,8 @@
 #define LIMIT_PLACER_BACKLOG_BYTES (64 * 1024 * 1024)  /* durable, not yet in a segment */
 #define LIMIT_PLACER_RETAINED_BYTES (32 * 1024 * 1024) /* placed, kept for close readers */
 #define LIMIT_CHUNK_POOL_FREE_BYTES (64 * 1024 * 1024)
-#define LIMIT_SEGMENT_DESCRIPTORS 1024 /* two for a segment that is written */
-#define LIMIT_INDEX_BYTES (64 * 1024 * 1024) /* of all segments; what is not used goes */
+#define LIMIT_SEGMENT_DESCRIPTORS 1024        /* two for a segment that is written */
+#define LIMIT_INDEX_BYTES (64 * 1024 * 1024)  /* of all segments; what is not used goes */
 #define LIMIT_PARTITIONS (128 * 1024)         /* of a store, with a record */
 #define LIMIT_STATE_BYTES (448 * 1024 * 1024) /* in a checkpoint; beyond it only deletions */
 #define LIMIT_CHECKPOINT_BYTES (1024 * 1024 * 1024)

@@ -582,7 +582,7 @@ Test(restart, an_idle_partition_s_records_expire) {
     cr_expect_eq(extent.size_bytes, 0);
     cr_expect_eq(stream_read(store.stream, STREAM_ID, 0, 2, 1000, NULL, &extent),
                  DG_ERR_OFFSET_OUT_OF_RANGE);
-    cr_expect_eq(stream_find_time(store.stream, STREAM_ID, 0, 0, &offset, &time_ms),
+    cr_expect_eq(stream_find_time(store.stream, STREAM_ID, 0, 0, NULL, &offset, &time_ms),
                  DG_ERR_NOT_FOUND);
     cr_expect_eq(stream_find_last(store.stream, STREAM_ID, 0, &offset, &time_ms), DG_ERR_NOT_FOUND);
     test_store_close(&store);
