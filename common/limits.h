@@ -63,6 +63,14 @@
 #define LIMIT_KAFKA_FETCH_BYTES (16 * 1024 * 1024)  /* of one answer */
 #define LIMIT_KAFKA_ANSWER_BYTES (16 * 1024 * 1024) /* ... without its records: many topics */
 #define LIMIT_KAFKA_MAX_WAIT_MS 30000
+#define LIMIT_KAFKA_GROUPS 10000 /* of one worker */
+#define LIMIT_KAFKA_GROUP_NAME_BYTES 255
+#define LIMIT_KAFKA_GROUP_MEMBERS 1000
+#define LIMIT_KAFKA_GROUP_OFFSETS 16384 /* partitions with a committed offset */
+#define LIMIT_KAFKA_OFFSET_METADATA_BYTES 4096
+#define LIMIT_KAFKA_CLIENT_ID_BYTES 128 /* of it in a member's id */
+#define LIMIT_KAFKA_SESSION_MS_MIN 1000
+#define LIMIT_KAFKA_SESSION_MS_MAX (30 * 60 * 1000)
 
 /* HTTP */
 #define LIMIT_HTTP_HEAD_BYTES (16 * 1024)

@@ -1,0 +1,240 @@
+/* Offsets of a group: what was committed, durable first, then told. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/assert.h"
+#include "common/reader.h"
+#include "gateway/kafka/group_internal.h"
+
+/* ---- the table ---- */
+
+static struct group_stored_offset *find_offset(const struct group *group, uint64_t stream_id,
+                                               uint32_t partition) {
+    struct group_offset_key key = {.stream_id = stream_id, .partition = partition};
+    struct group_stored_offset *stored;
+    HASH_FIND(hh, group->offsets, &key, sizeof(key), stored);
+    return stored;
+}
+
+static void forget_offset(struct group *group, uint64_t stream_id, uint32_t partition) {
+    struct group_stored_offset *stored = find_offset(group, stream_id, partition);
+    if (stored) {
+        HASH_DEL(group->offsets, stored);
+        free(stored);
+    }
+}
+
+void group_offsets_free(struct group *group) {
+    struct group_stored_offset *stored, *next;
+    HASH_ITER(hh, group->offsets, stored, next) {
+        HASH_DEL(group->offsets, stored);
+        free(stored);
+    }
+}
+
+/* Replaces what was there. False: out of memory. */
+static bool put_offset(struct group *group, const struct group_offset *offset) {
+    struct group_stored_offset *stored = calloc(1, sizeof(*stored) + offset->metadata.size);
+    if (!stored)
+        return false;
+    stored->key = (struct group_offset_key){offset->stream_id, offset->partition};
+    stored->offset = offset->offset;
+    stored->epoch = offset->epoch;
+    stored->metadata_size = (uint32_t)offset->metadata.size;
+    if (offset->metadata.size > 0)
+        memcpy(stored->metadata, offset->metadata.data, offset->metadata.size);
+    forget_offset(group, offset->stream_id, offset->partition);
+    HASH_ADD(hh, group->offsets, key, sizeof(stored->key), stored);
+    return true;
+}
+
+int group_restore_offset(struct groups *groups, int64_t tenant_key, struct slice name,
+                         const struct group_offset *offset) {
+    struct group *group = group_obtain(groups, tenant_key, name);
+    return group && put_offset(group, offset) ? 0 : DG_ERR_NO_MEMORY;
+}
+
+/* ---- storing ---- */
+
+static void store(struct group *group, struct group_request *request) {
+    group->storing++;
+    group->groups->effects->store(group->groups->context, request);
+}
+
+void group_stored(struct groups *groups, struct group_request *request, int err, uint64_t now_ms) {
+    struct group *group = group_find(groups, request->tenant_key, request->group);
+    dg_assert(group && group->storing > 0);
+    group->storing--;
+    for (uint32_t i = 0; i < request->offset_count; i++) {
+        struct group_offset *offset = &request->offsets[i];
+        if (offset->error != 0)
+            continue;
+        if (err == 0 && offset->is_delete)
+            forget_offset(group, offset->stream_id, offset->partition);
+        else if (err < 0 || !put_offset(group, offset))
+            offset->error = KAFKA_ERROR_COORDINATOR_NOT_AVAILABLE;
+    }
+    int16_t error =
+        err < 0 && request->operation == GROUP_DELETE ? KAFKA_ERROR_COORDINATOR_NOT_AVAILABLE : 0;
+    group_answer(groups, request, error);
+    group_settle(group, now_ms);
+}
+
+/* ---- OffsetCommit ---- */
+
+/* Without a generation and a member it is a consumer that assigns itself: only while the group has
+ * no members. */
+static int16_t check_commit(const struct group *group, const struct group_request *request,
+                            struct group_member **ret_member) {
+    if (request->generation < 0 && request->member.size == 0)
+        return group && group->member_count > 0 ? KAFKA_ERROR_UNKNOWN_MEMBER : 0;
+    if (!group)
+        return KAFKA_ERROR_UNKNOWN_MEMBER;
+    int16_t error = group_member_check(group, request->member, request->instance, ret_member);
+    if (error == 0 && request->generation != group->generation)
+        error = KAFKA_ERROR_ILLEGAL_GENERATION;
+    if (error == 0 && group->state == GROUP_COMPLETING)
+        error = KAFKA_ERROR_REBALANCE;
+    return error;
+}
+
+static uint32_t check_offsets(const struct group *group, struct group_request *request) {
+    uint32_t good = 0, room = LIMIT_KAFKA_GROUP_OFFSETS - HASH_COUNT(group->offsets);
+    for (uint32_t i = 0; i < request->offset_count; i++) {
+        struct group_offset *offset = &request->offsets[i];
+        if (offset->error == 0 && offset->metadata.size > LIMIT_KAFKA_OFFSET_METADATA_BYTES)
+            offset->error = KAFKA_ERROR_OFFSET_METADATA_TOO_LARGE;
+        if (offset->error == 0 && good >= room)
+            offset->error = KAFKA_ERROR_POLICY_VIOLATION;
+        good += offset->error == 0;
+    }
+    return good;
+}
+
+static void answer_each(struct groups *groups, struct group_request *request, int16_t error) {
+    for (uint32_t i = 0; i < request->offset_count; i++)
+        if (request->offsets[i].error == 0)
+            request->offsets[i].error = error;
+    group_answer(groups, request, 0);
+}
+
+void group_commit(struct groups *groups, struct group_request *request, uint64_t now_ms) {
+    struct group *group = group_find(groups, request->tenant_key, request->group);
+    struct group_member *member = NULL;
+    int16_t error = check_commit(group, request, &member);
+    if (error == 0 && !group) {
+        group = group_obtain(groups, request->tenant_key, request->group);
+        error = group ? 0 : KAFKA_ERROR_COORDINATOR_NOT_AVAILABLE;
+    }
+    if (error != 0) {
+        answer_each(groups, request, error);
+        return;
+    }
+    if (member)
+        group_member_touch(member, now_ms);
+    if (check_offsets(group, request) > 0) {
+        store(group, request);
+        return;
+    }
+    group_answer(groups, request, 0);
+    group_drop_if_gone(group);
+}
+
+/* ---- OffsetFetch ---- */
+
+static bool fill_offset(struct group_request *request, const struct group_stored_offset *stored,
+                        struct group_offset *ret_offset) {
+    ret_offset->offset = stored->offset;
+    ret_offset->epoch = stored->epoch;
+    return group_keep(request, slice_make(stored->metadata, stored->metadata_size),
+                      &ret_offset->metadata);
+}
+
+static bool list_all(const struct group *group, struct group_request *request) {
+    uint32_t count = HASH_COUNT(group->offsets);
+    request->offsets = group_take(request, count * sizeof(*request->offsets) + 1);
+    if (!request->offsets)
+        return false;
+    struct group_stored_offset *stored, *next;
+    HASH_ITER(hh, group->offsets, stored, next) {
+        struct group_offset *offset = &request->offsets[request->offset_count++];
+        offset->stream_id = stored->key.stream_id;
+        offset->partition = (uint32_t)stored->key.partition;
+        if (!fill_offset(request, stored, offset))
+            return false;
+    }
+    return true;
+}
+
+/* Where nothing was committed the offset is -1, which is no error. */
+void group_read_offsets(struct groups *groups, struct group_request *request) {
+    const struct group *group = group_find(groups, request->tenant_key, request->group);
+    bool filled = true;
+    for (uint32_t i = 0; i < request->offset_count && filled; i++) {
+        struct group_offset *offset = &request->offsets[i];
+        offset->offset = offset->epoch = -1;
+        const struct group_stored_offset *stored =
+            group && offset->error == 0 ? find_offset(group, offset->stream_id, offset->partition)
+                                        : NULL;
+        if (stored)
+            filled = fill_offset(request, stored, offset);
+    }
+    if (group && request->wants_all_offsets)
+        filled = list_all(group, request);
+    group_answer(groups, request, filled ? 0 : KAFKA_ERROR_COORDINATOR_NOT_AVAILABLE);
+}
+
+/* ---- OffsetDelete, DeleteGroups ---- */
+
+/* A consumer's subscription: version i16, then the topics' names. */
+static bool subscribes(const struct group_member *member, struct slice topic) {
+    struct slice metadata = group_member_metadata(member);
+    struct reader r = reader_make(metadata.data, metadata.size);
+    reader_u16(&r);
+    uint32_t count = reader_u32(&r);
+    for (uint32_t i = 0; i < count && !r.failed; i++) {
+        struct slice name = reader_slice(&r, reader_u16(&r));
+        if (!r.failed && name.size == topic.size && memcmp(name.data, topic.data, topic.size) == 0)
+            return true;
+    }
+    return false;
+}
+
+static int16_t check_forgetting(const struct group *group, const struct group_offset *offset) {
+    if (group->member_count > 0 && strcmp(group->protocol_type, "consumer") != 0)
+        return KAFKA_ERROR_NON_EMPTY_GROUP;
+    for (const struct group_member *m = group->members; m; m = m->next)
+        if (subscribes(m, offset->topic))
+            return KAFKA_ERROR_GROUP_SUBSCRIBED;
+    return 0;
+}
+
+void group_delete_offsets(struct groups *groups, struct group_request *request) {
+    struct group *group = group_find(groups, request->tenant_key, request->group);
+    uint32_t good = 0;
+    for (uint32_t i = 0; group && i < request->offset_count; i++) {
+        struct group_offset *offset = &request->offsets[i];
+        offset->is_delete = true;
+        if (offset->error == 0)
+            offset->error = check_forgetting(group, offset);
+        good += offset->error == 0;
+    }
+    if (good > 0)
+        store(group, request);
+    else
+        group_answer(groups, request, group ? 0 : KAFKA_ERROR_GROUP_NOT_FOUND);
+}
+
+void group_delete(struct groups *groups, struct group_request *request) {
+    struct group *group = group_find(groups, request->tenant_key, request->group);
+    int16_t error = !group                                      ? KAFKA_ERROR_GROUP_NOT_FOUND
+                    : group->member_count > 0 || group->pending ? KAFKA_ERROR_NON_EMPTY_GROUP
+                    : !list_all(group, request) ? KAFKA_ERROR_COORDINATOR_NOT_AVAILABLE
+                                                : 0;
+    for (uint32_t i = 0; i < request->offset_count; i++)
+        request->offsets[i].is_delete = true;
+    if (error == 0 && request->offset_count > 0)
+        store(group, request);
+    else
+        group_answer(groups, request, error);
+}
