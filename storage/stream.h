@@ -88,6 +88,40 @@ DG_NODISCARD int stream_append(struct stream_appender *appender, uint64_t stream
                                uint32_t partition, const struct stream_record *record,
                                struct stream_ticket ticket);
 
+/*
+ * State beside the records: absolute values under keys, durable like them. Both sizes have a limit
+ * (LIMIT_MUTATION_KEY_BYTES, LIMIT_MUTATION_VALUE_BYTES); namespaces are numbers on disk, 1 is the
+ * engine's own.
+ */
+enum stream_namespace {
+    STREAM_STATE_QOS2 = 2,
+    STREAM_STATE_CONSUMER = 3, /* committed offsets: gateway/kafka/group_store.c */
+    STREAM_STATE_SESSION = 4,
+};
+
+struct stream_mutation {
+    uint8_t name_space; /* enum stream_namespace */
+    bool is_delete;
+    struct slice key;
+    struct slice value;
+};
+
+/*
+ * Changes state, all of the mutations or none; the ticket comes back with offset -1 when they are
+ * durable and stream_visit_state() shows them. DG_ERR_PRESSURE as for records; DG_ERR_TOO_LARGE: a
+ * key or value over its limit, or more than STREAM_MUTATIONS_BYTES in all, 8 per mutation included.
+ */
+enum { STREAM_MUTATIONS_BYTES = 64 * 1024 };
+DG_NODISCARD int stream_mutate(struct stream_appender *appender,
+                               const struct stream_mutation *mutations, unsigned count,
+                               struct stream_ticket ticket);
+
+/* Calls visit for each entry of a namespace, in no order. Any thread; state does not change
+ * meanwhile. */
+typedef void stream_state_fn(void *context, struct slice key, struct slice value);
+void stream_visit_state(struct stream *stream, enum stream_namespace name_space,
+                        stream_state_fn *visit, void *context);
+
 /* End of the worker's turn: hands the open batches to the committer if it is free. */
 void stream_appender_turn(struct stream_appender *appender);
 

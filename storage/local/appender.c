@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "common/assert.h"
-#include "storage/local/appender.h"
 #include "storage/local/engine.h"
 #include "storage/record.h"
 
@@ -36,6 +35,7 @@ struct stream_appender {
     void *context;
     struct open_partition *partitions;
     struct open_partition *open_first, *open_last;
+    struct unit *state;                  /* open, of mutations alone; NULL: none */
     struct unit *full_first, *full_last; /* sealed, not handed over yet */
     struct unit *free_units;
     unsigned free_count;
@@ -78,7 +78,7 @@ static void deliver_unit(struct mail *mail, void *receiver) {
     appender->pending_count -= count;
     for (uint32_t i = 0; i < count; i++)
         appender->done(appender->context, &unit->tickets[i], unit->err,
-                       unit->err == 0 ? unit->base_offset + i : -1);
+                       unit->err == 0 && unit->partition ? unit->base_offset + i : -1);
     unit_put_back(appender, unit);
     if (appender->wants_ready && appender->charged_bytes <= LIMIT_APPENDER_BYTES / 2) {
         appender->wants_ready = false;
@@ -91,6 +91,7 @@ static void complete_unit(struct unit *unit) {
     mailbox_post(unit->appender->mailbox, &unit->mail);
 }
 
+/* partition NULL: for mutations alone. */
 static struct unit *unit_take(struct stream_appender *appender, struct partition *partition) {
     struct unit *unit = appender->free_units;
     if (unit) {
@@ -103,8 +104,8 @@ static struct unit *unit_take(struct stream_appender *appender, struct partition
     unit->mail.deliver = deliver_unit;
     unit->appender = appender;
     unit->complete = complete_unit;
-    unit->stream_id = partition->key.stream_id;
-    unit->partition_number = partition->key.number;
+    unit->stream_id = partition ? partition->key.stream_id : 0;
+    unit->partition_number = partition ? partition->key.number : 0;
     unit->partition = partition;
     unit->ticket_count = 0;
     unit->mutation_count = unit->mutation_bytes = 0;
@@ -160,21 +161,25 @@ static int open_unit(struct stream_appender *appender, struct open_partition *en
     return 0;
 }
 
-/* Moves the open unit to the chain that waits to be handed over. */
-static void close_unit(struct stream_appender *appender, struct open_partition *entry) {
-    struct unit *unit = entry->unit;
-    entry->unit = NULL;
-    if (unit->ticket_count == 0 && unit->mutation_count == 0) { /* its first append failed */
+/* The unit waits to be handed over, unless its first append failed. */
+static void queue_unit(struct stream_appender *appender, struct unit *unit) {
+    if (unit->ticket_count == 0) {
         unit_put_back(appender, unit);
         return;
-    }
-    if (unit->batch.record_count > 0) {
-        entry->size_hint = unit->batch.size_bytes;
-        batch_seal(&unit->batch);
     }
     unit->next = NULL;
     *(appender->full_last ? &appender->full_last->next : &appender->full_first) = unit;
     appender->full_last = unit;
+}
+
+static void close_unit(struct stream_appender *appender, struct open_partition *entry) {
+    struct unit *unit = entry->unit;
+    entry->unit = NULL;
+    if (unit->batch.record_count > 0) {
+        entry->size_hint = unit->batch.size_bytes;
+        batch_seal(&unit->batch);
+    }
+    queue_unit(appender, unit);
 }
 
 static void close_all(struct stream_appender *appender) {
@@ -185,6 +190,9 @@ static void close_all(struct stream_appender *appender) {
         if (entry->unit)
             close_unit(appender, entry);
     }
+    if (appender->state)
+        queue_unit(appender, appender->state);
+    appender->state = NULL;
 }
 
 static void submit_all(struct stream_appender *appender) {
@@ -199,7 +207,7 @@ static void submit_all(struct stream_appender *appender) {
 }
 
 void stream_appender_turn(struct stream_appender *appender) {
-    if (!appender->open_first && !appender->full_first)
+    if (!appender->open_first && !appender->full_first && !appender->state)
         return;
     if (appender->open_bytes < SUBMIT_BYTES) {
         if (appender->is_waiting)
@@ -256,30 +264,66 @@ int stream_append(struct stream_appender *appender, uint64_t stream_id, uint32_t
     return 0;
 }
 
-int stream_mutate(struct stream_appender *appender, uint64_t stream_id, uint32_t partition,
-                  const struct stream_mutation *mutation) {
-    uint32_t size = mutation_size(mutation);
-    if (mutation->key.size > LIMIT_MUTATION_KEY_BYTES || size > UNIT_MUTATION_ROOM)
+/* ---- state
+ * ---------------------------------------------------------------------------------------
+ */
+
+static uint64_t mutations_size(const struct stream_mutation *mutations, unsigned count) {
+    uint64_t size = 0;
+    for (unsigned i = 0; i < count; i++) {
+        if (mutations[i].key.size > LIMIT_MUTATION_KEY_BYTES ||
+            mutations[i].value.size > LIMIT_MUTATION_VALUE_BYTES)
+            return UINT64_MAX;
+        size += mutation_size(&mutations[i]);
+    }
+    return size;
+}
+
+/* The unit of mutations alone, with room for so many bytes more. */
+static int open_state_unit(struct stream_appender *appender, uint32_t size) {
+    if (appender->state && appender->state->mutation_bytes + size > UNIT_STATE_MAX) {
+        queue_unit(appender, appender->state);
+        appender->state = NULL;
+    }
+    if (!appender->state && !(appender->state = unit_take(appender, NULL)))
+        return DG_ERR_NO_MEMORY;
+    struct unit *unit = appender->state;
+    uint32_t needed = unit->mutation_bytes + size;
+    if (needed <= unit->mutation_capacity)
+        return reserve_ticket(unit);
+    uint32_t capacity = needed > 2 * unit->mutation_capacity ? needed : 2 * unit->mutation_capacity;
+    uint8_t *bytes = realloc(unit->mutations, capacity);
+    if (!bytes)
+        return DG_ERR_NO_MEMORY;
+    unit->mutations = bytes;
+    unit->mutation_capacity = capacity;
+    return reserve_ticket(unit);
+}
+
+int stream_mutate(struct stream_appender *appender, const struct stream_mutation *mutations,
+                  unsigned count, struct stream_ticket ticket) {
+    uint64_t size = mutations_size(mutations, count);
+    dg_assert(count > 0);
+    if (size > STREAM_MUTATIONS_BYTES)
         return DG_ERR_TOO_LARGE;
-    struct open_partition *entry = partition_entry(appender, stream_id, partition);
-    int err = entry ? open_unit(appender, entry) : DG_ERR_NO_MEMORY;
+    if (appender->charged_bytes + size > LIMIT_APPENDER_BYTES) {
+        appender->wants_ready = true;
+        return DG_ERR_PRESSURE;
+    }
+    int err = open_state_unit(appender, (uint32_t)size);
     if (err < 0)
         return err;
-    struct unit *unit = entry->unit;
-    if (unit->mutation_bytes + size > UNIT_MUTATION_ROOM)
-        return DG_ERR_PRESSURE;
-    if (unit->mutation_bytes + size > unit->mutation_capacity) {
-        uint8_t *bytes = realloc(unit->mutations, unit->mutation_bytes + size);
-        if (!bytes)
-            return DG_ERR_NO_MEMORY;
-        unit->mutations = bytes;
-        unit->mutation_capacity = unit->mutation_bytes + size;
-    }
+    struct unit *unit = appender->state;
     struct writer w = writer_make(unit->mutations + unit->mutation_bytes, size);
-    mutation_write(&w, mutation);
-    unit->mutation_bytes += size;
-    unit->mutation_count++;
-    charge(appender, unit, size);
+    for (unsigned i = 0; i < count; i++)
+        mutation_write(&w, &mutations[i]);
+    unit->mutation_bytes += (uint32_t)size;
+    unit->mutation_count += count;
+    unit->tickets[unit->ticket_count++] = ticket;
+    appender->pending_count++;
+    charge(appender, unit, (uint32_t)size);
+    if (appender->open_bytes >= SUBMIT_BYTES)
+        submit_all(appender);
     return 0;
 }
 
@@ -327,6 +371,8 @@ void stream_appender_free(struct stream_appender *appender) {
             unit_free(entry->unit);
         free(entry);
     }
+    if (appender->state)
+        unit_free(appender->state);
     while (appender->free_units) {
         struct unit *unit = appender->free_units;
         appender->free_units = unit->next;

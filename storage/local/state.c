@@ -77,7 +77,7 @@ static struct state_entry *entry_add(struct state_map *map, uint8_t name_space, 
 
 static int apply_locked(struct state_map *map, uint64_t lsn,
                         const struct stream_mutation *mutation) {
-    struct state_entry *entry = entry_find(map, (uint8_t)mutation->name_space, mutation->key);
+    struct state_entry *entry = entry_find(map, mutation->name_space, mutation->key);
     if (entry && entry->lsn > lsn)
         return 0;
     if (mutation->is_delete) {
@@ -88,7 +88,7 @@ static int apply_locked(struct state_map *map, uint64_t lsn,
     uint8_t *value = malloc(mutation->value.size + 1);
     if (!value)
         return DG_ERR_NO_MEMORY;
-    if (!entry && !(entry = entry_add(map, (uint8_t)mutation->name_space, mutation->key))) {
+    if (!entry && !(entry = entry_add(map, mutation->name_space, mutation->key))) {
         free(value);
         return DG_ERR_NO_MEMORY;
     }
@@ -122,20 +122,15 @@ int state_apply(struct state_map *map, uint64_t lsn, const struct stream_mutatio
     return err;
 }
 
-int state_get(struct state_map *map, enum state_namespace name_space, struct slice key,
-              uint8_t *ret_value, size_t size, size_t *ret_size) {
-    if (key.size > LIMIT_MUTATION_KEY_BYTES)
-        return DG_ERR_NOT_FOUND;
+void state_visit(struct state_map *map, uint8_t name_space, stream_state_fn *visit, void *context) {
+    struct state_entry *entry, *next;
     pthread_mutex_lock(&map->mutex);
-    const struct state_entry *entry = entry_find(map, (uint8_t)name_space, key);
-    if (entry) {
-        size_t count = entry->value_bytes < size ? entry->value_bytes : size;
-        if (count > 0)
-            memcpy(ret_value, entry->value, count);
-        *ret_size = entry->value_bytes;
+    HASH_ITER(hh, map->entries, entry, next) {
+        if (entry->key[0] == name_space)
+            visit(context, slice_make(entry->key + 1, entry->key_bytes - 1),
+                  slice_make(entry->value, entry->value_bytes));
     }
     pthread_mutex_unlock(&map->mutex);
-    return entry ? 0 : DG_ERR_NOT_FOUND;
 }
 
 void state_write(struct state_map *map, struct writer *w) {
@@ -143,7 +138,7 @@ void state_write(struct state_map *map, struct writer *w) {
     HASH_ITER(hh, map->entries, entry, next) {
         writer_bytes(w, &entry->lsn, sizeof(entry->lsn));
         mutation_write(w, &(struct stream_mutation){
-                              .name_space = (enum state_namespace)entry->key[0],
+                              .name_space = entry->key[0],
                               .key = slice_make(entry->key + 1, entry->key_bytes - 1),
                               .value = slice_make(entry->value, entry->value_bytes),
                           });
@@ -156,7 +151,7 @@ int mutation_read(struct reader *r, struct stream_mutation *ret_mutation) {
     if (at)
         memcpy(&header, at, sizeof(header));
     struct stream_mutation mutation = {
-        .name_space = (enum state_namespace)header.name_space,
+        .name_space = header.name_space,
         .is_delete = header.is_delete != 0,
         .key = reader_slice(r, header.key_bytes),
         .value = reader_slice(r, header.value_bytes),
@@ -176,7 +171,7 @@ uint32_t mutation_size(const struct stream_mutation *mutation) {
 
 void mutation_write(struct writer *w, const struct stream_mutation *mutation) {
     struct format_mutation header = {
-        .name_space = (uint8_t)mutation->name_space,
+        .name_space = mutation->name_space,
         .is_delete = mutation->is_delete,
         .key_bytes = (uint16_t)mutation->key.size,
         .value_bytes = (uint32_t)mutation->value.size,

@@ -12,13 +12,11 @@
 #include "common/err.h"
 #include "common/reader.h"
 #include "common/writer.h"
+#include "storage/stream.h"
 
-enum state_namespace {
-    STATE_LOG_START = 1, /* stream id u64, partition u32 -> offset i64; lives in the partition */
-    STATE_QOS2 = 2,      /* identities of MQTT QoS 2 */
-    STATE_CONSUMER = 3,  /* consumer offsets */
-    STATE_SESSION = 4,
-};
+/* Beside enum stream_namespace: stream id u64, partition u32 -> offset i64; lives in the partition.
+ */
+enum { STATE_LOG_START = 1 };
 
 /* Key of STATE_LOG_START, without the padding. */
 struct log_start_key {
@@ -26,13 +24,6 @@ struct log_start_key {
     uint32_t partition;
 };
 enum { LOG_START_KEY_SIZE = 12 };
-
-struct stream_mutation {
-    enum state_namespace name_space;
-    bool is_delete;
-    struct slice key;
-    struct slice value;
-};
 
 struct state_entry;
 
@@ -55,9 +46,7 @@ bool state_has_room(const struct state_map *map, const uint8_t *mutations, uint3
 DG_NODISCARD int state_apply(struct state_map *map, uint64_t lsn,
                              const struct stream_mutation *mutation);
 
-/* Copies the value (at most size bytes); *ret_size is its full size. DG_ERR_NOT_FOUND. */
-DG_NODISCARD int state_get(struct state_map *map, enum state_namespace name_space, struct slice key,
-                           uint8_t *ret_value, size_t size, size_t *ret_size);
+void state_visit(struct state_map *map, uint8_t name_space, stream_state_fn *visit, void *context);
 
 /* Writes every entry as struct format_state + key + value; the writer has room for map->bytes. */
 void state_write(struct state_map *map, struct writer *w);

@@ -188,6 +188,11 @@ void stream_health(struct stream *stream, struct stream_health *ret_health) {
     };
 }
 
+void stream_visit_state(struct stream *stream, enum stream_namespace name_space,
+                        stream_state_fn *visit, void *context) {
+    state_visit(&stream->state, (uint8_t)name_space, visit, context);
+}
+
 /* ---- visiting -----------------------------------------------------------------------------------
  */
 

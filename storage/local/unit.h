@@ -51,8 +51,8 @@ static inline uint32_t unit_bytes(const struct unit *unit) {
     return (uint32_t)sizeof(struct format_unit) + batch_bytes + unit->mutation_bytes;
 }
 
-/* What stays free of a unit for mutations when its batch is full. */
-enum { UNIT_MUTATION_ROOM = 64 * 1024 };
+/* A unit of mutations alone stays so small that it always fits a group. */
 enum {
-    UNIT_BATCH_MAX = LIMIT_UNIT_BYTES - UNIT_MUTATION_ROOM - (int)sizeof(struct format_unit),
+    UNIT_BATCH_MAX = LIMIT_UNIT_BYTES - (int)sizeof(struct format_unit),
+    UNIT_STATE_MAX = 256 * 1024,
 };
