@@ -187,8 +187,10 @@ static int server_create_workers(struct server *server) {
             return err;
     }
     for (unsigned index = 0; index < server->worker_count; index++) {
-        int err =
-            claims_worker_start(server->workers[index], server->workers, server->worker_count);
+        struct worker *worker = server->workers[index];
+        int err = claims_worker_start(worker, server->workers, server->worker_count);
+        if (err == 0)
+            err = kafka_groups_start(worker, server->workers, server->worker_count);
         if (err < 0)
             return err;
     }
@@ -531,7 +533,16 @@ static void server_free_events(struct server *server) {
 static void free_worker_parts(struct worker *worker) {
     mqtt_worker_free(worker);
     kafka_worker_free(worker);
-    worker_free(worker);
+}
+
+static void server_free_workers(struct server *server) {
+    unsigned count = 0;
+    while (count < server->worker_count && server->workers[count])
+        free_worker_parts(server->workers[count++]);
+    for (unsigned i = 0; i < count; i++)
+        mailbox_drain(&server->workers[i]->mailbox); /* what workers sent each other to the last */
+    for (unsigned i = 0; i < count; i++)
+        worker_free(server->workers[i]);
 }
 
 static void server_end(struct server *server) {
@@ -543,8 +554,7 @@ static void server_end(struct server *server) {
         worker_join(server->workers[i]);
     if (server->registry)
         registry_close(server->registry);
-    for (unsigned i = 0; i < server->worker_count && server->workers[i]; i++)
-        free_worker_parts(server->workers[i]);
+    server_free_workers(server);
     if (server->stream)
         stream_close(server->stream);
     tls_release(server->tls);

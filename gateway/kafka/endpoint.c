@@ -89,8 +89,8 @@ static ssize_t on_receive(struct connection *c, const uint8_t *data, size_t size
 
 static void on_drained(struct connection *c) {
     const struct kafka_session *session = c->session;
-    bool waits = session->parked || session->asking || session->state == KAFKA_STATE_LOGGING_IN ||
-                 session->state == KAFKA_STATE_REFUSED;
+    bool waits = session->parked || session->asking || session->gather ||
+                 session->state == KAFKA_STATE_LOGGING_IN || session->state == KAFKA_STATE_REFUSED;
     if (!waits)
         connection_resume(c);
 }
@@ -118,7 +118,7 @@ static int end_reason(struct kafka_session *session, uint64_t now_ms) {
         return DG_ERR_ADMINISTRATIVE;
     if (is_stalled(session, now_ms))
         return DG_ERR_TIMEOUT;
-    if (!session->parked && now_ms - session->active_ms >= allowed_ms)
+    if (!session->parked && !session->gather && now_ms - session->active_ms >= allowed_ms)
         return DG_ERR_KEEP_ALIVE;
     return 0;
 }
@@ -170,6 +170,7 @@ static int on_open(struct connection *c) {
 static void on_closed(struct connection *c, int err) {
     struct kafka_session *session = c->session;
     unpark(session);
+    kafka_gather_free(session->gather);
     *session->link = session->next;
     if (session->next)
         session->next->link = session->link;
@@ -214,6 +215,7 @@ void kafka_worker_free(struct worker *worker) {
     if (!kafka)
         return;
     dg_assert(!kafka->sessions);
+    kafka_groups_free(kafka);
     if (kafka->watcher)
         stream_watcher_free(kafka->watcher);
     free(kafka->arena_bytes);

@@ -81,8 +81,14 @@ struct group_request {
     struct mail mail; /* the asker's and the endpoint's, between workers */
     struct group_chunk *chunks;
     enum group_operation operation;
-    uint64_t owner; /* the asker's, untouched */
+    /* The asker's, untouched. */
+    uint64_t owner;
+    uint32_t serial, tag;
     unsigned worker;
+    /* Whose storing it is in hand: the endpoint's. */
+    struct group_request *next_storing;
+    uint32_t stored_count, pieces_left;
+    int store_err;
     int16_t version;
     int64_t tenant_key;
     struct slice group;

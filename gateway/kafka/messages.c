@@ -1,26 +1,10 @@
-/*
- * The field rows. FIELD(struct, member, type, first version, last version, null from version);
- * ARRAY adds the rows and the struct of its elements. Layouts: the Kafka protocol guide.
+/* The field rows of reading and logging in, and the table of APIs. Layouts: the Kafka protocol
+ * guide.
  */
 #include "gateway/kafka/messages.h"
 
 #include "common/assert.h"
-
-#define FIELD(owner, member, kind, from, to, null)                                         \
-    {                                                                                      \
-        .name = #member, .type = kind, .first = (from), .last = (to), .null_from = (null), \
-        .offset = offsetof(struct owner, member)                                           \
-    }
-#define ARRAY(owner, member, rows, item, from, to, null)                                          \
-    {                                                                                             \
-        .name = #member, .type = KAFKA_ARRAY, .first = (from), .last = (to), .null_from = (null), \
-        .offset = offsetof(struct owner, member), .element = (rows),                              \
-        .element_size = sizeof(struct item)                                                       \
-    }
-#define END \
-    { .name = NULL }
-#define EVER KAFKA_EVER
-#define NEVER KAFKA_NEVER
+#include "gateway/kafka/messages_rows.h"
 
 /* clang-format off */
 static const struct kafka_field api_versions_request[] = {
@@ -316,8 +300,7 @@ static const struct kafka_field sasl_authenticate_response[] = {
 
 /*
  * Ranges are load-bearing: Produce must contain 3 and 7 for librdkafka to believe in record format
- * v2, Fetch 4 and at least 12, SaslHandshake 0. FindCoordinator is listed so that group clients are
- * told at once that groups are not offered; the other group APIs are not listed.
+ * v2, Fetch 4 and at least 12, SaslHandshake 0, the group APIs their first versions.
  */
 const struct kafka_api kafka_apis[] = {
     API(KAFKA_PRODUCE,                 0, 9,  9,     false, "Produce", produce),
@@ -325,6 +308,16 @@ const struct kafka_api kafka_apis[] = {
     API(KAFKA_LIST_OFFSETS,            1, 7,  6,     false, "ListOffsets", list_offsets),
     API(KAFKA_METADATA,                0, 12, 9,     false, "Metadata", metadata),
     API(KAFKA_FIND_COORDINATOR,        0, 4,  3,     false, "FindCoordinator", find_coordinator),
+    API(KAFKA_OFFSET_COMMIT,           2, 8,  8,     false, "OffsetCommit", offset_commit),
+    API(KAFKA_OFFSET_FETCH,            1, 8,  6,     false, "OffsetFetch", offset_fetch),
+    API(KAFKA_JOIN_GROUP,              0, 9,  6,     false, "JoinGroup", join_group),
+    API(KAFKA_HEARTBEAT,               0, 4,  4,     false, "Heartbeat", heartbeat),
+    API(KAFKA_LEAVE_GROUP,             0, 5,  4,     false, "LeaveGroup", leave_group),
+    API(KAFKA_SYNC_GROUP,              0, 5,  4,     false, "SyncGroup", sync_group),
+    API(KAFKA_DESCRIBE_GROUPS,         0, 5,  5,     false, "DescribeGroups", describe_groups),
+    API(KAFKA_LIST_GROUPS,             0, 4,  3,     false, "ListGroups", list_groups),
+    API(KAFKA_DELETE_GROUPS,           0, 2,  2,     false, "DeleteGroups", delete_groups),
+    API(KAFKA_OFFSET_DELETE,           0, 0,  NEVER, false, "OffsetDelete", offset_delete),
     API(KAFKA_SASL_HANDSHAKE,          0, 1,  NEVER, true,  "SaslHandshake", sasl_handshake),
     API(KAFKA_API_VERSIONS,            0, 4,  3,     true,  "ApiVersions", api_versions),
     API(KAFKA_OFFSET_FOR_LEADER_EPOCH, 2, 4,  4,     false, "OffsetForLeaderEpoch", epoch),

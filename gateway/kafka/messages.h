@@ -11,11 +11,21 @@ enum kafka_api_key {
     KAFKA_FETCH = 1,
     KAFKA_LIST_OFFSETS = 2,
     KAFKA_METADATA = 3,
+    KAFKA_OFFSET_COMMIT = 8,
+    KAFKA_OFFSET_FETCH = 9,
     KAFKA_FIND_COORDINATOR = 10,
+    KAFKA_JOIN_GROUP = 11,
+    KAFKA_HEARTBEAT = 12,
+    KAFKA_LEAVE_GROUP = 13,
+    KAFKA_SYNC_GROUP = 14,
+    KAFKA_DESCRIBE_GROUPS = 15,
+    KAFKA_LIST_GROUPS = 16,
     KAFKA_SASL_HANDSHAKE = 17,
     KAFKA_API_VERSIONS = 18,
     KAFKA_OFFSET_FOR_LEADER_EPOCH = 23,
     KAFKA_SASL_AUTHENTICATE = 36,
+    KAFKA_DELETE_GROUPS = 42,
+    KAFKA_OFFSET_DELETE = 47,
 };
 
 /* Kafka's error codes that have no row of their own in the error table. */
@@ -269,4 +279,198 @@ struct kafka_sasl_authenticate_response {
     int16_t error;
     struct slice message, bytes;
     int64_t lifetime_ms;
+};
+
+/* ---- consumer groups (rows: messages_group.c) ---- */
+
+struct kafka_join_protocol {
+    struct slice name;
+    struct slice metadata;
+};
+struct kafka_join_group_request {
+    struct slice group;
+    int32_t session_timeout_ms;
+    int32_t rebalance_timeout_ms;
+    struct slice member;
+    struct slice instance;
+    struct slice protocol_type;
+    struct kafka_array protocols; /* struct kafka_join_protocol */
+    struct slice reason;
+};
+struct kafka_join_member {
+    struct slice member;
+    struct slice instance;
+    struct slice metadata;
+};
+struct kafka_join_group_response {
+    int32_t throttle;
+    int16_t error;
+    int32_t generation;
+    struct slice protocol_type;
+    struct slice protocol;
+    struct slice leader;
+    bool skip_assignment;
+    struct slice member;
+    struct kafka_array members; /* struct kafka_join_member */
+};
+struct kafka_sync_assignment {
+    struct slice member;
+    struct slice assignment;
+};
+struct kafka_sync_group_request {
+    struct slice group;
+    int32_t generation;
+    struct slice member;
+    struct slice instance;
+    struct slice protocol_type;
+    struct slice protocol;
+    struct kafka_array assignments; /* struct kafka_sync_assignment */
+};
+struct kafka_sync_group_response {
+    int32_t throttle;
+    int16_t error;
+    struct slice protocol_type;
+    struct slice protocol;
+    struct slice assignment;
+};
+struct kafka_heartbeat_request {
+    struct slice group;
+    int32_t generation;
+    struct slice member;
+    struct slice instance;
+};
+struct kafka_heartbeat_response {
+    int32_t throttle;
+    int16_t error;
+};
+struct kafka_leave_member {
+    struct slice member;
+    struct slice instance;
+    struct slice reason;
+};
+struct kafka_leave_group_request {
+    struct slice group;
+    struct slice member;
+    struct kafka_array members; /* struct kafka_leave_member */
+};
+struct kafka_left_member {
+    struct slice member;
+    struct slice instance;
+    int16_t error;
+};
+struct kafka_leave_group_response {
+    int32_t throttle;
+    int16_t error;
+    struct kafka_array members; /* struct kafka_left_member */
+};
+struct kafka_offset_commit_partition {
+    int32_t index;
+    int64_t offset;
+    int32_t epoch;
+    struct slice metadata;
+};
+struct kafka_offset_commit_request {
+    struct slice group;
+    int32_t generation;
+    struct slice member;
+    struct slice instance;
+    int64_t retention_ms;
+    struct kafka_array topics; /* struct kafka_topic */
+};
+struct kafka_offset_answer {
+    int32_t index;
+    int16_t error;
+};
+struct kafka_offset_commit_response {
+    int32_t throttle;
+    struct kafka_array topics; /* struct kafka_topic */
+};
+struct kafka_offset_delete_partition {
+    int32_t index;
+};
+struct kafka_offset_delete_request {
+    struct slice group;
+    struct kafka_array topics; /* struct kafka_topic */
+};
+struct kafka_offset_delete_response {
+    int16_t error;
+    int32_t throttle;
+    struct kafka_array topics; /* struct kafka_topic */
+};
+struct kafka_offset_fetch_group {
+    struct slice group;
+    struct kafka_array topics; /* struct kafka_topic */
+};
+struct kafka_offset_fetch_request {
+    struct slice group;
+    struct kafka_array topics; /* struct kafka_topic */
+    struct kafka_array groups; /* struct kafka_offset_fetch_group */
+    bool require_stable;
+};
+struct kafka_fetched_offset {
+    int32_t index;
+    int64_t offset;
+    int32_t epoch;
+    struct slice metadata;
+    int16_t error;
+};
+struct kafka_offset_fetch_answer {
+    struct slice group;
+    struct kafka_array topics; /* struct kafka_topic */
+    int16_t error;
+};
+struct kafka_offset_fetch_response {
+    int32_t throttle;
+    struct kafka_array topics; /* struct kafka_topic */
+    int16_t error;
+    struct kafka_array groups; /* struct kafka_offset_fetch_answer */
+};
+struct kafka_describe_groups_request {
+    struct kafka_array groups; /* struct slice */
+    bool group_operations;
+};
+struct kafka_described_member {
+    struct slice member;
+    struct slice instance;
+    struct slice client_id;
+    struct slice client_host;
+    struct slice metadata;
+    struct slice assignment;
+};
+struct kafka_described_group {
+    int16_t error;
+    struct slice group;
+    struct slice state;
+    struct slice protocol_type;
+    struct slice protocol;
+    struct kafka_array members; /* struct kafka_described_member */
+    int32_t operations;
+};
+struct kafka_describe_groups_response {
+    int32_t throttle;
+    struct kafka_array groups; /* struct kafka_described_group */
+};
+struct kafka_list_groups_request {
+    struct kafka_array states; /* struct slice */
+};
+struct kafka_listed_group {
+    struct slice group;
+    struct slice protocol_type;
+    struct slice state;
+};
+struct kafka_list_groups_response {
+    int32_t throttle;
+    int16_t error;
+    struct kafka_array groups; /* struct kafka_listed_group */
+};
+struct kafka_delete_groups_request {
+    struct kafka_array groups; /* struct slice */
+};
+struct kafka_deleted_group {
+    struct slice group;
+    int16_t error;
+};
+struct kafka_delete_groups_response {
+    int32_t throttle;
+    struct kafka_array results; /* struct kafka_deleted_group */
 };

@@ -1,4 +1,4 @@
-/* ApiVersions and Metadata: what is offered, where, and which topics there are. */
+/* ApiVersions, Metadata, FindCoordinator: what is offered, where, and which topics there are. */
 #include <stdlib.h>
 
 #include "gateway/kafka/session.h"
@@ -83,7 +83,7 @@ int kafka_ask_tenants(struct kafka_session *session) {
 /* ---- metadata ---- */
 
 /* "host:port" or "[::1]:port" of the listener the client came through. */
-static void fill_broker(const struct kafka_session *session, struct kafka_broker *ret_broker) {
+void kafka_fill_broker(const struct kafka_session *session, struct kafka_broker *ret_broker) {
     const struct config *config = session->worker->worker->config;
     const char *text = session->connection->listener->tls ? config->kafka_tls_advertised
                                                           : config->kafka_advertised;
@@ -173,7 +173,7 @@ int kafka_handle_metadata(struct kafka_call *call, const void *request) {
     bool all =
         r->topics.is_null || (r->topics.count == 0 && call->header.version < METADATA_FIRST_NULL);
     struct kafka_broker broker;
-    fill_broker(call->session, &broker);
+    kafka_fill_broker(call->session, &broker);
     struct kafka_metadata_response response = {
         .brokers = {.items = &broker, .count = 1},
         .cluster_id = slice_from_string("duragate"),
@@ -183,4 +183,41 @@ int kafka_handle_metadata(struct kafka_call *call, const void *request) {
     bool filled = all ? fill_all_topics(call, &response.topics)
                       : fill_asked_topics(call, &r->topics, &response.topics);
     return filled ? kafka_answer(call, &response) : DG_ERR_LIMIT;
+}
+
+/* ---- FindCoordinator: every group's is here ---- */
+
+enum { KEY_IS_A_GROUP = 0 };
+
+static struct kafka_coordinator find_coordinator(const struct kafka_session *session,
+                                                 struct slice key, int8_t key_type) {
+    static const char no_transactions[] = "transactions are not offered: this is for reading";
+    struct kafka_broker broker;
+    kafka_fill_broker(session, &broker);
+    if (key_type != KEY_IS_A_GROUP)
+        return (struct kafka_coordinator){.key = key,
+                                          .node = -1,
+                                          .port = -1,
+                                          .error = KAFKA_ERROR_INVALID_REQUEST,
+                                          .message = slice_from_string(no_transactions)};
+    return (struct kafka_coordinator){
+        .key = key, .node = broker.id, .host = broker.host, .port = broker.port};
+}
+
+int kafka_handle_coordinator(struct kafka_call *call, const void *request) {
+    const struct kafka_find_coordinator_request *r = request;
+    struct kafka_coordinator one = find_coordinator(call->session, r->key, r->key_type);
+    struct kafka_find_coordinator_response response = {.error = one.error,
+                                                       .message = one.message,
+                                                       .node = one.node,
+                                                       .host = one.host,
+                                                       .port = one.port};
+    if (!kafka_take_items(call, &response.coordinators, r->keys.count,
+                          sizeof(struct kafka_coordinator)))
+        return DG_ERR_LIMIT;
+    const struct slice *keys = r->keys.items;
+    struct kafka_coordinator *coordinators = response.coordinators.items;
+    for (uint32_t i = 0; i < r->keys.count; i++)
+        coordinators[i] = find_coordinator(call->session, keys[i], r->key_type);
+    return kafka_answer(call, &response);
 }

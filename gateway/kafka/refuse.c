@@ -1,12 +1,8 @@
-/*
- * What is listed and refused: Produce, because librdkafka will not read without it in the list, and
- * FindCoordinator, so that a group consumer prints a reason instead of waiting. Both errors are
- * final for the clients.
- */
+/* What is listed and refused: Produce, because librdkafka will not read without it in the list. The
+ * error is final for clients. */
 #include "gateway/kafka/session.h"
 
 static const char produce_text[] = "this endpoint is for reading; publish over MQTT";
-static const char group_text[] = "consumer groups are not offered; assign partitions instead";
 
 int kafka_handle_produce(struct kafka_call *call, const void *request) {
     const struct kafka_produce_request *r = request;
@@ -32,27 +28,5 @@ int kafka_handle_produce(struct kafka_call *call, const void *request) {
                                                        .log_start = -1,
                                                        .message = slice_from_string(produce_text)};
     }
-    return kafka_answer(call, &response);
-}
-
-int kafka_handle_coordinator(struct kafka_call *call, const void *request) {
-    const struct kafka_find_coordinator_request *r = request;
-    struct kafka_find_coordinator_response response = {
-        .error = KAFKA_ERROR_GROUP_NOT_AUTHORIZED,
-        .message = slice_from_string(group_text),
-        .node = -1,
-        .port = -1,
-    };
-    if (!kafka_take_items(call, &response.coordinators, r->keys.count,
-                          sizeof(struct kafka_coordinator)))
-        return DG_ERR_LIMIT;
-    const struct slice *keys = r->keys.items;
-    struct kafka_coordinator *coordinators = response.coordinators.items;
-    for (uint32_t i = 0; i < r->keys.count; i++)
-        coordinators[i] = (struct kafka_coordinator){.key = keys[i],
-                                                     .node = -1,
-                                                     .port = -1,
-                                                     .error = KAFKA_ERROR_GROUP_NOT_AUTHORIZED,
-                                                     .message = slice_from_string(group_text)};
     return kafka_answer(call, &response);
 }

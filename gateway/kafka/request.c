@@ -13,11 +13,21 @@ static const struct {
     {KAFKA_FETCH, kafka_handle_fetch},
     {KAFKA_LIST_OFFSETS, kafka_handle_list_offsets},
     {KAFKA_METADATA, kafka_handle_metadata},
+    {KAFKA_OFFSET_COMMIT, kafka_handle_group},
+    {KAFKA_OFFSET_FETCH, kafka_handle_group},
     {KAFKA_FIND_COORDINATOR, kafka_handle_coordinator},
+    {KAFKA_JOIN_GROUP, kafka_handle_group},
+    {KAFKA_HEARTBEAT, kafka_handle_group},
+    {KAFKA_LEAVE_GROUP, kafka_handle_group},
+    {KAFKA_SYNC_GROUP, kafka_handle_group},
+    {KAFKA_DESCRIBE_GROUPS, kafka_handle_group},
+    {KAFKA_LIST_GROUPS, kafka_handle_group},
     {KAFKA_SASL_HANDSHAKE, kafka_handle_sasl_handshake},
     {KAFKA_API_VERSIONS, kafka_handle_api_versions},
     {KAFKA_OFFSET_FOR_LEADER_EPOCH, kafka_handle_epoch},
     {KAFKA_SASL_AUTHENTICATE, kafka_handle_authenticate},
+    {KAFKA_DELETE_GROUPS, kafka_handle_group},
+    {KAFKA_OFFSET_DELETE, kafka_handle_group},
 };
 
 static kafka_handler *find_handler(int key) {
@@ -130,6 +140,8 @@ static int take_frame(struct kafka_session *session, struct slice frame) {
 }
 
 static bool takes_requests(const struct kafka_session *session) {
+    if (session->gather)
+        return false;
     return session->state <= KAFKA_STATE_RAW_TOKEN || session->state == KAFKA_STATE_READY;
 }
 

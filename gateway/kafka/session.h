@@ -7,6 +7,7 @@
 #include <event2/event_struct.h>
 
 #include "gateway/kafka/endpoint.h"
+#include "gateway/kafka/group.h"
 #include "gateway/kafka/messages.h"
 #include "gateway/kafka/wait.h"
 
@@ -56,12 +57,17 @@ struct kafka_session {
     size_t unsent_before;                /* at the last check whether the peer still reads */
     uint64_t stalled_since_ms;           /* 0: it does */
     struct kafka_place unreadable;       /* the last one that was logged */
-    const char *why;                     /* what is wrong with the request being refused, or NULL */
+    struct kafka_gather *gather;         /* a group request whose answer is awaited */
+    uint32_t gather_serial;
+    const char *why; /* what is wrong with the request being refused, or NULL */
     char software[KAFKA_SOFTWARE_SIZE];
 };
 
+struct kafka_groups; /* group_worker.c */
+
 struct kafka_worker {
     struct worker *worker;
+    struct kafka_groups *groups;
     struct stream *stream;
     struct registry *registry;
     struct stream_watcher *watcher;
@@ -95,7 +101,8 @@ kafka_handler kafka_handle_list_offsets;   /* offsets.c */
 kafka_handler kafka_handle_epoch;          /* offsets.c */
 kafka_handler kafka_handle_fetch;          /* fetch.c */
 kafka_handler kafka_handle_produce;        /* refuse.c */
-kafka_handler kafka_handle_coordinator;    /* refuse.c */
+kafka_handler kafka_handle_coordinator;    /* metadata.c */
+kafka_handler kafka_handle_group;          /* group_wire.c: all of them */
 kafka_handler kafka_handle_sasl_handshake; /* sasl.c */
 kafka_handler kafka_handle_authenticate;   /* sasl.c */
 
@@ -185,7 +192,25 @@ extern const enum stream_kind kafka_topic_kinds[];
 /* The frame behind a handshake of version 0. */
 int kafka_take_raw_token(struct kafka_session *session, struct slice token);
 
+/* ---- group_wire.c ---- */
+
+/* A coordinator's answer to one of the session's requests; on the session's worker. */
+void kafka_group_answered(struct worker *worker, struct group_request *request);
+void kafka_gather_free(struct kafka_gather *gather); /* accepts NULL */
+
+/* ---- group_worker.c ---- */
+
+void kafka_groups_free(struct kafka_worker *worker);
+
+/* Gives the request to its group's coordinator, on whichever worker that is; GROUP_LIST goes to the
+ * worker that request->tag names. kafka_group_answered() follows. */
+void kafka_groups_ask(struct kafka_worker *worker, struct group_request *request);
+unsigned kafka_groups_worker_count(const struct kafka_worker *worker);
+
 /* ---- metadata.c ---- */
+
+/* Where this session's client reaches us. */
+void kafka_fill_broker(const struct kafka_session *session, struct kafka_broker *ret_broker);
 
 /* Asks which tenants the session may read; kafka_resume() follows. */
 DG_NODISCARD int kafka_ask_tenants(struct kafka_session *session);

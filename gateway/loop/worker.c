@@ -1,5 +1,6 @@
 #include "gateway/loop/worker.h"
 
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -124,6 +125,13 @@ int worker_start(struct worker *worker) {
     int err = thread_start(&worker->thread, name, run, worker);
     worker->started = err == 0;
     return err;
+}
+
+void worker_await_mail(struct worker *worker) {
+    enum { WAIT_MS = 10 };
+    struct pollfd wait = {.fd = mailbox_fd(&worker->mailbox), .events = POLLIN};
+    (void)poll(&wait, 1, WAIT_MS);
+    mailbox_drain(&worker->mailbox);
 }
 
 void worker_stop(struct worker *worker) {

@@ -79,5 +79,9 @@ DG_NODISCARD int worker_start(struct worker *worker);
 void worker_stop(struct worker *worker);
 void worker_join(struct worker *worker);
 
+/* After worker_join(): waits a moment for mail and delivers it, for parts that await some before
+ * they can be freed. */
+void worker_await_mail(struct worker *worker);
+
 /* Worker's thread: takes the time anew. */
 void worker_refresh_time(struct worker *worker);

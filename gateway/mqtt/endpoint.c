@@ -1,6 +1,5 @@
 #include "gateway/mqtt/endpoint.h"
 
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -8,7 +7,7 @@
 #include "common/random.h"
 #include "gateway/mqtt/endpoint_internal.h"
 
-enum { FREE_WAIT_MS = 50, FREE_WAITS_MAX = 200 };
+enum { FREE_WAITS_MAX = 1000 };
 
 void mqtt_set_time(struct mqtt_worker *mqtt) {
     mqtt->shared.now_ns = mqtt->worker->now_ns;
@@ -145,13 +144,10 @@ int mqtt_worker_start(struct worker *worker, struct stream *stream, struct regis
 
 /* The worker's thread has ended; its mail is ours to deliver. */
 static void await_tickets(struct mqtt_worker *mqtt) {
-    struct mailbox *mailbox = &mqtt->worker->mailbox;
-    mailbox_drain(mailbox); /* results that came after the last turn */
+    mailbox_drain(&mqtt->worker->mailbox); /* results that came after the last turn */
     for (unsigned i = 0; i < FREE_WAITS_MAX && stream_appender_pending(mqtt->appender) > 0; i++) {
-        struct pollfd wait = {.fd = mailbox_fd(mailbox), .events = POLLIN};
         stream_appender_turn(mqtt->appender);
-        (void)poll(&wait, 1, FREE_WAIT_MS);
-        mailbox_drain(mailbox);
+        worker_await_mail(mqtt->worker);
     }
 }
 
