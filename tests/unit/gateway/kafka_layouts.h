@@ -167,4 +167,156 @@ static const struct kafka_layout kafka_layouts[] = {
      "   record_errors [] 8+\n" /* always empty: no rows */
      "   message str 8+ null8\n"
      " throttle i32 1+\n"},
+    {11,
+     " group str 0+\n"
+     " session_timeout i32 0+\n"
+     " rebalance_timeout i32 1+\n"
+     " member str 0+\n"
+     " instance str 5+ null5\n"
+     " protocol_type str 0+\n"
+     " protocols [] 0+\n"
+     "  name str 0+\n"
+     "  metadata bytes 0+\n"
+     " reason str 8+ null8\n",
+     " throttle i32 2+\n"
+     " error i16 0+\n"
+     " generation i32 0+\n"
+     " protocol_type str 7+ null7\n"
+     " protocol str 0+ null7\n"
+     " leader str 0+\n"
+     " skip_assignment bool 9+\n"
+     " member str 0+\n"
+     " members [] 0+\n"
+     "  member str 0+\n"
+     "  instance str 5+ null5\n"
+     "  metadata bytes 0+\n"},
+    {14,
+     " group str 0+\n"
+     " generation i32 0+\n"
+     " member str 0+\n"
+     " instance str 3+ null3\n"
+     " protocol_type str 5+ null5\n"
+     " protocol str 5+ null5\n"
+     " assignments [] 0+\n"
+     "  member str 0+\n"
+     "  assignment bytes 0+\n",
+     " throttle i32 1+\n"
+     " error i16 0+\n"
+     " protocol_type str 5+ null5\n"
+     " protocol str 5+ null5\n"
+     " assignment bytes 0+\n"},
+    {12,
+     " group str 0+\n"
+     " generation i32 0+\n"
+     " member str 0+\n"
+     " instance str 3+ null3\n",
+     " throttle i32 1+\n"
+     " error i16 0+\n"},
+    {13,
+     " group str 0+\n"
+     " member str 0-2\n"
+     " members [] 3+\n"
+     "  member str 3+\n"
+     "  instance str 3+ null3\n"
+     "  reason str 5+ null5\n",
+     " throttle i32 1+\n"
+     " error i16 0+\n"
+     " members [] 3+\n"
+     "  member str 3+\n"
+     "  instance str 3+ null3\n"
+     "  error i16 3+\n"},
+    {8,
+     " group str 0+\n"
+     " generation i32 1+\n"
+     " member str 1+\n"
+     " instance str 7+ null7\n"
+     " retention i64 2-4\n"
+     " topics [] 0+\n"
+     "  name str 0+\n"
+     "  partitions [] 0+\n"
+     "   index i32 0+\n"
+     "   offset i64 0+\n"
+     "   epoch i32 6+\n"
+     "   metadata str 0+ null0\n",
+     " throttle i32 3+\n"
+     " topics [] 0+\n"
+     "  name str 0+\n"
+     "  partitions [] 0+\n"
+     "   index i32 0+\n"
+     "   error i16 0+\n"},
+    {9,
+     " group str 0-7\n"
+     " topics [] 0-7 null2\n"
+     "  name str 0+\n"
+     "  partitions i32[] 0+\n"
+     " groups [] 8+\n"
+     "  group str 8+\n"
+     "  topics [] 8+ null8\n"
+     "   name str 0+\n"
+     "   partitions i32[] 0+\n"
+     " require_stable bool 7+\n",
+     " throttle i32 3+\n"
+     " topics [] 0-7\n"
+     "  name str 0+\n"
+     "  partitions [] 0+\n"
+     "   index i32 0+\n"
+     "   offset i64 0+\n"
+     "   epoch i32 5+\n"
+     "   metadata str 0+ null0\n"
+     "   error i16 0+\n"
+     " error i16 2-7\n"
+     " groups [] 8+\n"
+     "  group str 8+\n"
+     "  topics [] 8+\n"
+     "   name str 0+\n"
+     "   partitions [] 0+\n"
+     "    index i32 0+\n"
+     "    offset i64 0+\n"
+     "    epoch i32 5+\n"
+     "    metadata str 0+ null0\n"
+     "    error i16 0+\n"
+     "  error i16 8+\n"},
+    {16, " states str[] 4+\n",
+     " throttle i32 1+\n"
+     " error i16 0+\n"
+     " groups [] 0+\n"
+     "  group str 0+\n"
+     "  protocol_type str 0+\n"
+     "  state str 4+\n"},
+    {15,
+     " groups str[] 0+\n"
+     " incl_ops bool 3+\n",
+     " throttle i32 1+\n"
+     " groups [] 0+\n"
+     "  error i16 0+\n"
+     "  group str 0+\n"
+     "  state str 0+\n"
+     "  protocol_type str 0+\n"
+     "  protocol str 0+\n"
+     "  members [] 0+\n"
+     "   member str 0+\n"
+     "   instance str 4+ null4\n"
+     "   client_id str 0+\n"
+     "   client_host str 0+\n"
+     "   metadata bytes 0+\n"
+     "   assignment bytes 0+\n"
+     "  ops i32 3+\n"},
+    {42, " groups str[] 0+\n",
+     " throttle i32 0+\n"
+     " results [] 0+\n"
+     "  group str 0+\n"
+     "  error i16 0+\n"},
+    {47,
+     " group str 0+\n"
+     " topics [] 0+\n"
+     "  name str 0+\n"
+     "  partitions [] 0+\n"
+     "   index i32 0+\n",
+     " error i16 0+\n"
+     " throttle i32 0+\n"
+     " topics [] 0+\n"
+     "  name str 0+\n"
+     "  partitions [] 0+\n"
+     "   index i32 0+\n"
+     "   error i16 0+\n"},
 };

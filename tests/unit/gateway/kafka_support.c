@@ -115,6 +115,8 @@ static int prepare(struct worker *worker) {
     if (err == 0)
         err = kafka_worker_start(worker, starting->stream, NULL);
     if (err == 0)
+        err = kafka_groups_start(worker, starting->loopback.workers, 1);
+    if (err == 0)
         worker_add_turn_hook(worker, end_turn, starting->appender);
     return err;
 }

@@ -259,7 +259,7 @@ Test(kafka, leader_epochs) {
 
 /* ---- what is refused ---- */
 
-Test(kafka, writing_and_groups_are_refused) {
+Test(kafka, writing_is_refused) {
     kafka_server_start(&server, NULL);
     kafka_enter(&client, &server, "reader");
     kafka_begin(&client, KAFKA_PRODUCE, 3);
@@ -278,15 +278,6 @@ Test(kafka, writing_and_groups_are_refused) {
     reader_take(r, reader_u16(r));
     cr_assert(reader_u32(r) == 1 && reader_u32(r) == 2);
     cr_assert_eq(reader_u16(r), KAFKA_ERROR_NOT_AUTHORIZED);
-
-    kafka_begin(&client, KAFKA_FIND_COORDINATOR, 1);
-    kafka_put_text(&client, "group");
-    writer_u8(&client.request, 0);
-    kafka_call_server(&client);
-    reader_u32(r);
-    cr_assert_eq(reader_u16(r), KAFKA_ERROR_GROUP_NOT_AUTHORIZED);
-    struct slice why = reader_slice(r, reader_u16(r));
-    cr_assert(slice_starts_with(why, "consumer groups are not offered"));
     kafka_disconnect(&client);
     kafka_server_stop(&server);
 }

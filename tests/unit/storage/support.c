@@ -354,3 +354,43 @@ int test_exit_code(void (*life)(void *context), void *context) {
         abort();
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
+
+/* ---- state --------------------------------------------------------------------------------------
+ */
+
+int test_mutate(struct test_store *store, uint8_t name_space, struct slice key,
+                struct slice value) {
+    struct stream_mutation mutation = {.name_space = name_space, .key = key, .value = value};
+    return stream_mutate(store->appender, &mutation, 1, (struct stream_ticket){0});
+}
+
+int test_forget(struct test_store *store, uint8_t name_space, struct slice key) {
+    struct stream_mutation mutation = {.name_space = name_space, .is_delete = true, .key = key};
+    return stream_mutate(store->appender, &mutation, 1, (struct stream_ticket){0});
+}
+
+struct wanted_state {
+    struct slice key;
+    uint8_t *value;
+    size_t room, size;
+    bool found;
+};
+
+static void take_if_wanted(void *context, struct slice key, struct slice value) {
+    struct wanted_state *wanted = context;
+    if (!slice_equals(key, wanted->key))
+        return;
+    wanted->found = true;
+    wanted->size = value.size;
+    if (value.size > 0)
+        memcpy(wanted->value, value.data, value.size < wanted->room ? value.size : wanted->room);
+}
+
+int test_get(struct state_map *map, uint8_t name_space, struct slice key, uint8_t *ret_value,
+             size_t size, size_t *ret_size) {
+    struct wanted_state wanted = {.key = key, .value = ret_value, .room = size};
+    state_visit(map, name_space, take_if_wanted, &wanted);
+    if (wanted.found)
+        *ret_size = wanted.size;
+    return wanted.found ? 0 : DG_ERR_NOT_FOUND;
+}

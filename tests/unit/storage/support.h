@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "../gateway/leaks.h"
+#include "storage/local/state.h"
 #include "storage/stream.h"
 
 #define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
@@ -50,6 +51,13 @@ int test_append(struct test_store *store, uint64_t stream_id, uint32_t partition
 /* The same with a ticket owner. */
 int test_append_for(struct test_store *store, uint64_t stream_id, uint32_t partition,
                     uint64_t number, uint32_t padding, int64_t timestamp_ms, uint64_t owner);
+
+/* One mutation; settle to see it. */
+int test_mutate(struct test_store *store, uint8_t name_space, struct slice key, struct slice value);
+int test_forget(struct test_store *store, uint8_t name_space, struct slice key);
+/* At most size bytes of the value, *ret_size is all of it. DG_ERR_NOT_FOUND. */
+int test_get(struct state_map *map, uint8_t name_space, struct slice key, uint8_t *ret_value,
+             size_t size, size_t *ret_size);
 
 /* A worker's turn: handles the mail that is there, hands over what is open. */
 void test_store_turn(struct test_store *store);

@@ -7,8 +7,8 @@
 
 #include "common/limits.h"
 #include "common/sys.h"
-#include "storage/local/appender.h"
 #include "storage/local/engine.h"
+#include "storage/local/state.h"
 #include "storage/record.h"
 #include "support.h"
 
@@ -115,75 +115,54 @@ Test(appender, a_turn_makes_one_batch_per_partition) {
 }
 
 static int mutate(const void *key, size_t key_size, const void *value, size_t size) {
-    struct stream_mutation mutation = {.name_space = STATE_SESSION,
-                                       .key = slice_make(key, key_size),
-                                       .value = slice_make(value, size)};
-    return stream_mutate(store.appender, STREAM_ID, 0, &mutation);
+    return test_mutate(&store, STREAM_STATE_SESSION, slice_make(key, key_size),
+                       slice_make(value, size));
 }
 
 static int get(const char *key, uint8_t *ret_value, size_t *ret_size) {
-    return state_get(&store.stream->state, STATE_SESSION, slice_from_string(key), ret_value, 1,
-                     ret_size);
+    return test_get(&store.stream->state, STREAM_STATE_SESSION, slice_from_string(key), ret_value,
+                    1, ret_size);
 }
 
-Test(appender, mutations_go_with_their_unit) {
-    static uint8_t bytes[UNIT_MUTATION_ROOM];
+Test(appender, mutations_are_durable_with_their_ticket) {
+    static uint8_t bytes[STREAM_MUTATIONS_BYTES];
     uint8_t value;
     size_t size;
     open_store();
     cr_expect_eq(mutate(bytes, LIMIT_MUTATION_KEY_BYTES + 1, "v", 1), DG_ERR_TOO_LARGE);
     cr_expect_eq(mutate("k", 1, bytes, sizeof(bytes) - 8), DG_ERR_TOO_LARGE);
     cr_expect_eq(mutate("large", 5, bytes, sizeof(bytes) - 8 - 5), 0, "all the room there is");
-    cr_expect_eq(mutate("more", 4, "v", 1), DG_ERR_PRESSURE);
-    cr_assert_eq(test_append(&store, STREAM_ID, 0, 0, 900000, 1), 0, "a full batch beside it");
+    cr_expect_eq(stream_appender_pending(store.appender), 1);
     cr_expect_eq(get("large", &value, &size), DG_ERR_NOT_FOUND, "not before it is durable");
+    for (unsigned i = 0; i < 40; i++) /* more than one unit holds */
+        cr_expect_eq(mutate("many", 4, bytes, sizeof(bytes) - 8 - 4 - i), 0);
+    cr_expect_eq(mutate("more", 4, "v", 1), 0);
     test_store_settle(&store);
+    cr_expect_eq(store.acked, 42);
+    cr_expect_eq(store.last_offset, -1, "no record, no offset");
     cr_assert_eq(get("large", &value, &size), 0);
     cr_expect_eq(size, sizeof(bytes) - 8 - 5);
-    cr_expect_eq(get("more", &value, &size), DG_ERR_NOT_FOUND);
-    cr_expect_eq(mutate("more", 4, "v", 1), 0);
-    cr_assert_eq(test_append(&store, STREAM_ID, 0, 1, 10, 1), 0);
-    test_store_settle(&store);
+    cr_assert_eq(get("many", &value, &size), 0);
+    cr_expect_eq(size, sizeof(bytes) - 8 - 4 - 39, "the last one counts");
     cr_expect(get("more", &value, &size) == 0 && size == 1 && value == 'v');
+    cr_expect_eq(test_forget(&store, STREAM_STATE_SESSION, slice_from_string("more")), 0);
+    test_store_settle(&store);
+    cr_expect_eq(get("more", &value, &size), DG_ERR_NOT_FOUND);
     close_store();
 }
 
-static bool is_idle(void) {
-    struct committer *committer = &store.stream->committer;
-    pthread_mutex_lock(&committer->mutex);
-    bool idle = committer->is_idle;
-    pthread_mutex_unlock(&committer->mutex);
-    return idle;
-}
-
-/* While it waits for the committer, and when the committer's mail to it is on the way. */
-Test(appender, may_be_freed_while_it_waits) {
-    struct stream_mutation mutation = {.name_space = STATE_SESSION, .key = slice_from_string("k")};
-    for (unsigned on_the_way = 0; on_the_way < 2; on_the_way++) {
-        struct stream_appender *other;
-        open_store();
-        test_append_each(&store, STREAM_ID, 0, 0, 1, 10);
-        while (!is_idle())
-            sched_yield();
-        hold_journal_writes();
-        cr_assert_eq(stream_appender_create(store.stream, &store.mailbox, NULL, NULL, NULL, &other),
-                     0);
-        cr_assert_eq(test_append(&store, STREAM_ID, 0, 1, 10, 1), 0);
-        stream_appender_turn(store.appender);
-        sem_wait(&entered);
-        cr_assert_eq(stream_mutate(other, STREAM_ID, 0, &mutation), 0);
-        stream_appender_turn(other);
-        if (!on_the_way)
-            stream_appender_free(other);
-        sem_post(&may_go_on);
-        while (!is_idle())
-            sched_yield();
-        if (on_the_way)
-            stream_appender_free(other);
-        test_append_each(&store, STREAM_ID, 0, 2, 3, 10);
-        cr_expect_eq(test_read_all(&store, STREAM_ID, 0, 0, 0), 3);
-        sys = real;
-        close_store();
-    }
-    stream_appender_free(NULL);
+/* All of them or none, and no more is taken than may be in flight. */
+Test(appender, mutations_wait_for_room) {
+    static uint8_t bytes[STREAM_MUTATIONS_BYTES];
+    unsigned taken = 0;
+    open_store();
+    while (mutate("k", 1, bytes, 60000) == 0)
+        cr_assert_lt(++taken, 2u * LIMIT_APPENDER_BYTES / 60000);
+    cr_expect_eq(mutate("k", 1, bytes, 60000), DG_ERR_PRESSURE);
+    test_store_settle(&store);
+    cr_expect_eq(store.ready, 1);
+    cr_expect_eq(store.acked, taken);
+    cr_expect_eq(mutate("k", 1, bytes, 60000), 0);
+    test_store_settle(&store);
+    close_store();
 }

@@ -7,9 +7,9 @@
 
 #include "common/crc32c.h"
 #include "common/sys.h"
-#include "storage/local/appender.h"
 #include "storage/local/checkpoint.h"
 #include "storage/local/engine.h"
+#include "storage/local/state.h"
 #include "storage/local/store.h"
 #include "support.h"
 
@@ -18,10 +18,9 @@ TestSuite(checkpoint, .fini = check_leaks);
 enum { PARTITIONS = 3, STATES = 5 };
 
 static void mutate(struct test_store *store, const char *key, const char *value) {
-    struct stream_mutation mutation = {.name_space = STATE_SESSION,
-                                       .key = slice_from_string(key),
-                                       .value = slice_from_string(value)};
-    cr_assert_eq(stream_mutate(store->appender, 7, 0, &mutation), 0);
+    cr_assert_eq(
+        test_mutate(store, STREAM_STATE_SESSION, slice_from_string(key), slice_from_string(value)),
+        0);
 }
 
 /* Partitions 0, 10, 20 with 1, 2, 3 records; five state entries. */
@@ -73,7 +72,8 @@ Test(checkpoint, tells_partitions_and_state) {
     struct stream_mutation mutation;
     unsigned seen = 0;
     while (checkpoint_next_state(&checkpoint, &lsn, &mutation) == 0) {
-        cr_expect(mutation.name_space == STATE_SESSION && !mutation.is_delete && lsn < head_lsn);
+        cr_expect(mutation.name_space == STREAM_STATE_SESSION && !mutation.is_delete &&
+                  lsn < head_lsn);
         cr_expect(slice_equals_string(mutation.value, "value"));
         seen |= 1u << (mutation.key.data[0] - 'a');
     }

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "storage/local/appender.h"
 #include "storage/local/engine.h"
+#include "storage/local/state.h"
 #include "storage/record.h"
 #include "support.h"
 
@@ -109,11 +109,9 @@ Test(find, is_exact_in_memory_and_in_files_and_across_segments) {
 
 static void move_log_start(struct test_store *store, int64_t start) {
     struct log_start_key key = {.stream_id = STREAM_ID};
-    struct stream_mutation mutation = {.name_space = STATE_LOG_START,
-                                       .key = slice_make(&key, LOG_START_KEY_SIZE),
-                                       .value = slice_make(&start, sizeof(start))};
-    cr_assert_eq(stream_mutate(store->appender, STREAM_ID, 0, &mutation), 0);
-    cr_assert_eq(test_append(store, STREAM_ID, 1, 0, 1, 1), 0); /* only records are waited for */
+    cr_assert_eq(test_mutate(store, STATE_LOG_START, slice_make(&key, LOG_START_KEY_SIZE),
+                             slice_make(&start, sizeof(start))),
+                 0);
     test_store_settle(store);
 }
 

@@ -8,8 +8,8 @@
 #include <unistd.h>
 
 #include "common/sys.h"
-#include "storage/local/appender.h"
 #include "storage/local/engine.h"
+#include "storage/local/state.h"
 #include "storage/record.h"
 #include "support.h"
 
@@ -137,10 +137,9 @@ Test(read, outside_of_the_log_is_out_of_range) {
     open_with(&store, 3, 1 << 22);
     struct log_start_key key = {.stream_id = STREAM_ID};
     int64_t start = 15;
-    struct stream_mutation mutation = {.name_space = STATE_LOG_START,
-                                       .key = slice_make(&key, LOG_START_KEY_SIZE),
-                                       .value = slice_make(&start, sizeof(start))};
-    cr_assert_eq(stream_mutate(store.appender, STREAM_ID, 0, &mutation), 0);
+    cr_assert_eq(test_mutate(&store, STATE_LOG_START, slice_make(&key, LOG_START_KEY_SIZE),
+                             slice_make(&start, sizeof(start))),
+                 0);
     append_batches(&store, 3, 4);
     static const struct {
         int64_t offset;

@@ -12,8 +12,8 @@
 
 #include "common/crc32c.h"
 #include "common/sys.h"
-#include "storage/local/appender.h"
 #include "storage/local/engine.h"
+#include "storage/local/state.h"
 #include "support.h"
 
 TestSuite(recovery, .fini = check_leaks);
@@ -293,27 +293,25 @@ Test(recovery, replays_rolls_and_new_partitions) {
     }
 }
 
-static void mutate(struct test_store *store, enum state_namespace name_space, const void *key,
-                   size_t key_size, const void *value, size_t size) {
-    struct stream_mutation mutation = {.name_space = name_space,
-                                       .is_delete = value == NULL,
-                                       .key = slice_make(key, key_size),
-                                       .value = slice_make(value, size)};
-    cr_assert_eq(stream_mutate(store->appender, STREAM_ID, 0, &mutation), 0);
+static void mutate(struct test_store *store, uint8_t name_space, const void *key, size_t key_size,
+                   const void *value, size_t size) {
+    int err =
+        value ? test_mutate(store, name_space, slice_make(key, key_size), slice_make(value, size))
+              : test_forget(store, name_space, slice_make(key, key_size));
+    cr_assert_eq(err, 0);
 }
 
-/* Log start 4, then an older one again; a state entry set and one deleted. Tickets tell when a
- * unit is done, so each has a record. */
+/* Log start 4, then an older one again; a state entry set and one deleted. */
 static void mutate_some(struct test_store *store) {
     struct log_start_key key = {.stream_id = STREAM_ID};
     test_append_each(store, STREAM_ID, 0, 0, 6, 100);
     for (int64_t start = 4; start >= 2; start -= 2) {
         mutate(store, STATE_LOG_START, &key, LOG_START_KEY_SIZE, &start, sizeof(start));
-        mutate(store, STATE_QOS2, "kept", 4, &start, sizeof(start));
+        mutate(store, STREAM_STATE_QOS2, "kept", 4, &start, sizeof(start));
         if (start == 4)
-            mutate(store, STATE_QOS2, "gone", 4, "x", 1);
+            mutate(store, STREAM_STATE_QOS2, "gone", 4, "x", 1);
         else
-            mutate(store, STATE_QOS2, "gone", 4, NULL, 0);
+            mutate(store, STREAM_STATE_QOS2, "gone", 4, NULL, 0);
         test_append_each(store, STREAM_ID, 0, start == 4 ? 6 : 7, start == 4 ? 7 : 8, 100);
     }
 }
@@ -326,12 +324,12 @@ static void expect_mutated(struct test_store *store) {
     stream_offsets(store->stream, STREAM_ID, 0, &offsets);
     cr_expect_eq(offsets.log_start, 4);
     cr_expect_eq(offsets.durable_end, 8);
-    cr_assert_eq(state_get(&store->stream->state, STATE_QOS2, slice_from_string("kept"), value,
-                           sizeof(value), &size),
+    cr_assert_eq(test_get(&store->stream->state, STREAM_STATE_QOS2, slice_from_string("kept"),
+                          value, sizeof(value), &size),
                  0);
     cr_expect(size == 8 && memcmp(value, &two, 8) == 0);
-    cr_expect_eq(state_get(&store->stream->state, STATE_QOS2, slice_from_string("gone"), value,
-                           sizeof(value), &size),
+    cr_expect_eq(test_get(&store->stream->state, STREAM_STATE_QOS2, slice_from_string("gone"),
+                          value, sizeof(value), &size),
                  DG_ERR_NOT_FOUND);
 }
 

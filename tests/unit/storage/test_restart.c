@@ -14,8 +14,8 @@
 
 #include "common/clock.h"
 #include "common/sys.h"
-#include "storage/local/appender.h"
 #include "storage/local/engine.h"
+#include "storage/local/state.h"
 #include "support.h"
 
 TestSuite(restart, .timeout = 60);
@@ -493,18 +493,15 @@ Test(restart, a_new_store_s_own_name_is_durable) {
 /* ---- limits of a checkpoint ---------------------------------------------------------------------
  */
 
-/* One unit: a record and a change of state. */
-static bool store_with_state(struct test_store *store, uint32_t partition, unsigned key,
-                             bool is_delete) {
+static bool store_state(struct test_store *store, unsigned key, bool is_delete) {
     char name[16], value[100] = {0};
     snprintf(name, sizeof(name), "%u", key);
-    struct stream_mutation mutation = {.name_space = STATE_CONSUMER,
+    struct stream_mutation mutation = {.name_space = STREAM_STATE_CONSUMER,
                                        .is_delete = is_delete,
                                        .key = slice_from_string(name),
                                        .value = slice_make(value, is_delete ? 0 : sizeof(value))};
     store->refused = 0;
-    cr_assert_eq(test_append(store, STREAM_ID, partition, 0, 10, 1000), 0);
-    cr_assert_eq(stream_mutate(store->appender, STREAM_ID, partition, &mutation), 0);
+    cr_assert_eq(stream_mutate(store->appender, &mutation, 1, (struct stream_ticket){0}), 0);
     test_store_settle(store);
     cr_assert(store->refused == 0 || store->last_err == DG_ERR_STORAGE_FULL);
     return store->refused == 0;
@@ -517,15 +514,15 @@ Test(restart, state_that_a_checkpoint_cannot_hold_is_refused) {
     open_store(&store);
     store.stream->state.bytes_max = 1000;
     unsigned count = 0;
-    while (count < 100 && store_with_state(&store, 0, count, false))
+    while (count < 100 && store_state(&store, count, false))
         count++;
     cr_expect(count > 5 && count < 15, "%u", count);
     cr_expect_eq(store.stream->state.count, count);
     store.refused = 0;
     append(&store, 0, 0, 10);
     cr_expect_eq(store.refused, 0, "events without state go on");
-    cr_expect(store_with_state(&store, 0, 0, true), "what makes room is taken");
-    cr_expect(store_with_state(&store, 0, count, false));
+    cr_expect(store_state(&store, 0, true), "what makes room is taken");
+    cr_expect(store_state(&store, count, false));
     test_store_close(&store);
     test_store_remove(&store);
 }
@@ -536,8 +533,12 @@ Test(restart, partitions_that_a_checkpoint_cannot_hold_are_refused) {
     for (unsigned life = 0; life < 2; life++) {
         open_store(&store);
         store.stream->partitions.used_max = 3;
-        for (uint32_t partition = 0; partition < 5; partition++)
-            cr_expect_eq(store_with_state(&store, partition, 0, false), partition < 3);
+        for (uint32_t partition = 0; partition < 5; partition++) {
+            store.refused = 0;
+            append(&store, partition, 0, 10);
+            cr_expect_eq(store.refused, partition < 3 ? 0 : 1);
+            cr_expect(store.refused == 0 || store.last_err == DG_ERR_STORAGE_FULL);
+        }
         test_store_close(&store);
     }
     test_store_remove(&store);

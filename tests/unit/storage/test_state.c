@@ -11,8 +11,7 @@
 
 TestSuite(state, .fini = check_leaks);
 
-static struct stream_mutation mutation(enum state_namespace name_space, const char *key,
-                                       const char *value) {
+static struct stream_mutation mutation(uint8_t name_space, const char *key, const char *value) {
     return (struct stream_mutation){
         .name_space = name_space,
         .is_delete = value == NULL,
@@ -23,16 +22,16 @@ static struct stream_mutation mutation(enum state_namespace name_space, const ch
 
 /* NULL value: delete. */
 static void apply(struct state_map *map, uint64_t lsn, const char *key, const char *value) {
-    struct stream_mutation change = mutation(STATE_CONSUMER, key, value);
+    struct stream_mutation change = mutation(STREAM_STATE_CONSUMER, key, value);
     cr_assert_eq(state_apply(map, lsn, &change), 0);
 }
 
 /* NULL: there is none. */
-static void expect_value(struct state_map *map, enum state_namespace name_space, const char *key,
+static void expect_value(struct state_map *map, uint8_t name_space, const char *key,
                          const char *value) {
     uint8_t bytes[64];
     size_t size = 0;
-    int err = state_get(map, name_space, slice_from_string(key), bytes, sizeof(bytes), &size);
+    int err = test_get(map, name_space, slice_from_string(key), bytes, sizeof(bytes), &size);
     cr_expect_eq(err, value ? 0 : DG_ERR_NOT_FOUND, "%s", key);
     if (value && err == 0)
         cr_expect(slice_equals_string(slice_make(bytes, size), value), "%s", key);
@@ -59,7 +58,7 @@ Test(state, the_newer_lsn_wins) {
     state_map_init(&map);
     for (size_t i = 0; i < COUNT_OF(steps); i++) {
         apply(&map, steps[i].lsn, "key", steps[i].value);
-        expect_value(&map, STATE_CONSUMER, "key", steps[i].then);
+        expect_value(&map, STREAM_STATE_CONSUMER, "key", steps[i].then);
     }
     cr_expect(map.count == 0 && map.bytes == 0);
     state_map_free(&map);
@@ -68,15 +67,15 @@ Test(state, the_newer_lsn_wins) {
 Test(state, namespaces_and_keys_do_not_meet) {
     struct state_map map;
     state_map_init(&map);
-    struct stream_mutation qos2 = mutation(STATE_QOS2, "key", "one");
-    struct stream_mutation session = mutation(STATE_SESSION, "key", "two");
+    struct stream_mutation qos2 = mutation(STREAM_STATE_QOS2, "key", "one");
+    struct stream_mutation session = mutation(STREAM_STATE_SESSION, "key", "two");
     cr_assert_eq(state_apply(&map, 1, &qos2), 0);
     cr_assert_eq(state_apply(&map, 1, &session), 0);
     apply(&map, 1, "ke", "three");
-    expect_value(&map, STATE_QOS2, "key", "one");
-    expect_value(&map, STATE_SESSION, "key", "two");
-    expect_value(&map, STATE_CONSUMER, "key", NULL);
-    expect_value(&map, STATE_CONSUMER, "ke", "three");
+    expect_value(&map, STREAM_STATE_QOS2, "key", "one");
+    expect_value(&map, STREAM_STATE_SESSION, "key", "two");
+    expect_value(&map, STREAM_STATE_CONSUMER, "key", NULL);
+    expect_value(&map, STREAM_STATE_CONSUMER, "ke", "three");
     state_map_free(&map);
 }
 
@@ -87,12 +86,13 @@ Test(state, get_copies_no_more_than_fits) {
     apply(&map, 1, "key", "value");
     uint8_t bytes[4] = {0, 0, 0, 0xee};
     size_t size = 0;
-    cr_expect_eq(state_get(&map, STATE_CONSUMER, slice_from_string("key"), bytes, 3, &size), 0);
+    cr_expect_eq(test_get(&map, STREAM_STATE_CONSUMER, slice_from_string("key"), bytes, 3, &size),
+                 0);
     cr_expect_eq(size, 5);
     cr_expect(memcmp(bytes, "val\xee", 4) == 0);
-    cr_expect_eq(
-        state_get(&map, STATE_CONSUMER, slice_make(long_key, sizeof(long_key)), bytes, 3, &size),
-        DG_ERR_NOT_FOUND);
+    cr_expect_eq(test_get(&map, STREAM_STATE_CONSUMER, slice_make(long_key, sizeof(long_key)),
+                          bytes, 3, &size),
+                 DG_ERR_NOT_FOUND);
     state_map_free(&map);
 }
 
@@ -125,7 +125,7 @@ Test(state, what_is_written_gives_the_same_map) {
         uint64_t last = i < 50 ? i + 150 : i;
         snprintf(key, sizeof(key), "key %llu", (unsigned long long)i);
         snprintf(value, sizeof(value), "%0*llu", (int)(last % 40) + 1, (unsigned long long)last);
-        expect_value(&copy, STATE_CONSUMER, key, last % 7 == 3 ? NULL : value);
+        expect_value(&copy, STREAM_STATE_CONSUMER, key, last % 7 == 3 ? NULL : value);
     }
     free(bytes);
     state_map_free(&map);
@@ -137,7 +137,8 @@ Test(state, mutations_round_trip_and_cut_ones_are_refused) {
         const char *key, *value;
     } cases[] = {{"key", "value"}, {"", ""}, {"key", NULL}, {"k", ""}};
     for (size_t i = 0; i < COUNT_OF(cases); i++) {
-        struct stream_mutation in = mutation(STATE_SESSION, cases[i].key, cases[i].value), out;
+        struct stream_mutation in = mutation(STREAM_STATE_SESSION, cases[i].key, cases[i].value),
+                               out;
         uint8_t bytes[64];
         struct writer w = writer_make(bytes, sizeof(bytes));
         mutation_write(&w, &in);

@@ -3,8 +3,8 @@
 
 #include <sched.h>
 
-#include "storage/local/appender.h"
 #include "storage/local/engine.h"
+#include "storage/local/state.h"
 #include "support.h"
 
 TestSuite(watch, .fini = check_leaks);
@@ -89,7 +89,7 @@ Test(watch, the_log_start_counts_too) {
     append(0);
     append(0);
     stream_watch(watcher, STREAM_ID, 0);
-    cr_assert_eq(stream_mutate(store.appender, STREAM_ID, 1, &mutation), 0);
+    cr_assert_eq(stream_mutate(store.appender, &mutation, 1, (struct stream_ticket){0}), 0);
     append(1);
     cr_expect(told.count == 1 && told.last_partition == 0);
     stream_watcher_free(watcher);

@@ -1,0 +1,198 @@
+/* Consumer groups through the wire: who waits, who is woken, and offsets that are durable. The
+ * rules themselves are test_kafka_group.c's. */
+#include <criterion/criterion.h>
+
+#include "tests/unit/gateway/kafka_support.h"
+
+TestSuite(kafka_groups, .fini = loopback_check_leaks);
+
+static struct kafka_server server;
+static struct kafka_client client, other;
+
+static void put_bytes(struct kafka_client *c, const char *text) {
+    writer_u32(&c->request, (uint32_t)strlen(text));
+    writer_string(&c->request, text);
+}
+
+static struct slice take_text(struct kafka_client *c) {
+    return reader_slice(&c->answer, reader_u16(&c->answer));
+}
+
+Test(kafka_groups, the_coordinator_is_here) {
+    kafka_server_start(&server, NULL);
+    kafka_enter(&client, &server, "reader");
+    for (uint8_t key_type = 0; key_type < 2; key_type++) {
+        kafka_begin(&client, KAFKA_FIND_COORDINATOR, 1);
+        kafka_put_text(&client, "group");
+        writer_u8(&client.request, key_type);
+        kafka_call_server(&client);
+        reader_u32(&client.answer);
+        uint16_t error = reader_u16(&client.answer);
+        cr_expect_eq(error, key_type == 0 ? 0 : KAFKA_ERROR_INVALID_REQUEST);
+    }
+    kafka_disconnect(&client);
+    kafka_server_stop(&server);
+}
+
+/* JoinGroup version 0, with one protocol. */
+static void send_join(struct kafka_client *c, const char *group, struct slice member) {
+    kafka_begin(c, KAFKA_JOIN_GROUP, 0);
+    kafka_put_text(c, group);
+    writer_u32(&c->request, 10000);
+    writer_u16(&c->request, (uint16_t)member.size);
+    writer_slice(&c->request, member);
+    kafka_put_text(c, "consumer");
+    writer_u32(&c->request, 1);
+    kafka_put_text(c, "range");
+    put_bytes(c, "metadata");
+    kafka_send(c);
+}
+
+struct joined {
+    uint32_t generation;
+    char member[256];
+    bool leads;
+    uint32_t members;
+};
+
+static uint16_t take_join(struct kafka_client *c, struct joined *ret) {
+    cr_assert(kafka_receive(c));
+    uint16_t error = reader_u16(&c->answer);
+    ret->generation = reader_u32(&c->answer);
+    take_text(c);
+    struct slice leader = take_text(c), member = take_text(c);
+    snprintf(ret->member, sizeof(ret->member), "%.*s", (int)member.size, (const char *)member.data);
+    ret->leads = slice_equals(leader, member);
+    ret->members = reader_u32(&c->answer);
+    return error;
+}
+
+static void send_sync(struct kafka_client *c, const char *group, const struct joined *joined,
+                      const struct joined *to, unsigned count) {
+    kafka_begin(c, KAFKA_SYNC_GROUP, 0);
+    kafka_put_text(c, group);
+    writer_u32(&c->request, joined->generation);
+    kafka_put_text(c, joined->member);
+    writer_u32(&c->request, count);
+    for (unsigned i = 0; i < count; i++) {
+        kafka_put_text(c, to[i].member);
+        put_bytes(c, to[i].member); /* everybody is assigned its own name */
+    }
+    kafka_send(c);
+}
+
+static void expect_assignment(struct kafka_client *c, const struct joined *joined) {
+    cr_assert(kafka_receive(c));
+    cr_expect_eq(reader_u16(&c->answer), 0);
+    struct slice assignment = reader_slice(&c->answer, reader_u32(&c->answer));
+    cr_expect(slice_equals_string(assignment, joined->member));
+}
+
+static uint16_t heartbeat(struct kafka_client *c, const char *group, const struct joined *joined) {
+    kafka_begin(c, KAFKA_HEARTBEAT, 0);
+    kafka_put_text(c, group);
+    writer_u32(&c->request, joined->generation);
+    kafka_put_text(c, joined->member);
+    kafka_call_server(c);
+    return reader_u16(&c->answer);
+}
+
+/* Two members: joins and syncs wait for each other, and a connection that goes away while its
+ * request waits takes nothing with it. */
+Test(kafka_groups, two_members_share) {
+    struct joined joined[2];
+    kafka_server_start(&server, NULL);
+    kafka_enter(&client, &server, "reader");
+    kafka_enter(&other, &server, "reader");
+    send_join(&client, "g", slice_make("", 0));
+    send_join(&other, "g", slice_make("", 0));
+    cr_assert_eq(take_join(&client, &joined[0]), 0);
+    cr_assert_eq(take_join(&other, &joined[1]), 0);
+    cr_expect_eq(joined[0].generation, joined[1].generation);
+    cr_assert_eq(joined[0].leads + joined[1].leads, 1);
+    struct kafka_client *leader = joined[0].leads ? &client : &other;
+    struct kafka_client *follower = joined[0].leads ? &other : &client;
+    const struct joined *led = joined[0].leads ? &joined[1] : &joined[0];
+    const struct joined *leads = joined[0].leads ? &joined[0] : &joined[1];
+    cr_expect_eq(leads->members, 2);
+    cr_expect_eq(led->members, 0);
+    send_sync(follower, "g", led, NULL, 0);
+    send_sync(leader, "g", leads, joined, 2);
+    expect_assignment(leader, leads);
+    expect_assignment(follower, led);
+    cr_expect_eq(heartbeat(&client, "g", &joined[0]), 0);
+    cr_expect_eq(heartbeat(&client, "other", &joined[0]), KAFKA_ERROR_UNKNOWN_MEMBER);
+    /* the leader joins again and goes: the follower is told of a new round */
+    send_join(leader, "g", slice_from_string(leads->member));
+    cr_expect_eq(heartbeat(follower, "g", led), KAFKA_ERROR_REBALANCE);
+    kafka_disconnect(leader);
+    kafka_disconnect(follower);
+    kafka_server_stop(&server);
+}
+
+/* ---- offsets ---- */
+
+/* OffsetCommit version 2 of one partition, by nobody in particular. */
+static uint16_t commit(struct kafka_client *c, const char *group, const char *topic, int64_t offset,
+                       const char *metadata) {
+    kafka_begin(c, KAFKA_OFFSET_COMMIT, 2);
+    kafka_put_text(c, group);
+    writer_u32(&c->request, UINT32_MAX);
+    kafka_put_text(c, "");
+    writer_u64(&c->request, UINT64_MAX);
+    writer_u32(&c->request, 1);
+    kafka_put_text(c, topic);
+    writer_u32(&c->request, 1);
+    writer_u32(&c->request, 2);
+    writer_u64(&c->request, (uint64_t)offset);
+    kafka_put_text(c, metadata);
+    kafka_call_server(c);
+    reader_u32(&c->answer);
+    take_text(c);
+    reader_u32(&c->answer);
+    cr_assert_eq(reader_u32(&c->answer), 2);
+    return reader_u16(&c->answer);
+}
+
+/* OffsetFetch version 2 of all that the group has: "topic/partition=offset(metadata) ". */
+static void read_all(struct kafka_client *c, const char *group, char *ret_text, size_t size) {
+    kafka_begin(c, KAFKA_OFFSET_FETCH, 2);
+    kafka_put_text(c, group);
+    writer_u32(&c->request, UINT32_MAX);
+    kafka_call_server(c);
+    size_t at = 0;
+    ret_text[0] = '\0';
+    for (uint32_t topics = reader_u32(&c->answer); topics > 0; topics--) {
+        struct slice topic = take_text(c);
+        for (uint32_t count = reader_u32(&c->answer); count > 0; count--) {
+            uint32_t partition = reader_u32(&c->answer);
+            int64_t offset = (int64_t)reader_u64(&c->answer);
+            struct slice metadata = take_text(c);
+            cr_expect_eq(reader_u16(&c->answer), 0);
+            at += (size_t)snprintf(ret_text + at, size - at, "%.*s/%u=%lld(%.*s) ", (int)topic.size,
+                                   (const char *)topic.data, partition, (long long)offset,
+                                   (int)metadata.size, (const char *)metadata.data);
+        }
+    }
+    cr_expect_eq(reader_u16(&c->answer), 0);
+}
+
+Test(kafka_groups, offsets_are_kept_for_their_tenant) {
+    char text[512];
+    kafka_server_start(&server, NULL);
+    kafka_enter(&client, &server, "reader");
+    kafka_enter(&other, &server, "beta-reader");
+    cr_expect_eq(commit(&client, "g", "acme.events", 41, ""), 0);
+    cr_expect_eq(commit(&client, "g", "acme.events", 42, "note"), 0);
+    cr_expect_eq(commit(&client, "g", "acme.commands", 7, ""), 0);
+    cr_expect_eq(commit(&client, "g", "beta.events", 1, ""), KAFKA_ERROR_NOT_AUTHORIZED);
+    read_all(&client, "g", text, sizeof(text));
+    cr_expect_str_eq(text, "acme.events/2=42(note) acme.commands/2=7() ");
+    read_all(&client, "h", text, sizeof(text));
+    cr_expect_str_eq(text, "");
+    read_all(&other, "g", text, sizeof(text)); /* the same name, another tenant's group */
+    cr_expect_str_eq(text, "");
+    kafka_disconnect(&client);
+    kafka_disconnect(&other);
+    kafka_server_stop(&server);
+}
