@@ -48,7 +48,8 @@ const struct kafka_field sync_group_request[] = {
     FIELD(kafka_sync_group_request, instance, KAFKA_STRING, 3, EVER, 3),
     FIELD(kafka_sync_group_request, protocol_type, KAFKA_STRING, 5, EVER, 5),
     FIELD(kafka_sync_group_request, protocol, KAFKA_STRING, 5, EVER, 5),
-    ARRAY(kafka_sync_group_request, assignments, sync_assignment, kafka_sync_assignment, 0, EVER, NEVER),
+    ARRAY(kafka_sync_group_request, assignments,
+          sync_assignment, kafka_sync_assignment, 0, EVER, NEVER),
     END,
 };
 const struct kafka_field sync_group_response[] = {
@@ -104,7 +105,8 @@ static const struct kafka_field offset_commit_partition[] = {
 };
 static const struct kafka_field commit_topic[] = {
     FIELD(kafka_topic, name, KAFKA_STRING, 0, EVER, NEVER),
-    ARRAY(kafka_topic, partitions, offset_commit_partition, kafka_offset_commit_partition, 0, EVER, NEVER),
+    ARRAY(kafka_topic, partitions,
+          offset_commit_partition, kafka_offset_commit_partition, 0, EVER, NEVER),
     END,
 };
 const struct kafka_field offset_commit_request[] = {
@@ -137,7 +139,8 @@ static const struct kafka_field offset_delete_partition[] = {
 };
 static const struct kafka_field delete_topic[] = {
     FIELD(kafka_topic, name, KAFKA_STRING, 0, EVER, NEVER),
-    ARRAY(kafka_topic, partitions, offset_delete_partition, kafka_offset_delete_partition, 0, EVER, NEVER),
+    ARRAY(kafka_topic, partitions,
+          offset_delete_partition, kafka_offset_delete_partition, 0, EVER, NEVER),
     END,
 };
 const struct kafka_field offset_delete_request[] = {
@@ -169,7 +172,8 @@ static const struct kafka_field offset_fetch_group[] = {
 const struct kafka_field offset_fetch_request[] = {
     FIELD(kafka_offset_fetch_request, group, KAFKA_STRING, 0, 7, NEVER),
     ARRAY(kafka_offset_fetch_request, topics, fetch_offsets_topic, kafka_topic, 0, 7, 2),
-    ARRAY(kafka_offset_fetch_request, groups, offset_fetch_group, kafka_offset_fetch_group, 8, EVER, NEVER),
+    ARRAY(kafka_offset_fetch_request, groups,
+          offset_fetch_group, kafka_offset_fetch_group, 8, EVER, NEVER),
     FIELD(kafka_offset_fetch_request, require_stable, KAFKA_BOOL, 7, EVER, NEVER),
     END,
 };
@@ -196,7 +200,8 @@ const struct kafka_field offset_fetch_response[] = {
     FIELD(kafka_offset_fetch_response, throttle, KAFKA_I32, 3, EVER, NEVER),
     ARRAY(kafka_offset_fetch_response, topics, fetched_offsets_topic, kafka_topic, 0, 7, NEVER),
     FIELD(kafka_offset_fetch_response, error, KAFKA_I16, 2, 7, NEVER),
-    ARRAY(kafka_offset_fetch_response, groups, offset_fetch_answer, kafka_offset_fetch_answer, 8, EVER, NEVER),
+    ARRAY(kafka_offset_fetch_response, groups,
+          offset_fetch_answer, kafka_offset_fetch_answer, 8, EVER, NEVER),
     END,
 };
 const struct kafka_field describe_groups_request[] = {
@@ -225,7 +230,8 @@ static const struct kafka_field described_group[] = {
 };
 const struct kafka_field describe_groups_response[] = {
     FIELD(kafka_describe_groups_response, throttle, KAFKA_I32, 1, EVER, NEVER),
-    ARRAY(kafka_describe_groups_response, groups, described_group, kafka_described_group, 0, EVER, NEVER),
+    ARRAY(kafka_describe_groups_response, groups,
+          described_group, kafka_described_group, 0, EVER, NEVER),
     END,
 };
 const struct kafka_field list_groups_request[] = {
@@ -255,7 +261,8 @@ static const struct kafka_field deleted_group[] = {
 };
 const struct kafka_field delete_groups_response[] = {
     FIELD(kafka_delete_groups_response, throttle, KAFKA_I32, 0, EVER, NEVER),
-    ARRAY(kafka_delete_groups_response, results, deleted_group, kafka_deleted_group, 0, EVER, NEVER),
+    ARRAY(kafka_delete_groups_response, results,
+          deleted_group, kafka_deleted_group, 0, EVER, NEVER),
     END,
 };
 /* clang-format on */
