@@ -19,12 +19,16 @@ struct authority_query {
     struct x509_client client;
 };
 
+static bool names_agree(const struct registry_login *login, const struct x509_client *client) {
+    return client->common_name[0] &&
+           (!login->name[0] || strcmp(login->name, client->common_name) == 0);
+}
+
 /* The authority said yes: now it is any device of its tenant whose id is the common name. */
 static void continue_as(struct registry *registry, struct registry_login *login,
                         const struct authority *authority, const struct x509_client *client) {
-    bool other = login->name[0] && strcmp(login->name, client->common_name) != 0;
-    if (other || !client->common_name[0]) {
-        login_reply(login, DG_ERR_BAD_CREDENTIALS);
+    if (!names_agree(login, client)) {
+        login_refuse(registry, login);
         return;
     }
     snprintf(login->tenant, sizeof(login->tenant), "%s", authority->tenant);
@@ -50,8 +54,10 @@ static void authorities_found(struct postgres_query *query, int err, const PGres
         login_again(registry, login);
     else if (authority)
         continue_as(registry, login, authority, &q->client);
+    else if (err < 0)
+        login_reply(login, login_lookup_error(err));
     else
-        login_reply(login, err < 0 ? login_lookup_error(err) : DG_ERR_BAD_CREDENTIALS);
+        login_refuse(registry, login);
     free(q);
 }
 
@@ -63,14 +69,19 @@ static void write_issuers(const struct x509_client *client, char *ret_text, size
     snprintf(ret_text + size, room - size, "}");
 }
 
+bool login_with_known_authority(struct registry *registry, struct registry_login *login,
+                                const struct x509_client *client) {
+    const struct authority *known = names_agree(login, client)
+                                        ? authorities_find(&registry->authorities, login->tenant,
+                                                           client, login->secret, clock_wall_ms())
+                                        : NULL;
+    if (known)
+        continue_as(registry, login, known, client);
+    return known != NULL;
+}
+
 void login_with_authority(struct registry *registry, struct registry_login *login,
                           const struct x509_client *client) {
-    const struct authority *known = authorities_find(&registry->authorities, login->tenant, client,
-                                                     login->secret, clock_wall_ms());
-    if (known) {
-        continue_as(registry, login, known, client);
-        return;
-    }
     struct authority_query *q = calloc(1, sizeof(*q));
     if (!q) {
         login_reply(login, DG_ERR_NO_MEMORY);

@@ -217,13 +217,15 @@ static void keep_verified(struct cache_device *device, const struct cache_device
     }
 }
 
-struct cache_device *cache_store_device(struct cache *cache, const PGresult *result) {
+struct cache_device *cache_store_device(struct cache *cache, const PGresult *result,
+                                        uint64_t read_ms) {
     if (PQntuples(result) == 0)
         return NULL;
     struct cache_tenant *tenant = cache_store_tenant(cache, result, 0, COLUMN_TENANT);
     struct cache_device *device = tenant ? make_device(cache, result, tenant) : NULL;
     if (!device)
         return NULL;
+    device->read_ms = read_ms;
     struct cache_device *old = cache_find_device_by_key(cache, device->key), *named;
     if (old) {
         keep_verified(device, old);
@@ -260,7 +262,7 @@ void cache_remove_principal(struct cache *cache, struct cache_principal *princip
 }
 
 struct cache_principal *cache_store_principal(struct cache *cache, const char *key_id,
-                                              const PGresult *result) {
+                                              const PGresult *result, uint64_t read_ms) {
     struct cache_principal *principal = cache_find_principal(cache, key_id);
     if (principal)
         cache_remove_principal(cache, principal);
@@ -273,6 +275,7 @@ struct cache_principal *cache_store_principal(struct cache *cache, const char *k
         free(principal);
         return NULL;
     }
+    principal->read_ms = read_ms;
     principal->credential_key = number_at(result, 0, 0);
     principal->roles = (uint32_t)number_at(result, 0, 1);
     principal->not_after_ms = number_at(result, 0, 4);

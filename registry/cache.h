@@ -38,8 +38,12 @@ struct cache_credential {
     uint8_t secret[CREDENTIAL_PASSWORD_SIZE];
 };
 
+struct login_query;
+
 struct cache_device {
     int64_t key;
+    uint64_t read_ms;            /* monotonic: what it was at this time, or later */
+    struct login_query *reading; /* under way, for logins that do not match; login.c's */
     int64_t tenant_key;
     struct cache_device *newer, *older;
     uint32_t partition;
@@ -52,10 +56,13 @@ struct cache_device {
 };
 
 struct cache_principal {
+    uint64_t read_ms; /* as those of a device */
+    struct login_query *reading;
     int64_t credential_key, not_after_ms;
     int64_t tenant_key; /* 0: platform */
     uint32_t roles;
     bool is_foreign;
+    bool is_unheard; /* read before the change that made it what it is was heard */
     uint8_t secret[CREDENTIAL_HASH_SIZE];
     UT_hash_handle hh;
     char key_id[LIMIT_API_KEY_ID_BYTES + 1];
@@ -85,13 +92,15 @@ void cache_remove_tenant(struct cache *cache, int64_t key);
 
 struct cache_device *cache_find_device(struct cache *cache, const char *tenant, const char *device);
 struct cache_device *cache_find_device_by_key(struct cache *cache, int64_t key);
-/* All rows of LOGIN_DEVICE (one device). NULL when there is none, or memory is out. */
-struct cache_device *cache_store_device(struct cache *cache, const PGresult *result);
+/* All rows of LOGIN_DEVICE (one device), asked for at read_ms. NULL when there is none, or memory
+ * is out. */
+struct cache_device *cache_store_device(struct cache *cache, const PGresult *result,
+                                        uint64_t read_ms);
 void cache_remove_device(struct cache *cache, struct cache_device *device);
 
 struct cache_principal *cache_find_principal(struct cache *cache, const char *key_id);
 struct cache_principal *cache_store_principal(struct cache *cache, const char *key_id,
-                                              const PGresult *result);
+                                              const PGresult *result, uint64_t read_ms);
 struct cache_principal *cache_find_principal_by_key(struct cache *cache, int64_t credential_key);
 void cache_remove_principal(struct cache *cache, struct cache_principal *principal);
 

@@ -12,11 +12,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "common/metrics.h"
 #include "registry/directory.h"
 
-enum { INTERVAL_S = 1, TRIM_EVERY = 60, REVISION_NONE = -1 };
+enum { INTERVAL_S = 1, HEARD_MS = 2500, TRIM_EVERY = 60, REVISION_NONE = -1 };
 
 struct change_query {
     struct postgres_query query;
@@ -37,6 +38,10 @@ void changes_update_condition(struct registry *registry) {
                         : REGISTRY_UP;
     if (atomic_exchange(&registry->condition, condition) != condition)
         metric_set(METRIC_REGISTRY_UP, condition == REGISTRY_UP);
+}
+
+bool changes_are_heard(const struct registry *registry) {
+    return registry->synced && clock_monotonic_ms() - registry->heard_ms < HEARD_MS;
 }
 
 /* ---- telling the workers ---- */
@@ -157,7 +162,7 @@ static void replace_device(struct change_query *q, const PGresult *result) {
     if (old && !exists)
         cache_remove_device(&registry->cache, old);
     const struct cache_device *device =
-        exists ? cache_store_device(&registry->cache, result) : NULL;
+        exists ? cache_store_device(&registry->cache, result, postgres_sent_ms(&q->query)) : NULL;
     if (!q->narrows)
         return;
     if (device && device->enabled) {
@@ -250,7 +255,7 @@ static int64_t number_at(const PGresult *result, int row, int column) {
 
 static bool is_same_principal(const struct cache_principal *principal, const PGresult *result,
                               int row) {
-    return principal && !PQgetisnull(result, row, COLUMN_ROLES) &&
+    return principal && !principal->is_unheard && !PQgetisnull(result, row, COLUMN_ROLES) &&
            principal->roles == (uint32_t)number_at(result, row, COLUMN_ROLES) &&
            principal->not_after_ms == number_at(result, row, COLUMN_NOT_AFTER);
 }
@@ -293,10 +298,12 @@ static void changes_read(struct postgres_query *query, int err, const PGresult *
                          const char *detail) {
     struct change_query *q = (struct change_query *)(void *)query;
     struct registry *registry = q->registry;
+    uint64_t asked_ms = postgres_sent_ms(query);
     free(q);
     registry->reading_changes = false;
     if (err < 0 || !postgres_is_ready(registry->queries))
         return; /* the rows are read again when both connections are there */
+    registry->heard_ms = asked_ms;
     int rows = PQntuples(result);
     if (rows == 0 && !registry->synced) {
         registry->synced = true;

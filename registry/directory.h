@@ -50,7 +50,8 @@ struct registry {
     int64_t retry_revision;    /* go back there when they ended; INT64_MAX: all went well */
     struct registry_stale *stale; /* what is to be read again since changes were missed; owned */
     size_t stale_count, stale_next;
-    bool synced; /* everything up to now was applied since the connection came up */
+    bool synced;       /* everything up to now was applied since the connection came up */
+    uint64_t heard_ms; /* monotonic: when changes that have come back were asked for */
     unsigned trims;
     struct mail stop_mail;
 };
@@ -64,6 +65,13 @@ struct registry_listener {
     struct registry_listener *next;
     struct mailbox *mailbox;
     void (*deliver)(struct mail *mail, void *receiver);
+};
+
+/* What a mismatch with the cache is worth; of a login. */
+enum login_freshness {
+    LOGIN_UNSURE, /* not looked at yet */
+    LOGIN_SURE,   /* read from PostgreSQL after the login began, or a moment before */
+    LOGIN_STALE,  /* PostgreSQL did not say: nothing can be called wrong */
 };
 
 /* login.c: handles a request on the registry thread; it goes back by itself. */
@@ -81,9 +89,16 @@ int login_lookup_error(int err);
 void login_as_device(struct registry *registry, struct registry_login *login,
                      int64_t credential_key, int64_t valid_until_ms);
 
+/* The credential is not right, as far as anybody can know: DG_ERR_BAD_CREDENTIALS, or
+ * DG_ERR_UNAVAILABLE when what we know may be outdated. */
+void login_refuse(struct registry *registry, struct registry_login *login);
+
 /* authority_login.c */
 void login_with_authority(struct registry *registry, struct registry_login *login,
                           const struct x509_client *client);
+/* The same for authorities in the cache only; false when none of them says yes. */
+bool login_with_known_authority(struct registry *registry, struct registry_login *login,
+                                const struct x509_client *client);
 
 /* Answers with the device, or DG_ERR_DISABLED; for a credential that was right. */
 void login_accept(struct registry *registry, struct registry_login *login,
@@ -96,3 +111,5 @@ void changes_lost(void *context);
 void changes_notified(void *context);
 void changes_on_timer(evutil_socket_t fd, short what, void *context);
 void changes_update_condition(struct registry *registry);
+/* Whether the cache is not much older than a second. */
+bool changes_are_heard(const struct registry *registry);

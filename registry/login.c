@@ -16,12 +16,14 @@
 #include "registry/sas.h"
 #include "registry/x509.h"
 
-enum { ATTEMPTS_MAX = 5, UNKNOWN_MS = 5000, FOREIGN_LOG_MS = 60000 };
+/* How long a row, or that there is none, is believed when a secret does not match. */
+enum { FRESH_MS = 1000 };
+enum { ATTEMPTS_MAX = 5, FOREIGN_LOG_MS = 60000 };
 
 struct login_query {
     struct postgres_query query;
     struct registry *registry;
-    struct registry_login *login;
+    struct registry_login *login;     /* the first of those that wait for the row */
     uint64_t epoch, credential_epoch; /* the registry's, when the question was sent */
     int64_t credential_key;           /* login_as_device(): what was right already */
     int64_t valid_until_ms;
@@ -39,11 +41,94 @@ int login_lookup_error(int err) {
     return err == DG_ERR_SHUTTING_DOWN || err == DG_ERR_BUSY ? err : DG_ERR_UNAVAILABLE;
 }
 
+void login_refuse(struct registry *registry, struct registry_login *login) {
+    login_reply(login,
+                login->freshness == LOGIN_STALE ? DG_ERR_UNAVAILABLE : DG_ERR_BAD_CREDENTIALS);
+}
+
 void login_again(struct registry *registry, struct registry_login *login) {
     if (++login->attempts < ATTEMPTS_MAX)
         login_begin(registry, login);
     else
         login_reply(login, DG_ERR_UNAVAILABLE);
+}
+
+/* ---- is it still so? ---- */
+
+static struct login_query *make_query(struct registry *registry, struct registry_login *login,
+                                      enum registry_statement statement) {
+    struct login_query *q = calloc(1, sizeof(*q));
+    if (!q) {
+        login_reply(login, DG_ERR_NO_MEMORY);
+        return NULL;
+    }
+    q->query.statement = statement;
+    q->registry = registry;
+    q->login = login;
+    q->epoch = registry->epoch;
+    q->credential_epoch = registry->credential_epoch;
+    return q;
+}
+
+static void send_device_query(struct login_query *q, void (*done)(struct postgres_query *, int,
+                                                                  const PGresult *, const char *)) {
+    q->query.done = done;
+    q->registry->device_lookups++;
+    postgres_send(q->registry->queries, &q->query, 2,
+                  (const char *[]){q->login->tenant, q->login->name});
+}
+
+static void send_principal_query(struct login_query *q,
+                                 void (*done)(struct postgres_query *, int, const PGresult *,
+                                              const char *)) {
+    q->query.done = done;
+    postgres_send(q->registry->queries, &q->query, 1, (const char *[]){q->login->name});
+}
+
+static void device_read_again(struct postgres_query *query, int err, const PGresult *result,
+                              const char *detail);
+static void principal_read_again(struct postgres_query *query, int err, const PGresult *result,
+                                 const char *detail);
+
+/* Before a secret is called wrong: whether the login may go on, its freshness decided. Otherwise it
+ * waits for the row and then goes on by itself. read_ms and reading: of the row in the cache. */
+static bool is_fresh(struct registry *registry, struct registry_login *login, uint64_t read_ms,
+                     struct login_query **reading) {
+    if (login->freshness != LOGIN_UNSURE)
+        return true;
+    bool recent = clock_monotonic_ms() - read_ms < FRESH_MS;
+    if (read_ms >= login->began_ms || (recent && changes_are_heard(registry)))
+        login->freshness = LOGIN_SURE;
+    else if (recent || !postgres_is_ready(registry->queries))
+        login->freshness = LOGIN_STALE;
+    if (login->freshness != LOGIN_UNSURE)
+        return true;
+    if (*reading) {
+        login->next = (*reading)->login;
+        (*reading)->login = login;
+        return false;
+    }
+    bool is_principal = login->kind == REGISTRY_LOGIN_PRINCIPAL;
+    struct login_query *q = make_query(
+        registry, login, is_principal ? STATEMENT_LOGIN_PRINCIPAL : STATEMENT_LOGIN_DEVICE);
+    if (!q)
+        return false;
+    *reading = q;
+    if (is_principal)
+        send_principal_query(q, principal_read_again);
+    else
+        send_device_query(q, device_read_again);
+    return false;
+}
+
+/* Who is not in the cache has just been asked for, or a moment ago. */
+static bool is_fresh_device(struct registry *registry, struct registry_login *login,
+                            struct cache_device *device) {
+    if (device)
+        return is_fresh(registry, login, device->read_ms, &device->reading);
+    if (login->freshness == LOGIN_UNSURE)
+        login->freshness = LOGIN_SURE;
+    return true;
 }
 
 /* ---- a right credential ---- */
@@ -148,6 +233,8 @@ static void deliver_password(struct mail *mail, void *receiver) {
         login_accept(registry, p->login, device, credential->key, credential->not_after_ms);
     } else if (p->job.err == DG_ERR_BAD_CREDENTIALS && next) {
         check_password(registry, p->login, p->device_key, next);
+    } else if (p->job.err == DG_ERR_BAD_CREDENTIALS) {
+        login_refuse(registry, p->login);
     } else {
         login_reply(p->login, p->job.err);
     }
@@ -189,11 +276,14 @@ static void reply_wrong(struct registry *registry, struct registry_login *login,
                   log_text("tenant", login->tenant), log_text("name", login->name),
                   log_text("why", "credentials in PostgreSQL were made with another master key"));
     }
-    login_reply(login, is_foreign ? DG_ERR_UNAVAILABLE : DG_ERR_BAD_CREDENTIALS);
+    if (is_foreign)
+        login_reply(login, DG_ERR_UNAVAILABLE);
+    else
+        login_refuse(registry, login);
 }
 
 static bool has_foreign(const struct cache_device *device, enum cache_kind kind, int64_t now_ms) {
-    for (unsigned i = 0; i < device->credential_count; i++) {
+    for (unsigned i = 0; device && i < device->credential_count; i++) {
         const struct cache_credential *c = &device->credentials[i];
         if (c->kind == kind && c->is_foreign && is_current(c, now_ms))
             return true;
@@ -214,11 +304,11 @@ static bool matches_sas(const struct registry *registry, const struct cache_cred
 }
 
 static void try_token(struct registry *registry, struct registry_login *login,
-                      const struct cache_device *device, int64_t now_ms) {
+                      struct cache_device *device, int64_t now_ms) {
     struct sas_token token;
     bool readable = sas_parse(login->secret, &token) == 0 && token.expiry_ms > now_ms &&
                     sas_names_device(&token, login->name);
-    for (unsigned i = 0; readable && i < device->credential_count; i++) {
+    for (unsigned i = 0; readable && device && i < device->credential_count; i++) {
         const struct cache_credential *c = &device->credentials[i];
         if (c->kind == CACHE_SAS && is_current(c, now_ms) && matches_sas(registry, c, &token)) {
             login_accept(registry, login, device, c->key,
@@ -226,7 +316,8 @@ static void try_token(struct registry *registry, struct registry_login *login,
             return;
         }
     }
-    reply_wrong(registry, login, readable && has_foreign(device, CACHE_SAS, now_ms));
+    if (is_fresh_device(registry, login, device))
+        reply_wrong(registry, login, readable && has_foreign(device, CACHE_SAS, now_ms));
 }
 
 static bool looks_generated(struct slice secret) {
@@ -254,19 +345,19 @@ static void try_password(struct registry *registry, struct registry_login *login
     if (!password && !foreign && !looks_generated(login->secret))
         password = &nothing;
     if (password)
-        check_password(registry, login, device->key, password);
+        check_password(registry, login, device ? device->key : 0, password);
     else
         reply_wrong(registry, login, foreign);
 }
 
 static void try_secret(struct registry *registry, struct registry_login *login,
-                       const struct cache_device *device, int64_t now_ms) {
+                       struct cache_device *device, int64_t now_ms) {
     uint8_t hash[CREDENTIAL_HASH_SIZE], verified[CREDENTIAL_HASH_SIZE];
     const struct cache_credential *found = NULL;
     credential_hash_key(&registry->master, (const char *)login->secret.data, login->secret.size,
                         hash);
     hash_verified(registry, login->secret, verified);
-    for (unsigned i = 0; i < device->credential_count && !found; i++) {
+    for (unsigned i = 0; device && i < device->credential_count && !found; i++) {
         const struct cache_credential *c = &device->credentials[i];
         if (!is_current(c, now_ms))
             continue;
@@ -278,7 +369,7 @@ static void try_secret(struct registry *registry, struct registry_login *login,
     }
     if (found)
         login_accept(registry, login, device, found->key, found->not_after_ms);
-    else
+    else if (is_fresh_device(registry, login, device))
         try_password(registry, login, device, now_ms);
 }
 
@@ -298,7 +389,7 @@ static const struct cache_credential *find_thumbprint(const struct cache_device 
 }
 
 static void try_certificate(struct registry *registry, struct registry_login *login,
-                            const struct cache_device *device, int64_t now_ms) {
+                            struct cache_device *device, int64_t now_ms) {
     struct x509_client client;
     if (x509_describe(login->secret, login->leaf_size_bytes, &client) < 0) {
         login_reply(login, DG_ERR_BAD_CREDENTIALS);
@@ -311,21 +402,22 @@ static void try_certificate(struct registry *registry, struct registry_login *lo
         login_accept(registry, login, device, pinned->key,
                      earlier(pinned->not_after_ms, client.not_after_ms));
     else if (pinned)
-        login_reply(login, DG_ERR_BAD_CREDENTIALS);
-    else
+        login_reply(login, DG_ERR_BAD_CREDENTIALS); /* expired, whatever we may not know */
+    else if (!login_with_known_authority(registry, login, &client) &&
+             is_fresh_device(registry, login, device))
         login_with_authority(registry, login, &client);
 }
 
+/* device NULL: the same work for an unknown name. */
 static void try_device(struct registry *registry, struct registry_login *login,
-                       const struct cache_device *device) {
+                       struct cache_device *device) {
     int64_t now_ms = clock_wall_ms();
-    static const struct cache_device nobody; /* the same work for an unknown name */
     if (login->kind == REGISTRY_LOGIN_DEVICE_CERTIFICATE)
         try_certificate(registry, login, device, now_ms);
     else if (sas_is_token(login->secret))
-        try_token(registry, login, device ? device : &nobody, now_ms);
+        try_token(registry, login, device, now_ms);
     else
-        try_secret(registry, login, device ? device : &nobody, now_ms);
+        try_secret(registry, login, device, now_ms);
 }
 
 /* ---- finding the device ---- */
@@ -333,47 +425,67 @@ static void try_device(struct registry *registry, struct registry_login *login,
 static void device_found(struct postgres_query *query, int err, const PGresult *result,
                          const char *detail) {
     struct login_query *q = (struct login_query *)(void *)query;
-    q->registry->device_lookups--;
-    if (err == 0 && PQntuples(result) == 0 && q->epoch == q->registry->epoch)
-        cache_store_unknown(&q->registry->cache, q->login->tenant, q->login->name,
-                            clock_monotonic_ms() + UNKNOWN_MS);
+    struct registry *registry = q->registry;
+    registry->device_lookups--;
+    bool exists = err == 0 && PQntuples(result) > 0;
+    if (err == 0 && !exists && q->epoch == registry->epoch)
+        cache_store_unknown(&registry->cache, q->login->tenant, q->login->name,
+                            postgres_sent_ms(query) + FRESH_MS);
+    struct cache_device *device =
+        exists ? cache_store_device(&registry->cache, result, postgres_sent_ms(query)) : NULL;
     if (err < 0)
         login_reply(q->login, login_lookup_error(err));
+    else if (exists && !device)
+        login_reply(q->login, DG_ERR_NO_MEMORY);
     else
-        try_device(q->registry, q->login, cache_store_device(&q->registry->cache, result));
+        try_device(registry, q->login, device);
     free(q);
 }
 
-static struct login_query *make_query(struct registry *registry, struct registry_login *login,
-                                      enum registry_statement statement) {
-    struct login_query *q = calloc(1, sizeof(*q));
-    if (!q) {
-        login_reply(login, DG_ERR_NO_MEMORY);
-        return NULL;
+/* Takes the logins that waited off the query, one after the other. */
+static struct registry_login *next_waiting(struct login_query *q, int err) {
+    struct registry_login *login = q->login;
+    if (login) {
+        q->login = login->next;
+        login->next = NULL;
+        login->freshness = err == 0 ? LOGIN_SURE : LOGIN_STALE;
     }
-    q->query.statement = statement;
-    q->registry = registry;
-    q->login = login;
-    q->epoch = registry->epoch;
-    q->credential_epoch = registry->credential_epoch;
-    return q;
+    return login;
 }
 
-static void send_device_query(struct login_query *q, void (*done)(struct postgres_query *, int,
-                                                                  const PGresult *, const char *)) {
-    q->query.done = done;
-    q->registry->device_lookups++;
-    postgres_send(q->registry->queries, &q->query, 2,
-                  (const char *[]){q->login->tenant, q->login->name});
+/* A device that is gone stays in the cache until its change has been heard: then its connections
+ * end. */
+static void device_read_again(struct postgres_query *query, int err, const PGresult *result,
+                              const char *detail) {
+    struct login_query *q = (struct login_query *)(void *)query;
+    struct registry *registry = q->registry;
+    struct registry_login *login = q->login;
+    struct cache_device *device = cache_find_device(&registry->cache, login->tenant, login->name);
+    bool gone = err == 0 && PQntuples(result) == 0;
+    registry->device_lookups--;
+    if (device && device->reading == q)
+        device->reading = NULL;
+    if (device && gone)
+        device->read_ms = postgres_sent_ms(query);
+    if (err == 0 && !gone && !cache_store_device(&registry->cache, result, postgres_sent_ms(query)))
+        err = DG_ERR_NO_MEMORY;
+    while ((login = next_waiting(q, err)))
+        if (err == DG_ERR_SHUTTING_DOWN)
+            login_reply(login, err);
+        else
+            try_device(registry, login,
+                       gone ? NULL
+                            : cache_find_device(&registry->cache, login->tenant, login->name));
+    free(q);
 }
 
 static void begin_device(struct registry *registry, struct registry_login *login) {
-    const struct cache_device *device =
-        cache_find_device(&registry->cache, login->tenant, login->name);
+    struct cache_device *device = cache_find_device(&registry->cache, login->tenant, login->name);
     metric_add(device ? METRIC_REGISTRY_CACHE_HITS : METRIC_REGISTRY_CACHE_MISSES, 1);
     bool nameless = !login->name[0] || !login->tenant[0]; /* a certificate alone */
-    bool unknown = registry->synced && cache_is_unknown(&registry->cache, login->tenant,
-                                                        login->name, clock_monotonic_ms());
+    bool unknown =
+        changes_are_heard(registry) &&
+        cache_is_unknown(&registry->cache, login->tenant, login->name, clock_monotonic_ms());
     if (device || nameless || unknown) {
         try_device(registry, login, device);
         return;
@@ -388,8 +500,11 @@ static void device_found_as(struct postgres_query *query, int err, const PGresul
     struct login_query *q = (struct login_query *)(void *)query;
     struct registry *registry = q->registry;
     registry->device_lookups--;
+    bool exists = err == 0 && PQntuples(result) > 0;
     const struct cache_device *device =
-        err == 0 ? cache_store_device(&registry->cache, result) : NULL;
+        exists ? cache_store_device(&registry->cache, result, postgres_sent_ms(query)) : NULL;
+    if (exists && !device)
+        err = DG_ERR_NO_MEMORY;
     if (err == 0 && q->credential_epoch != registry->credential_epoch)
         login_again(registry, q->login); /* the authority may be gone */
     else if (device)
@@ -419,7 +534,7 @@ void login_as_device(struct registry *registry, struct registry_login *login,
 /* ---- principals ---- */
 
 static void try_principal(struct registry *registry, struct registry_login *login,
-                          const struct cache_principal *principal) {
+                          struct cache_principal *principal) {
     static const struct cache_principal nobody;
     const struct cache_principal *p = principal ? principal : &nobody;
     uint8_t hash[CREDENTIAL_HASH_SIZE];
@@ -428,7 +543,8 @@ static void try_principal(struct registry *registry, struct registry_login *logi
     bool right = CRYPTO_memcmp(hash, p->secret, sizeof(hash)) == 0 && principal;
     bool in_time = p->not_after_ms == 0 || clock_wall_ms() < p->not_after_ms;
     if (!right || !in_time) {
-        reply_wrong(registry, login, p->is_foreign && in_time);
+        if (!principal || is_fresh(registry, login, principal->read_ms, &principal->reading))
+            reply_wrong(registry, login, p->is_foreign && in_time);
         return;
     }
     login->identity = (struct registry_identity){
@@ -450,27 +566,74 @@ static void try_principal(struct registry *registry, struct registry_login *logi
 static void principal_found(struct postgres_query *query, int err, const PGresult *result,
                             const char *detail) {
     struct login_query *q = (struct login_query *)(void *)query;
+    struct registry *registry = q->registry;
+    bool current = err == 0 && q->credential_epoch == registry->credential_epoch;
+    bool exists = current && PQntuples(result) > 0;
+    struct cache_principal *principal =
+        current ? cache_store_principal(&registry->cache, q->login->name, result,
+                                        postgres_sent_ms(query))
+                : NULL;
     if (err < 0)
         login_reply(q->login, login_lookup_error(err));
-    else if (q->credential_epoch != q->registry->credential_epoch)
-        login_again(q->registry, q->login);
+    else if (!current)
+        login_again(registry, q->login);
+    else if (exists && !principal)
+        login_reply(q->login, DG_ERR_NO_MEMORY);
     else
-        try_principal(q->registry, q->login,
-                      cache_store_principal(&q->registry->cache, q->login->name, result));
+        try_principal(registry, q->login, principal);
+    free(q);
+}
+
+/* Connections made under other roles or another end are told by the change, which must still see
+ * that there is a difference. */
+static bool replace_principal(struct registry *registry, const struct cache_principal *old,
+                              const PGresult *result, const struct login_query *q) {
+    struct cache_principal was = old ? *old : (struct cache_principal){.credential_key = 0};
+    struct cache_principal *now = cache_store_principal(&registry->cache, q->login->name, result,
+                                                        postgres_sent_ms(&q->query));
+    bool known = now && now->credential_key == was.credential_key;
+    if (known)
+        now->is_unheard =
+            was.is_unheard || now->roles != was.roles || now->not_after_ms != was.not_after_ms;
+    OPENSSL_cleanse(&was, sizeof(was));
+    return now != NULL;
+}
+
+/* One that is gone stays in the cache until its change has been heard, as a device does. */
+static void principal_read_again(struct postgres_query *query, int err, const PGresult *result,
+                                 const char *detail) {
+    struct login_query *q = (struct login_query *)(void *)query;
+    struct registry *registry = q->registry;
+    struct registry_login *login = q->login;
+    struct cache_principal *principal = cache_find_principal(&registry->cache, login->name);
+    bool current = err == 0 && q->credential_epoch == registry->credential_epoch;
+    bool gone = current && PQntuples(result) == 0;
+    if (principal && principal->reading == q)
+        principal->reading = NULL;
+    if (principal && gone)
+        principal->read_ms = postgres_sent_ms(query);
+    if (current && !gone && !replace_principal(registry, principal, result, q))
+        err = DG_ERR_NO_MEMORY;
+    while ((login = next_waiting(q, err)))
+        if (err == DG_ERR_SHUTTING_DOWN)
+            login_reply(login, err);
+        else if (err == 0 && !current)
+            login_again(registry, login);
+        else
+            try_principal(registry, login,
+                          gone ? NULL : cache_find_principal(&registry->cache, login->name));
     free(q);
 }
 
 static void begin_principal(struct registry *registry, struct registry_login *login) {
-    const struct cache_principal *principal = cache_find_principal(&registry->cache, login->name);
+    struct cache_principal *principal = cache_find_principal(&registry->cache, login->name);
     if (principal) {
         try_principal(registry, login, principal);
         return;
     }
     struct login_query *q = make_query(registry, login, STATEMENT_LOGIN_PRINCIPAL);
-    if (!q)
-        return;
-    q->query.done = principal_found;
-    postgres_send(registry->queries, &q->query, 1, (const char *[]){login->name});
+    if (q)
+        send_principal_query(q, principal_found);
 }
 
 void login_begin(struct registry *registry, struct registry_login *login) {

@@ -52,3 +52,8 @@ void postgres_free(struct postgres *postgres);
 void postgres_send(struct postgres *postgres, struct postgres_query *query, unsigned count,
                    const char *const *parameters);
 bool postgres_is_ready(const struct postgres *postgres);
+
+/* Monotonic: the answer shows what was so at this time, or later. */
+static inline uint64_t postgres_sent_ms(const struct postgres_query *query) {
+    return query->sent_ns / 1000000;
+}

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "common/random.h"
 #include "common/thread.h"
 #include "registry/directory.h"
@@ -118,30 +119,25 @@ static void deliver_login(struct mail *mail, void *receiver) {
 void registry_login(struct registry *registry, struct registry_login *login) {
     login->reply = login->mail.deliver;
     login->mail.deliver = deliver_login;
+    login->began_ms = clock_monotonic_ms();
     mailbox_post(&registry->mailbox, &login->mail);
 }
 
-static bool copy_name(struct slice name, char *ret_name, size_t room) {
-    if (name.size >= room || (name.size && memchr(name.data, 0, name.size)))
-        return false;
+static void copy_name(struct slice name, char *ret_name) {
     if (name.size)
         memcpy(ret_name, name.data, name.size);
     ret_name[name.size] = '\0';
-    return true;
 }
 
 struct registry_login *registry_login_new(enum registry_login_kind kind, struct slice tenant,
                                           struct slice name, struct slice secret) {
-    size_t limit =
-        kind == REGISTRY_LOGIN_DEVICE_CERTIFICATE ? LIMIT_BEFORE_LOGIN_BYTES : LIMIT_PASSWORD_BYTES;
-    if (secret.size > limit)
+    struct registry_login *login = registry_login_fits(kind, tenant, name, secret)
+                                       ? calloc(1, sizeof(*login) + secret.size + 1)
+                                       : NULL;
+    if (!login)
         return NULL;
-    struct registry_login *login = calloc(1, sizeof(*login) + secret.size + 1);
-    if (!login || !copy_name(tenant, login->tenant, sizeof(login->tenant)) ||
-        !copy_name(name, login->name, sizeof(login->name))) {
-        free(login);
-        return NULL;
-    }
+    copy_name(tenant, login->tenant);
+    copy_name(name, login->name);
     login->kind = kind;
     if (secret.size)
         memcpy(login->secret_bytes, secret.data, secret.size);

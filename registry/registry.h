@@ -7,12 +7,14 @@
  * registry_login() / registry_execute(), and comes back to the caller's mailbox with the result
  * filled in. A request always comes back, at the latest when its deadline passes. PostgreSQL may be
  * down or frozen at any time, also at start: what the cache knows keeps working, the rest gets
- * DG_ERR_UNAVAILABLE, never DG_ERR_BAD_CREDENTIALS.
+ * DG_ERR_UNAVAILABLE, never DG_ERR_BAD_CREDENTIALS. Nor is a secret called wrong because the cache
+ * is outdated: before a refusal the row is read once more, at most once a second for each name.
  */
 #pragma once
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "common/err.h"
 #include "common/limits.h"
@@ -95,7 +97,10 @@ struct registry_login {
     struct mail mail; /* set deliver before the call; runs on reply_to's thread */
     struct mailbox *reply_to;
     void (*reply)(struct mail *mail, void *receiver); /* the registry's: deliver, kept */
-    unsigned attempts; /* the registry's: begun again since something changed meanwhile */
+    unsigned attempts;           /* the registry's: begun again since something changed meanwhile */
+    struct registry_login *next; /* the registry's: waits for the same row */
+    uint64_t began_ms;           /* the registry's: monotonic */
+    int freshness;               /* the registry's: enum login_freshness */
     uint64_t
         owner; /* the caller's own, returned untouched: an id with a generation, not a pointer */
 
@@ -115,6 +120,17 @@ struct registry_login {
 struct registry_login *registry_login_new(enum registry_login_kind kind, struct slice tenant,
                                           struct slice name, struct slice secret);
 void registry_login_free(struct registry_login *login);
+
+/* Whether registry_login_new() takes these: then NULL means that memory is out. */
+static inline bool registry_login_fits(enum registry_login_kind kind, struct slice tenant,
+                                       struct slice name, struct slice secret) {
+    size_t limit =
+        kind == REGISTRY_LOGIN_DEVICE_CERTIFICATE ? LIMIT_BEFORE_LOGIN_BYTES : LIMIT_PASSWORD_BYTES;
+    return secret.size <= limit && tenant.size <= LIMIT_TENANT_BYTES &&
+           name.size <= LIMIT_DEVICE_ID_BYTES &&
+           !(tenant.size && memchr(tenant.data, 0, tenant.size)) &&
+           !(name.size && memchr(name.data, 0, name.size));
+}
 
 /* Any thread. One identical error for an unknown device and a wrong secret. */
 void registry_login(struct registry *registry, struct registry_login *login);

@@ -105,11 +105,15 @@ static bool is_temporary(int err) {
            err == DG_ERR_SHUTTING_DOWN || err == DG_ERR_NO_MEMORY;
 }
 
+static void refuse_for_now(struct kafka_session *session, int err) {
+    log_refusal(session, err, dg_err_text(err));
+    kafka_close_later(session, err);
+}
+
 static void judge(struct kafka_session *session, const struct registry_login *login) {
     uint32_t useful = REGISTRY_ROLE_ADMIN | REGISTRY_ROLE_CONSUMER | REGISTRY_ROLE_AUDITOR;
     if (is_temporary(login->err)) {
-        log_refusal(session, login->err, dg_err_text(login->err));
-        kafka_close_later(session, login->err);
+        refuse_for_now(session, login->err);
     } else if (login->err == DG_ERR_BAD_CREDENTIALS) {
         refuse(session, login->err, bad_credentials);
     } else if (login->err < 0) {
@@ -158,11 +162,16 @@ static void begin_login(struct kafka_session *session, struct slice token) {
                "passwords are refused in plain text here; use the TLS port");
         return;
     }
-    struct registry_login *login = NULL;
-    if (parse_plain(token, &user, &password))
-        login = registry_login_new(REGISTRY_LOGIN_PRINCIPAL, slice_make(NULL, 0), user, password);
-    if (!login) {
+    struct slice tenant = slice_make(NULL, 0);
+    if (!parse_plain(token, &user, &password) ||
+        !registry_login_fits(REGISTRY_LOGIN_PRINCIPAL, tenant, user, password)) {
         refuse(session, DG_ERR_BAD_CREDENTIALS, bad_credentials);
+        return;
+    }
+    struct registry_login *login =
+        registry_login_new(REGISTRY_LOGIN_PRINCIPAL, tenant, user, password);
+    if (!login) {
+        refuse_for_now(session, DG_ERR_NO_MEMORY);
         return;
     }
     login->mail.deliver = deliver_login;

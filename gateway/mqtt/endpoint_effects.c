@@ -90,7 +90,9 @@ static int send_login(struct mqtt_worker *mqtt, const struct session *session,
     struct registry_login *login =
         registry_login_new(from->kind, from->tenant, from->device, secret);
     if (!login)
-        return DG_ERR_BAD_CREDENTIALS; /* over a limit, or no memory for it */
+        return registry_login_fits(from->kind, from->tenant, from->device, secret)
+                   ? DG_ERR_NO_MEMORY
+                   : DG_ERR_BAD_CREDENTIALS;
     login->mail.deliver = on_login;
     login->reply_to = &mqtt->worker->mailbox;
     login->owner = session->id;

@@ -11,6 +11,7 @@ void logins_check_pinned(struct bench *b);
 void logins_check_authorities(struct bench *b);
 void logins_check_principals(struct bench *b);
 void logins_check_foreign(struct bench *b);
+void logins_check_stale(struct bench *b); /* stops and starts the server */
 
 /* Each adds a credential to a device and returns its key. more: thumbprint, not_before, not_after
  * as SQL, or NULL for none. */
