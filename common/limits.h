@@ -83,6 +83,7 @@
 /* registry */
 #define LIMIT_CREDENTIALS_PER_DEVICE 8
 #define LIMIT_AUTHORITIES_PER_TENANT 64    /* whose connections survive a device's change */
+#define LIMIT_AUTHORITIES_PER_LOGIN 128    /* of the issuers' names, looked at for a certificate */
 #define LIMIT_REGISTRY_STATEMENTS 4096     /* under way on one connection: a fraction of a second */
 #define LIMIT_REGISTRY_CHANGES 1000        /* looked up at a time, beside those statements */
 #define LIMIT_REGISTRY_UNKNOWN_NAMES 10000 /* remembered for a moment as unknown */

@@ -33,6 +33,11 @@ static const struct outcome {
      "the version is another one, or does not fit If-Match or If-None-Match"},
     {"exists", 0, DG_ERR_EXISTS, "the name is taken"},
     {"limit", 0, DG_ERR_INVALID, "there are as many credentials as a device may have; delete one"},
+    {"full", 0, DG_ERR_INVALID,
+     "there are as many certificate authorities as a tenant may have; delete one"},
+    {"proof", 0, DG_ERR_INVALID,
+     "/proof: must be a certificate that this authority signed for the common name that GET of the "
+     "tenant shows as registration_code"},
     {"shrink", 0, DG_ERR_INVALID, "/partition_count: may grow, not shrink"},
 };
 

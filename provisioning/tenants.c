@@ -9,6 +9,7 @@ static const struct member members[] = {
     {"metadata", MEMBER_METADATA, false, 0, LIMIT_METADATA_BYTES, "{}"},
     {"tags", MEMBER_TAGS, false, 0, LIMIT_TAGS_BYTES, "{}"},
     {"name", MEMBER_READ_ONLY},
+    {"registration_code", MEMBER_READ_ONLY},
     {"version", MEMBER_READ_ONLY},
     {"created_at", MEMBER_READ_ONLY},
     {"updated_at", MEMBER_READ_ONLY},

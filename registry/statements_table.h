@@ -19,11 +19,15 @@ STATEMENT(LOGIN_PRINCIPAL, 1,
     "select k.credential_key, k.roles, encode(k.secret, 'hex'), k.master_key_id, "
     SQL_MS("k.not_after") ", t.tenant_key, t.name, t.stream_id, t.partition_count, t.enabled"
     " from api_key k left join tenant t using (tenant_key) where k.key_id = $1::text")
-/* tenant or null, subject hashes */
-STATEMENT(LOGIN_AUTHORITIES, 2,
-    "select a.credential_key, t.name, a.certificate, a.subject_hash from certificate_authority a"
+/* tenant or null, subject hashes, most. Each tenant's first ones come first, so that no tenant can
+ * crowd out another. */
+STATEMENT(LOGIN_AUTHORITIES, 3,
+    "select credential_key, name, certificate, subject_hash from (select a.credential_key, t.name,"
+    " a.certificate, a.subject_hash, row_number() over (partition by a.tenant_key, a.subject_hash"
+    " order by a.credential_key desc) as place from certificate_authority a"
     " join tenant t using (tenant_key) where a.subject_hash = any ($2::text[])"
-    " and ($1::text is null or t.name = $1::text) order by a.credential_key limit 16")
+    " and ($1::text is null or t.name = $1::text)) candidate"
+    " order by place, credential_key limit $3::integer")
 /* name or null, key or null; with neither, all */
 STATEMENT(LOGIN_TENANTS, 2,
     "select tenant_key, name, stream_id, partition_count, enabled from tenant"
@@ -58,6 +62,7 @@ STATEMENT(AUTHORITY_KEYS, 2,
     SQL_TIME(t ".updated_at")
 #define SQL_TENANT_BODY \
     "json_build_object('name', t.name, 'enabled', t.enabled, 'partition_count', t.partition_count," \
+    " 'registration_code', t.registration_code," \
     " 'metadata', t.metadata, 'tags', t.tags, " SQL_COMMON("t") ")::text as body"
 #define SQL_DEVICE_BODY \
     "json_build_object('device_id', d.device_id, 'enabled', d.enabled, 'partition', d.partition," \
@@ -235,15 +240,25 @@ STATEMENT(AUTHORITY_LIST, 4,
 STATEMENT(AUTHORITY_GET, 2,
     "select 'found', a.version, " SQL_AUTHORITY_BODY " from certificate_authority a"
     " join tenant t using (tenant_key) where t.name = $1::text and a.name = $2::text")
-/* tenant, name, certificate, precondition, fingerprint, subject hash. Another certificate gets a new
- * key number, which ends the connections that the old one vouched for. */
-STATEMENT(AUTHORITY_PUT, 6,
-    "with t as (select tenant_key from tenant where name = $1::text),"
+/* tenant, name, certificate, proof, precondition, fingerprint, subject hash, whom the proof names,
+ * whether a proof is needed, most authorities of a tenant. Another certificate gets a new key number,
+ * which ends the connections that the old one vouched for. Two gateways may count at the same time:
+ * the bound is off by the number of gateways at most. */
+STATEMENT(AUTHORITY_PUT, 10,
+    "with t as (select tenant_key, registration_code, (select count(*) from certificate_authority n"
+    " where n.tenant_key = tenant.tenant_key) as total from tenant where name = $1::text),"
+    " judged as (select t.tenant_key, case"
+    " when o.version is null and not " SQL_MAY_CREATE("$5") " then 'precondition'"
+    " when o.version is not null and not " SQL_MATCHES("$5", "o.version") " then 'precondition'"
+    " when ($9::boolean or $4::text is not null) and o.fingerprint is distinct from $6::text"
+    " and $8::text is distinct from t.registration_code then 'proof'"
+    " when o.version is null and t.total >= $10::bigint then 'full' end as refusal"
+    " from t left join certificate_authority o on o.tenant_key = t.tenant_key"
+    " and o.name = $2::text),"
     " changed as (insert into certificate_authority as a"
     " (tenant_key, name, certificate, fingerprint, subject_hash)"
-    " select t.tenant_key, $2::text, $3::text, $5::text, $6::text from t"
-    " where " SQL_MAY_CREATE("$4") " or exists (select from certificate_authority e"
-    " where e.tenant_key = t.tenant_key and e.name = $2::text)"
+    " select judged.tenant_key, $2::text, $3::text, $6::text, $7::text from judged"
+    " where judged.refusal is null"
     " on conflict (tenant_key, name) do update set"
     " credential_key = case when a.fingerprint = excluded.fingerprint then a.credential_key"
     " else nextval('credential_key_seq') end, certificate = excluded.certificate,"
@@ -251,10 +266,11 @@ STATEMENT(AUTHORITY_PUT, 6,
     " version = a.version + (a.certificate <> excluded.certificate)::integer,"
     " updated_at = case when a.certificate <> excluded.certificate then now()"
     " else a.updated_at end"
-    " where " SQL_MATCHES("$4", "a.version")
+    " where " SQL_MATCHES("$5", "a.version")
     " returning a.xmax = 0 as created, a.version, " SQL_AUTHORITY_BODY ")"
     " select case when changed.created then 'created' when not changed.created then 'replaced'"
-    " else 'precondition' end, changed.version, changed.body from t left join changed on true")
+    " else coalesce(judged.refusal, 'precondition') end, changed.version, changed.body"
+    " from judged left join changed on true")
 STATEMENT(AUTHORITY_DELETE, 3,
     "with found as (select a.credential_key from certificate_authority a"
     " join tenant t using (tenant_key) where t.name = $1::text and a.name = $2::text),"

@@ -5,6 +5,7 @@
 #include <openssl/x509_vfy.h>
 #include <openssl/x509v3.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -72,18 +73,67 @@ int x509_describe(struct slice chain, size_t leaf_size, struct x509_client *ret)
     return 0;
 }
 
-static X509 *read_pem(const char *pem) {
+X509 *x509_read_pem(const char *pem) {
     BIO *bio = BIO_new_mem_buf(pem, -1);
     X509 *certificate = bio ? PEM_read_bio_X509(bio, NULL, NULL, NULL) : NULL;
     BIO_free(bio);
     return certificate;
 }
 
-static bool verify(X509 *leaf, STACK_OF(X509) * between, X509 *authority, int64_t now_ms) {
+/* ---- chains ---- */
+
+struct x509_chain {
+    X509 *leaf;
+    STACK_OF(X509) * between;
+};
+
+struct x509_chain *x509_chain_read(struct slice bytes) {
+    struct x509_chain *chain = calloc(1, sizeof(*chain));
+    X509 *more;
+    if (!chain)
+        return NULL;
+    chain->leaf = next_certificate(&bytes);
+    chain->between = sk_X509_new_null();
+    while (chain->leaf && chain->between && (more = next_certificate(&bytes)))
+        if (sk_X509_num(chain->between) >= X509_ISSUERS_MAX || !sk_X509_push(chain->between, more))
+            X509_free(more);
+    if (chain->leaf && chain->between)
+        return chain;
+    x509_chain_free(chain);
+    return NULL;
+}
+
+void x509_chain_free(struct x509_chain *chain) {
+    if (!chain)
+        return;
+    sk_X509_pop_free(chain->between, X509_free);
+    X509_free(chain->leaf);
+    free(chain);
+}
+
+static bool is_signed_by(X509 *certificate, X509 *authority) {
+    EVP_PKEY *key = X509_get0_pubkey(authority);
+    return key && X509_check_issued(authority, certificate) == X509_V_OK &&
+           X509_verify(certificate, key) == 1;
+}
+
+/* Anybody can make an authority of the same name; this sorts it out before the chain is built. */
+static bool is_related(const struct x509_chain *chain, X509 *authority) {
+    if (is_signed_by(chain->leaf, authority))
+        return true;
+    for (int i = 0; i < sk_X509_num(chain->between); i++)
+        if (is_signed_by(sk_X509_value(chain->between, i), authority))
+            return true;
+    return false;
+}
+
+bool x509_chain_is_good(const struct x509_chain *chain, X509 *authority, int64_t now_ms) {
+    if (!is_related(chain, authority))
+        return false;
     X509_STORE *store = X509_STORE_new();
     X509_STORE_CTX *context = X509_STORE_CTX_new();
     bool good = store && context && X509_STORE_add_cert(store, authority) == 1 &&
-                X509_STORE_CTX_init(context, store, leaf, between) == 1;
+                X509_STORE_CTX_init(context, store, chain->leaf, chain->between) == 1;
     if (good) {
         X509_VERIFY_PARAM *parameters = X509_STORE_CTX_get0_param(context);
         X509_VERIFY_PARAM_set_purpose(parameters, X509_PURPOSE_SSL_CLIENT);
@@ -98,15 +148,20 @@ static bool verify(X509 *leaf, STACK_OF(X509) * between, X509 *authority, int64_
     return good;
 }
 
-bool x509_chain_is_good(struct slice chain, const char *authority_pem, int64_t now_ms) {
-    X509 *authority = read_pem(authority_pem), *leaf = next_certificate(&chain), *more;
-    STACK_OF(X509) *between = sk_X509_new_null();
-    while (between && (more = next_certificate(&chain)))
-        if (sk_X509_push(between, more) == 0)
-            X509_free(more);
-    bool good = authority && leaf && between && verify(leaf, between, authority, now_ms);
-    sk_X509_pop_free(between, X509_free);
-    X509_free(leaf);
+/* ---- proof of an authority's key ---- */
+
+int x509_check_proof(const char *authority_pem, const char *proof_pem, int64_t now_ms,
+                     char *ret_common_name) {
+    X509 *authority = x509_read_pem(authority_pem), *proof = x509_read_pem(proof_pem);
+    char name[X509_NAME_SIZE] = "";
+    if (authority && proof && is_signed_by(proof, authority) &&
+        now_ms >= time_ms(X509_get0_notBefore(proof)) &&
+        now_ms < time_ms(X509_get0_notAfter(proof)))
+        read_common_name(proof, name);
     X509_free(authority);
-    return good;
+    X509_free(proof);
+    if (!name[0])
+        return DG_ERR_INVALID;
+    memcpy(ret_common_name, name, sizeof(name));
+    return 0;
 }

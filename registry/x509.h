@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include <openssl/x509.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -25,6 +26,18 @@ struct x509_client {
 /* chain: DER certificates one after the other, the leaf (leaf_size bytes) first. */
 DG_NODISCARD int x509_describe(struct slice chain, size_t leaf_size, struct x509_client *ret);
 
-/* Whether the chain leads to this authority (PEM), is within its validity at now, and is good for a
- * TLS client. */
-bool x509_chain_is_good(struct slice chain, const char *authority_pem, int64_t now_ms);
+/* NULL when it is no certificate, or memory is out. */
+X509 *x509_read_pem(const char *pem);
+
+/* A chain read once, to be checked against several authorities. NULL: unreadable, or no memory. */
+struct x509_chain *x509_chain_read(struct slice chain);
+void x509_chain_free(struct x509_chain *chain);
+
+/* Whether the chain leads to this authority, is within its validity at now, and is good for a TLS
+ * client. One that only bears the authority's name costs one check of a signature at most. */
+bool x509_chain_is_good(const struct x509_chain *chain, X509 *authority, int64_t now_ms);
+
+/* Whether somebody who holds the authority's key says so: proof is signed by it and valid now. Then
+ * ret_common_name (X509_NAME_SIZE) is what it says. DG_ERR_INVALID otherwise. */
+DG_NODISCARD int x509_check_proof(const char *authority_pem, const char *proof_pem, int64_t now_ms,
+                                  char *ret_common_name);

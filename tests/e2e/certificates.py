@@ -43,6 +43,11 @@ class Certificates:
                      "-CAkey", f"{authority}.key", "-CAcreateserial", "-days", str(days),
                      "-extfile", self.path(name + ".ext"), "-out", self.path(name + ".pem"))
 
+    def proof(self, authority, code, name="proof"):
+        """The PEM with which an authority shows that it belongs to the tenant of this code."""
+        self.signed(name, self.path(authority), code, "keyUsage=digitalSignature", days=1)
+        return self.pem(name)
+
     def fingerprint(self, name, digest="sha256"):
         text = self.openssl("x509", "-in", self.path(name + ".pem"), "-noout", "-fingerprint",
                             "-" + digest)

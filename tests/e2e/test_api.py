@@ -556,10 +556,9 @@ class Cascades(ApiTest):
         key = self.api_key(tenant, "reader")["bearer"]
         self.call("GET", tenant, expect=200, key=key)
         other = self.tenant()
-        self.call("PUT", other + "/certificate-authorities/ca", body, 409)
+        self.call("PUT", other + "/certificate-authorities/ca", body, 201)
         self.call("DELETE", tenant, expect=204)
         wait_until(lambda: self.call("GET", tenant, key=key).status == 401, 1)
-        self.call("PUT", other + "/certificate-authorities/ca", body, 201)
         self.call("PUT", tenant, {}, 201)
         for collection in ("devices", "api-keys", "certificate-authorities"):
             self.assertEqual(self.call("GET", f"{tenant}/{collection}").body["items"], [])

@@ -13,6 +13,10 @@ void logins_check_principals(struct bench *b);
 void logins_check_foreign(struct bench *b);
 void logins_check_stale(struct bench *b); /* stops and starts the server */
 
+/* authorities.c */
+void authorities_check_proofs(struct bench *b);
+void authorities_check_crowd(struct bench *b);
+
 /* Each adds a credential to a device and returns its key. more: thumbprint, not_before, not_after
  * as SQL, or NULL for none. */
 long long logins_add(struct bench *b, const char *device, const char *name, const char *kind,

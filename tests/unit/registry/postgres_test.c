@@ -124,14 +124,6 @@ static void check_requests(struct bench *b) {
                       BENCH_END);
     CHECK(r->err == DG_ERR_INVALID && r->detail, "%s", dg_err_text(r->err));
     registry_request_free(r);
-    r = bench_execute(b, STATEMENT_AUTHORITY_PUT, "acme", "one", "pem", NULL, "same", "subject",
-                      BENCH_END);
-    CHECK(r->err == 0, "%s", dg_err_text(r->err));
-    registry_request_free(r);
-    r = bench_execute(b, STATEMENT_AUTHORITY_PUT, "shut", "one", "pem", NULL, "same", "subject",
-                      BENCH_END);
-    CHECK(r->err == DG_ERR_EXISTS && r->detail, "%s", dg_err_text(r->err));
-    registry_request_free(r);
 }
 
 struct tenants_answer {
@@ -360,6 +352,8 @@ int main(int argc, char **argv) {
         {"principals", logins_check_principals},
         {"another master key", logins_check_foreign},
         {"requests", check_requests},
+        {"proofs of authorities", authorities_check_proofs},
+        {"authorities of the same name", authorities_check_crowd},
         {"tenants", check_tenants},
         {"revocations", check_revocations},
         {"the end of a tenant", check_tenant_end},
