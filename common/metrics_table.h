@@ -46,6 +46,7 @@ METRIC(REGISTRY_TIMEOUTS,       COUNTER, "duragate_registry_timeouts_total", "",
 METRIC(REGISTRY_UP,             GAUGE,   "duragate_registry_up", "", "1 while PostgreSQL answers and changes are being heard")
 METRIC(REGISTRY_CACHE_HITS,     COUNTER, "duragate_registry_cache_lookups_total", "result=\"hit\"", "Device look-ups in the registry cache")
 METRIC(REGISTRY_CACHE_MISSES,   COUNTER, "duragate_registry_cache_lookups_total", "result=\"miss\"", "Device look-ups in the registry cache")
+METRIC(PASSWORD_RUNS,           COUNTER, "duragate_password_runs_total", "", "Runs of the slow password function")
 METRIC(REVOCATIONS,             COUNTER, "duragate_revocations_total", "", "Live connections ended because the registry changed")
 METRIC(CERTIFICATE_EXPIRY,      GAUGE,   "duragate_certificate_expiry_timestamp_seconds", "", "When the server certificate expires, seconds since 1970")
 METRIC(CONFIG_RELOADS,          COUNTER, "duragate_config_reloads_total", "result=\"ok\"", "Reloads of configuration and certificates")

@@ -178,8 +178,21 @@ static void deliver_password(struct mail *mail, void *receiver) {
     registry_password_hash_free(hash);
 }
 
+static void copy_parameter(const struct provisioning_call *call, const char *name, char *ret_text,
+                           size_t room) {
+    struct slice value = http_path_parameter(call->exchange, name);
+    snprintf(ret_text, room, "%.*s", (int)value.size, (const char *)value.data);
+}
+
 static void make_password(struct provisioning_call *call) {
     const char *password = text_of(call, "password");
+    if (password && credential_looks_generated(slice_from_string(password))) {
+        call_problem(call, DG_ERR_INVALID,
+                     "/password: %zu of A-Z a-z 0-9 - _ is the shape of a generated key; make it "
+                     "longer or shorter, or use a credential of kind key",
+                     strlen(password));
+        return;
+    }
     struct registry_password_hash *hash = password ? calloc(1, sizeof(*hash)) : NULL;
     if (!hash) {
         call_problem(call, password ? DG_ERR_NO_MEMORY : DG_ERR_INVALID,
@@ -190,6 +203,8 @@ static void make_password(struct provisioning_call *call) {
     hash->mail.deliver = deliver_password;
     hash->reply_to = &call->worker->mailbox;
     hash->owner = http_exchange_id(call->exchange);
+    copy_parameter(call, "tenant", hash->tenant, sizeof(hash->tenant));
+    copy_parameter(call, "device", hash->device, sizeof(hash->device));
     hash->password_size = strlen(password);
     memcpy(hash->password, password, hash->password_size);
     registry_hash_password(call->registry, hash);

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "common/assert.h"
+#include "common/limits.h"
 #include "common/random.h"
 
 enum {
@@ -22,7 +23,6 @@ enum {
     MASTER_FILE_MAX = 256,
     NONCE_SIZE = 12,
     TAG_SIZE = 16,
-    SALT_SIZE = 16,
     SCRYPT_LOG_N = 15,
     SCRYPT_R = 8,
     SCRYPT_P = 1,
@@ -120,6 +120,16 @@ void credential_generate_key(char *ret_text) {
     OPENSSL_cleanse(bytes, sizeof(bytes));
 }
 
+bool credential_looks_generated(struct slice secret) {
+    for (size_t i = 0; i < secret.size; i++) {
+        uint8_t c = secret.data[i];
+        bool letter = (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
+        if (!letter && c != '-' && c != '_')
+            return false;
+    }
+    return secret.size == CREDENTIAL_KEY_TEXT_SIZE - 1;
+}
+
 void credential_hash_key(const struct credential_master *master, const char *text, size_t size,
                          uint8_t *ret_hash) {
     unsigned length = 0;
@@ -131,48 +141,52 @@ void credential_hash_key(const struct credential_master *master, const char *tex
 /* ---- passwords ---- */
 
 static int run_scrypt(struct slice password, const uint8_t *salt, uint8_t *ret_hash) {
-    int done = EVP_PBE_scrypt((const char *)password.data, password.size, salt, SALT_SIZE,
-                              1u << SCRYPT_LOG_N, SCRYPT_R, SCRYPT_P, SCRYPT_MEMORY_MAX, ret_hash,
-                              CREDENTIAL_HASH_SIZE);
+    int done = EVP_PBE_scrypt((const char *)password.data, password.size, salt,
+                              CREDENTIAL_SALT_SIZE, 1u << SCRYPT_LOG_N, SCRYPT_R, SCRYPT_P,
+                              SCRYPT_MEMORY_MAX, ret_hash, CREDENTIAL_HASH_SIZE);
     return done == 1 ? 0 : DG_ERR_NO_MEMORY;
 }
 
-int credential_hash_password(struct slice password, char *ret_encoded) {
-    uint8_t salt[SALT_SIZE], hash[CREDENTIAL_HASH_SIZE];
+int credential_hash_password(struct slice password, const uint8_t *salt, char *ret_encoded) {
+    uint8_t hash[CREDENTIAL_HASH_SIZE];
     char salt_text[32], hash_text[64];
-    random_bytes(salt, sizeof(salt));
     int err = run_scrypt(password, salt, hash);
     if (err < 0)
         return err;
-    credential_base64_encode(salt, sizeof(salt), salt_text);
+    credential_base64_encode(salt, CREDENTIAL_SALT_SIZE, salt_text);
     credential_base64_encode(hash, sizeof(hash), hash_text);
     snprintf(ret_encoded, CREDENTIAL_PASSWORD_SIZE, "scrypt$%d$%d$%d$%s$%s", SCRYPT_LOG_N, SCRYPT_R,
              SCRYPT_P, salt_text, hash_text);
     OPENSSL_cleanse(hash, sizeof(hash));
+    OPENSSL_cleanse(hash_text, sizeof(hash_text));
     return 0;
 }
 
-int credential_check_password(struct slice password, struct slice encoded) {
+int credential_password_salt(struct slice encoded, uint8_t *ret_salt) {
     char prefix[32];
-    uint8_t salt[SALT_SIZE], stored[CREDENTIAL_HASH_SIZE], hash[CREDENTIAL_HASH_SIZE];
+    uint8_t salt[CREDENTIAL_SALT_SIZE];
     int size =
         snprintf(prefix, sizeof(prefix), "scrypt$%d$%d$%d$", SCRYPT_LOG_N, SCRYPT_R, SCRYPT_P);
     if (!slice_starts_with(encoded, prefix))
-        return DG_ERR_BAD_CREDENTIALS;
+        return DG_ERR_CORRUPT;
     struct slice rest = slice_skip(encoded, (size_t)size);
     const uint8_t *dollar = rest.size ? memchr(rest.data, '$', rest.size) : NULL;
-    if (!dollar)
-        return DG_ERR_BAD_CREDENTIALS;
-    struct slice salt_text = slice_make(rest.data, (size_t)(dollar - rest.data));
-    struct slice hash_text = slice_skip(rest, salt_text.size + 1);
-    if (credential_base64_decode(salt_text, salt, sizeof(salt)) != sizeof(salt) ||
-        credential_base64_decode(hash_text, stored, sizeof(stored)) != sizeof(stored))
-        return DG_ERR_BAD_CREDENTIALS;
-    int err = run_scrypt(password, salt, hash);
-    if (err == 0 && CRYPTO_memcmp(hash, stored, sizeof(hash)) != 0)
-        err = DG_ERR_BAD_CREDENTIALS;
-    OPENSSL_cleanse(hash, sizeof(hash));
-    return err;
+    if (!dollar || credential_base64_decode(slice_make(rest.data, (size_t)(dollar - rest.data)),
+                                            salt, sizeof(salt)) != sizeof(salt))
+        return DG_ERR_CORRUPT;
+    memcpy(ret_salt, salt, sizeof(salt));
+    return 0;
+}
+
+void credential_derive_salt(const struct credential_master *master, const char *tenant,
+                            const char *device, uint8_t *ret_salt) {
+    char text[LIMIT_TENANT_BYTES + LIMIT_DEVICE_ID_BYTES + 32];
+    uint8_t mac[EVP_MAX_MD_SIZE];
+    int size = snprintf(text, sizeof(text), "password salt %s/%s", tenant, device);
+    const uint8_t *done = HMAC(EVP_sha256(), master->key, sizeof(master->key),
+                               (const uint8_t *)text, (size_t)size, mac, NULL);
+    dg_assert(done && size < (int)sizeof(text));
+    memcpy(ret_salt, mac, CREDENTIAL_SALT_SIZE);
 }
 
 /* ---- sealed keys ---- */

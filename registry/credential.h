@@ -27,6 +27,7 @@ enum {
     CREDENTIAL_SAS_SEALED_SIZE = 12 + 16 + 2 * 32,
     CREDENTIAL_MASTER_ID_SIZE = 33,
     CREDENTIAL_PASSWORD_SIZE = 160, /* the encoded form, and NUL */
+    CREDENTIAL_SALT_SIZE = 16,
     CREDENTIAL_HEX_SIZE = 65,
 };
 
@@ -50,10 +51,20 @@ void credential_generate_key(char *ret_text);
 void credential_hash_key(const struct credential_master *master, const char *text, size_t size,
                          uint8_t *ret_hash);
 
-/* scrypt with a fresh salt; slow (about 50 ms) and 32 MiB: never on a worker. NUL-terminated. */
-DG_NODISCARD int credential_hash_password(struct slice password, char *ret_encoded);
-/* 0, DG_ERR_BAD_CREDENTIALS, or DG_ERR_NO_MEMORY. Slow as above. */
-DG_NODISCARD int credential_check_password(struct slice password, struct slice encoded);
+/* Whether a secret has exactly the shape of a generated key: it is never a password. */
+bool credential_looks_generated(struct slice secret);
+
+/* The salt of a device's passwords: all have the same one, so that one run of the slow function
+ * tells whether a secret is any of them. Made with the master key, so it says nothing elsewhere. */
+void credential_derive_salt(const struct credential_master *master, const char *tenant,
+                            const char *device, uint8_t *ret_salt);
+/* The salt of an encoded password; DG_ERR_CORRUPT when it is none of ours. */
+DG_NODISCARD int credential_password_salt(struct slice encoded, uint8_t *ret_salt);
+
+/* scrypt; slow (about 50 ms) and 32 MiB: never on a worker. NUL-terminated. A password is right
+ * when its encoded form under the stored one's salt is the stored one. */
+DG_NODISCARD int credential_hash_password(struct slice password, const uint8_t *salt,
+                                          char *ret_encoded);
 
 /* Seals two keys of CREDENTIAL_SAS_KEY_SIZE bytes each; ret_sealed: CREDENTIAL_SAS_SEALED_SIZE. */
 DG_NODISCARD int credential_seal_sas_keys(const struct credential_master *master,

@@ -93,6 +93,17 @@ void login_as_device(struct registry *registry, struct registry_login *login,
  * DG_ERR_UNAVAILABLE when what we know may be outdated. */
 void login_refuse(struct registry *registry, struct registry_login *login);
 
+/* The same for a secret; is_foreign: what it might be was made with another master key. */
+void login_refuse_secret(struct registry *registry, struct registry_login *login, bool is_foreign);
+
+/* password_login.c: the secret is none of the keys. One run of the slow function at most, whether
+ * there is such a device and password or not. device may be NULL. */
+void login_try_password(struct registry *registry, struct registry_login *login,
+                        const struct cache_device *device, bool is_foreign);
+bool login_is_current(const struct cache_credential *credential, int64_t now_ms);
+/* The keyed hash under which a password found right is remembered. */
+void login_hash_verified(const struct registry *registry, struct slice secret, uint8_t *ret_hash);
+
 /* authority_login.c */
 void login_with_authority(struct registry *registry, struct registry_login *login,
                           const struct x509_client *client);

@@ -166,11 +166,6 @@ void login_accept(struct registry *registry, struct registry_login *login,
 
 /* ---- trying a device's credentials ---- */
 
-static bool is_current(const struct cache_credential *credential, int64_t now_ms) {
-    return (credential->not_before_ms == 0 || now_ms >= credential->not_before_ms) &&
-           (credential->not_after_ms == 0 || now_ms < credential->not_after_ms);
-}
-
 static int64_t earlier(int64_t a_ms, int64_t b_ms) {
     return a_ms == 0 || (b_ms != 0 && b_ms < a_ms) ? b_ms : a_ms;
 }
@@ -180,94 +175,11 @@ static bool matches_key(const struct cache_credential *credential, const uint8_t
            CRYPTO_memcmp(credential->secret, hash, CREDENTIAL_HASH_SIZE) == 0;
 }
 
-static void hash_verified(const struct registry *registry, struct slice secret, uint8_t *ret_hash) {
-    unsigned size = 0;
-    HMAC(EVP_sha256(), registry->verified_key, sizeof(registry->verified_key), secret.data,
-         secret.size, ret_hash, &size);
-}
-
-/* ---- passwords: slow, elsewhere, then remembered ---- */
-
-struct password_login {
-    struct password_job job;
-    struct registry *registry;
-    struct registry_login *login;
-    int64_t device_key, credential_key;
-};
-
-static struct cache_credential *find_credential(struct cache_device *device, int64_t key) {
-    for (unsigned i = 0; device && i < device->credential_count; i++)
-        if (device->credentials[i].key == key)
-            return &device->credentials[i];
-    return NULL;
-}
-
-static void check_password(struct registry *registry, struct registry_login *login,
-                           int64_t device_key, const struct cache_credential *credential);
-
-static const struct cache_credential *next_password(const struct cache_device *device,
-                                                    int64_t after_key, int64_t now_ms) {
-    for (unsigned i = 0; device && i < device->credential_count; i++) {
-        const struct cache_credential *c = &device->credentials[i];
-        if (c->kind == CACHE_PASSWORD && c->key > after_key && is_current(c, now_ms))
-            return c;
-    }
-    return NULL;
-}
-
-/* The device may have changed, or left the cache, while the function ran: look again. */
-static void deliver_password(struct mail *mail, void *receiver) {
-    struct password_login *p = (struct password_login *)(void *)mail;
-    struct registry *registry = p->registry;
-    struct cache_device *device = cache_find_device_by_key(&registry->cache, p->device_key);
-    struct cache_credential *credential = find_credential(device, p->credential_key);
-    const struct cache_credential *next = next_password(device, p->credential_key, clock_wall_ms());
-    if (credential && (credential->secret_size != strlen(p->job.encoded) ||
-                       memcmp(credential->secret, p->job.encoded, credential->secret_size) != 0))
-        credential = NULL; /* another password by now, under the same number */
-    if (p->job.err == 0 && (!credential || !is_current(credential, clock_wall_ms()))) {
-        login_again(registry, p->login);
-    } else if (p->job.err == 0) {
-        hash_verified(registry, p->login->secret, credential->verified);
-        credential->has_verified = true;
-        login_accept(registry, p->login, device, credential->key, credential->not_after_ms);
-    } else if (p->job.err == DG_ERR_BAD_CREDENTIALS && next) {
-        check_password(registry, p->login, p->device_key, next);
-    } else if (p->job.err == DG_ERR_BAD_CREDENTIALS) {
-        login_refuse(registry, p->login);
-    } else {
-        login_reply(p->login, p->job.err);
-    }
-    free(p);
-}
-
-static void check_password(struct registry *registry, struct registry_login *login,
-                           int64_t device_key, const struct cache_credential *credential) {
-    struct password_login *p = calloc(1, sizeof(*p));
-    if (!p) {
-        login_reply(login, DG_ERR_NO_MEMORY);
-        return;
-    }
-    *p = (struct password_login){.registry = registry,
-                                 .login = login,
-                                 .device_key = device_key,
-                                 .credential_key = credential->key};
-    p->job.mail.deliver = deliver_password;
-    p->job.reply_to = &registry->mailbox;
-    p->job.password = login->secret;
-    memcpy(p->job.encoded, credential->secret, credential->secret_size);
-    int err = password_pool_submit(registry->passwords, &p->job);
-    if (err < 0) {
-        free(p);
-        login_reply(login, err);
-    }
-}
-
 /* ---- secrets ---- */
 
 /* A secret that is not right, as far as we can see. What another master key made cannot be judged:
  * that is the gateway's fault, not the caller's. */
-static void reply_wrong(struct registry *registry, struct registry_login *login, bool is_foreign) {
+void login_refuse_secret(struct registry *registry, struct registry_login *login, bool is_foreign) {
     uint64_t now_ms = clock_monotonic_ms();
     if (is_foreign && (registry->foreign_logged_ms == 0 ||
                        now_ms - registry->foreign_logged_ms > FOREIGN_LOG_MS)) {
@@ -285,7 +197,7 @@ static void reply_wrong(struct registry *registry, struct registry_login *login,
 static bool has_foreign(const struct cache_device *device, enum cache_kind kind, int64_t now_ms) {
     for (unsigned i = 0; device && i < device->credential_count; i++) {
         const struct cache_credential *c = &device->credentials[i];
-        if (c->kind == kind && c->is_foreign && is_current(c, now_ms))
+        if (c->kind == kind && c->is_foreign && login_is_current(c, now_ms))
             return true;
     }
     return false;
@@ -310,44 +222,15 @@ static void try_token(struct registry *registry, struct registry_login *login,
                     sas_names_device(&token, login->name);
     for (unsigned i = 0; readable && device && i < device->credential_count; i++) {
         const struct cache_credential *c = &device->credentials[i];
-        if (c->kind == CACHE_SAS && is_current(c, now_ms) && matches_sas(registry, c, &token)) {
+        if (c->kind == CACHE_SAS && login_is_current(c, now_ms) &&
+            matches_sas(registry, c, &token)) {
             login_accept(registry, login, device, c->key,
                          earlier(c->not_after_ms, token.expiry_ms));
             return;
         }
     }
     if (is_fresh_device(registry, login, device))
-        reply_wrong(registry, login, readable && has_foreign(device, CACHE_SAS, now_ms));
-}
-
-static bool looks_generated(struct slice secret) {
-    for (size_t i = 0; i < secret.size; i++) {
-        uint8_t c = secret.data[i];
-        bool letter = (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
-        if (!letter && c != '-' && c != '_')
-            return false;
-    }
-    return secret.size == CREDENTIAL_KEY_TEXT_SIZE - 1;
-}
-
-/* What a person may have chosen takes the slow way whether there is such a device and password or
- * not, so that the time says nothing. */
-static void try_password(struct registry *registry, struct registry_login *login,
-                         const struct cache_device *device, int64_t now_ms) {
-    static const struct cache_credential nothing = {
-        .kind = CACHE_PASSWORD,
-        .secret = "scrypt$15$8$1$AAAAAAAAAAAAAAAAAAAAAA==$"
-                  "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=",
-        .secret_size = 39 + 44,
-    };
-    const struct cache_credential *password = next_password(device, 0, now_ms);
-    bool foreign = has_foreign(device, CACHE_KEY, now_ms);
-    if (!password && !foreign && !looks_generated(login->secret))
-        password = &nothing;
-    if (password)
-        check_password(registry, login, device ? device->key : 0, password);
-    else
-        reply_wrong(registry, login, foreign);
+        login_refuse_secret(registry, login, readable && has_foreign(device, CACHE_SAS, now_ms));
 }
 
 static void try_secret(struct registry *registry, struct registry_login *login,
@@ -356,10 +239,10 @@ static void try_secret(struct registry *registry, struct registry_login *login,
     const struct cache_credential *found = NULL;
     credential_hash_key(&registry->master, (const char *)login->secret.data, login->secret.size,
                         hash);
-    hash_verified(registry, login->secret, verified);
+    login_hash_verified(registry, login->secret, verified);
     for (unsigned i = 0; device && i < device->credential_count && !found; i++) {
         const struct cache_credential *c = &device->credentials[i];
-        if (!is_current(c, now_ms))
+        if (!login_is_current(c, now_ms))
             continue;
         if (c->kind == CACHE_KEY && matches_key(c, hash))
             found = c;
@@ -370,7 +253,7 @@ static void try_secret(struct registry *registry, struct registry_login *login,
     if (found)
         login_accept(registry, login, device, found->key, found->not_after_ms);
     else if (is_fresh_device(registry, login, device))
-        try_password(registry, login, device, now_ms);
+        login_try_password(registry, login, device, has_foreign(device, CACHE_KEY, now_ms));
 }
 
 /* ---- certificates ---- */
@@ -380,7 +263,7 @@ static const struct cache_credential *find_thumbprint(const struct cache_device 
                                                       int64_t now_ms) {
     for (unsigned i = 0; i < device->credential_count; i++) {
         const struct cache_credential *c = &device->credentials[i];
-        if (c->kind == CACHE_X509 && is_current(c, now_ms) &&
+        if (c->kind == CACHE_X509 && login_is_current(c, now_ms) &&
             (strcmp(c->thumbprint, client->sha256) == 0 ||
              strcmp(c->thumbprint, client->sha1) == 0))
             return c;
@@ -544,7 +427,7 @@ static void try_principal(struct registry *registry, struct registry_login *logi
     bool in_time = p->not_after_ms == 0 || clock_wall_ms() < p->not_after_ms;
     if (!right || !in_time) {
         if (!principal || is_fresh(registry, login, principal->read_ms, &principal->reading))
-            reply_wrong(registry, login, p->is_foreign && in_time);
+            login_refuse_secret(registry, login, p->is_foreign && in_time);
         return;
     }
     login->identity = (struct registry_identity){

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/metrics.h"
 #include "common/thread.h"
 
 enum { QUEUE_MAX = 64, THREADS = 2 };
@@ -37,10 +38,8 @@ static void *run(void *context) {
     struct password_pool *pool = context;
     struct password_job *job;
     while ((job = take_job(pool))) {
-        if (job->encoded[0])
-            job->err = credential_check_password(job->password, slice_from_string(job->encoded));
-        else
-            job->err = credential_hash_password(job->password, job->encoded);
+        metric_add(METRIC_PASSWORD_RUNS, 1);
+        job->err = credential_hash_password(job->password, job->salt, job->encoded);
         mailbox_post(job->reply_to, &job->mail);
     }
     return NULL;

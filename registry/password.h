@@ -13,15 +13,15 @@
 
 struct password_pool;
 
-/* One check, made by its asker; comes back to reply_to with err 0, DG_ERR_BAD_CREDENTIALS or
+/* One password to be encoded under a salt, made by its asker; comes back to reply_to with err 0 or
  * DG_ERR_NO_MEMORY. */
 struct password_job {
     struct mail mail; /* deliver is the asker's */
     struct mailbox *reply_to;
     struct password_job *next;
-    void *context;
-    struct slice password;                  /* stays valid until it comes back */
-    char encoded[CREDENTIAL_PASSWORD_SIZE]; /* to check against; or "" to be hashed into */
+    struct slice password; /* stays valid until it comes back */
+    uint8_t salt[CREDENTIAL_SALT_SIZE];
+    char encoded[CREDENTIAL_PASSWORD_SIZE]; /* the result */
     int err;
 };
 

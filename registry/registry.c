@@ -261,6 +261,7 @@ static void deliver_hash(struct mail *mail, void *receiver) {
         job->job.mail.deliver = deliver_hashed;
         job->job.reply_to = &registry->mailbox;
         job->job.password = slice_make(hash->password, hash->password_size);
+        credential_derive_salt(&registry->master, hash->tenant, hash->device, job->job.salt);
         err = password_pool_submit(registry->passwords, &job->job);
     }
     if (err < 0) {

@@ -218,6 +218,7 @@ struct registry_password_hash {
     void (*reply)(struct mail *mail, void *receiver); /* the registry's */
     uint64_t owner;
     int err; /* 0, DG_ERR_BUSY (queue full), DG_ERR_NO_MEMORY, DG_ERR_SHUTTING_DOWN */
+    char tenant[LIMIT_TENANT_BYTES + 1], device[LIMIT_DEVICE_ID_BYTES + 1]; /* whose it will be */
     char encoded[CREDENTIAL_PASSWORD_SIZE];
     size_t password_size;
     char password[LIMIT_PASSWORD_BYTES];

@@ -329,6 +329,7 @@ class Bodies(ApiTest):
                 ("/kind", "POST", credentials, {"kind": "magic"}),
                 ("/kind", "PUT", credentials + "/k", {"kind": "key"}),
                 ("/password", "POST", credentials, {"kind": "password", "password": "short"}),
+                ("/password", "POST", credentials, {"kind": "password", "password": "A" * 32}),
                 ("/password", "POST", credentials, {"kind": "key", "password": "long enough for it"}),
                 ("/thumbprint", "POST", credentials, {"kind": "x509", "thumbprint": "z" * 64}),
                 ("/certificate", "POST", credentials, {"kind": "x509", "certificate": "no certificate"}),

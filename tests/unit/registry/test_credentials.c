@@ -78,21 +78,39 @@ Test(registry, generated_keys) {
 
 Test(registry, passwords) {
     char encoded[CREDENTIAL_PASSWORD_SIZE], again[CREDENTIAL_PASSWORD_SIZE];
+    uint8_t salt[CREDENTIAL_SALT_SIZE], other[CREDENTIAL_SALT_SIZE], read[CREDENTIAL_SALT_SIZE];
     struct slice right = slice_from_string("correct horse");
-    cr_assert_eq(credential_hash_password(right, encoded), 0);
-    cr_assert_eq(credential_hash_password(right, again), 0);
-    cr_expect_str_neq(encoded, again, "a salt each");
-    cr_expect_eq(credential_check_password(right, slice_from_string(encoded)), 0);
+    credential_derive_salt(&master, "acme", "human", salt);
+    credential_derive_salt(&master, "acme", "humam", other);
+    cr_expect_arr_neq(salt, other, sizeof(salt), "a salt for each device");
+    cr_assert_eq(credential_hash_password(right, salt, encoded), 0);
+    cr_assert_eq(credential_hash_password(right, salt, again), 0);
+    cr_expect_str_eq(encoded, again);
+    cr_assert_eq(credential_hash_password(right, other, again), 0);
+    cr_expect_str_neq(encoded, again);
+    cr_assert_eq(credential_password_salt(slice_from_string(encoded), read), 0);
+    cr_expect_arr_eq(read, salt, sizeof(salt));
     static const char *const wrong[] = {"correct horsf", "", "correct horse "};
-    for (unsigned i = 0; i < 3; i++)
-        cr_expect_eq(
-            credential_check_password(slice_from_string(wrong[i]), slice_from_string(encoded)),
-            DG_ERR_BAD_CREDENTIALS);
+    for (unsigned i = 0; i < 3; i++) {
+        cr_assert_eq(credential_hash_password(slice_from_string(wrong[i]), salt, again), 0);
+        cr_expect_str_neq(encoded, again);
+    }
     static const char *const damaged[] = {
         "", "scrypt$", "scrypt$15$8$1$", "scrypt$15$8$1$AA==$AA==", "scrypt$31$8$1$AAAA$AAAA", "x"};
     for (unsigned i = 0; i < 6; i++)
-        cr_expect_eq(credential_check_password(right, slice_from_string(damaged[i])),
-                     DG_ERR_BAD_CREDENTIALS, "%s", damaged[i]);
+        cr_expect_eq(credential_password_salt(slice_from_string(damaged[i]), read), DG_ERR_CORRUPT,
+                     "%s", damaged[i]);
+}
+
+Test(registry, shape_of_generated_keys) {
+    char key[CREDENTIAL_KEY_TEXT_SIZE];
+    credential_generate_key(key);
+    cr_expect(credential_looks_generated(slice_from_string(key)));
+    static const char *const others[] = {"", "correct horse battery staple 123", "aaaaaaaaaaaaaaaa",
+                                         "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+                                         "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
+    for (unsigned i = 0; i < sizeof(others) / sizeof(others[0]); i++)
+        cr_expect(!credential_looks_generated(slice_from_string(others[i])), "%s", others[i]);
 }
 
 Test(registry, sealed_keys) {
