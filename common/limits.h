@@ -88,5 +88,14 @@
 #define LIMIT_REGISTRY_CHANGES 1000        /* looked up at a time, beside those statements */
 #define LIMIT_REGISTRY_UNKNOWN_NAMES 10000 /* remembered for a moment as unknown */
 #define LIMIT_REGISTRY_AUTHORITIES 10000   /* cached certificate authorities */
+#define LIMIT_PASSWORD_QUEUE 64            /* passwords that wait for the slow function */
+#define LIMIT_PASSWORD_QUEUE_KEPT 16       /* ... of which for who did not fail lately */
+#define LIMIT_ATTEMPTS_BUCKETS 32768       /* 768 KiB */
+#define LIMIT_ATTEMPTS_OF_SOURCE 20        /* wrong passwords from one address at a time */
+#define LIMIT_ATTEMPTS_OF_SOURCE_MS 1000   /* ... one of which is forgotten in this time */
+#define LIMIT_ATTEMPTS_OF_DEVICE 5
+#define LIMIT_ATTEMPTS_OF_DEVICE_MS 10000
+#define LIMIT_ATTEMPTS_OF_RESERVE 4 /* for devices that did not fail, from an address that did */
+#define LIMIT_ATTEMPTS_OF_RESERVE_MS 1000
 #define LIMIT_METADATA_BYTES (32 * 1024)
 #define LIMIT_TAGS_BYTES (8 * 1024)

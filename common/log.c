@@ -167,3 +167,20 @@ void log_write(enum log_level level, const char *event, const struct log_field *
     write_once(bytes, writer_size(&line.out));
     errno = errno_of_caller;
 }
+
+/* ---- sampling ---- */
+
+bool log_sample(struct log_sample *sample, uint64_t now_ms, unsigned *ret_suppressed) {
+    if (sample->written == 0 || now_ms - sample->since_ms >= LOG_SAMPLE_MS) {
+        sample->since_ms = now_ms;
+        sample->written = 0;
+    }
+    if (sample->written == LOG_SAMPLE_LINES) {
+        sample->suppressed++;
+        return false;
+    }
+    sample->written++;
+    *ret_suppressed = sample->suppressed;
+    sample->suppressed = 0;
+    return true;
+}

@@ -10,6 +10,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "common/slice.h"
@@ -39,6 +40,16 @@ extern _Atomic(enum log_level) log_minimum; /* set once at start or by a configu
 void log_configure(enum log_level minimum, enum log_format format);
 void log_write(enum log_level level, const char *event, const struct log_field *fields,
                unsigned field_count);
+
+/* For lines that a stranger can cause: at most LOG_SAMPLE_LINES of them in LOG_SAMPLE_MS
+ * (monotonic). Zeroed at first; one thread. When the line may be written, ret_suppressed is how
+ * many were not since the one before. */
+enum { LOG_SAMPLE_LINES = 10, LOG_SAMPLE_MS = 10000 };
+struct log_sample {
+    uint64_t since_ms;
+    unsigned written, suppressed;
+};
+bool log_sample(struct log_sample *sample, uint64_t now_ms, unsigned *ret_suppressed);
 
 #define LOG_AT(level, event, ...)                                                    \
     do {                                                                             \

@@ -18,6 +18,7 @@ METRIC(DEVICES_CONNECTED,       GAUGE,   "duragate_devices_connected", "", "Devi
 METRIC(LOGINS_OK,               COUNTER, "duragate_logins_total", "result=\"ok\"", "Authentication attempts of devices and principals")
 METRIC(LOGINS_REFUSED,          COUNTER, "duragate_logins_total", "result=\"refused\"", "Authentication attempts of devices and principals")
 METRIC(LOGINS_UNAVAILABLE,      COUNTER, "duragate_logins_total", "result=\"unavailable\"", "Authentication attempts of devices and principals")
+METRIC(LOGINS_THROTTLED,        COUNTER, "duragate_logins_total", "result=\"throttled\"", "Authentication attempts of devices and principals")
 METRIC(MQTT_PUBLISH_QOS0,       COUNTER, "duragate_mqtt_publishes_total", "qos=\"0\"", "PUBLISH packets received")
 METRIC(MQTT_PUBLISH_QOS1,       COUNTER, "duragate_mqtt_publishes_total", "qos=\"1\"", "PUBLISH packets received")
 METRIC(MQTT_PUBLISH_REFUSED,    COUNTER, "duragate_mqtt_publishes_refused_total", "", "PUBLISH packets answered with an error")

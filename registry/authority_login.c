@@ -43,13 +43,26 @@ static void continue_as(struct registry *registry, struct registry_login *login,
 static void refuse_ambiguous(struct registry *registry, struct registry_login *login,
                              const struct authority_match *match,
                              const struct x509_client *client) {
-    LOG_WARN("registry.ambiguous_authority", log_text("tenant", match->authority->tenant),
-             log_int("authority", match->authority->credential_key),
-             log_text("other_tenant", match->other->tenant),
-             log_int("other_authority", match->other->credential_key),
-             log_text("device", client->common_name),
-             log_text("why", "both tenants have an authority that signed this certificate; the "
-                             "device must give the user name device@tenant"));
+    unsigned hidden;
+    if (log_sample(&registry->authority_lines, clock_monotonic_ms(), &hidden))
+        LOG_WARN("registry.ambiguous_authority", log_text("tenant", match->authority->tenant),
+                 log_int("authority", match->authority->credential_key),
+                 log_text("other_tenant", match->other->tenant),
+                 log_int("other_authority", match->other->credential_key),
+                 log_text("device", client->common_name), log_int("suppressed", hidden),
+                 log_text("why", "both tenants have an authority that signed this certificate; the "
+                                 "device must give the user name device@tenant"));
+    login_reply(login, DG_ERR_NOT_AUTHORIZED);
+}
+
+static void refuse_many(struct registry *registry, struct registry_login *login,
+                        const struct x509_client *client) {
+    unsigned hidden;
+    if (log_sample(&registry->authority_lines, clock_monotonic_ms(), &hidden))
+        LOG_WARN("registry.many_authorities", log_text("device", client->common_name),
+                 log_int("suppressed", hidden),
+                 log_text("why", "too many authorities bear the name of this certificate's issuer; "
+                                 "the device must give the user name device@tenant"));
     login_reply(login, DG_ERR_NOT_AUTHORIZED);
 }
 
@@ -71,11 +84,7 @@ static void settle(struct registry *registry, struct authority_query *q, bool is
         break;
     case AUTHORITY_NONE:
         if (is_cut)
-            LOG_WARN("registry.many_authorities", log_text("device", q->client.common_name),
-                     log_text("why", "too many authorities bear the name of this certificate's "
-                                     "issuer; the device must give the user name device@tenant"));
-        if (is_cut)
-            login_reply(login, DG_ERR_NOT_AUTHORIZED);
+            refuse_many(registry, login, &q->client);
         else
             login_refuse(registry, login);
         break;

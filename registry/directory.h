@@ -8,6 +8,8 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "common/log.h"
+#include "registry/attempts.h"
 #include "registry/authorities.h"
 #include "registry/cache.h"
 #include "registry/password.h"
@@ -28,13 +30,15 @@ struct registry {
     struct event *mailbox_event, *change_timer;
     struct credential_master master;
     uint64_t foreign_logged_ms; /* when the master key was last complained of */
-    uint8_t verified_key[32];   /* of this process: hashes of passwords found right */
+    struct log_sample authority_lines;
+    uint8_t verified_key[32]; /* of this process: hashes of passwords found right */
     char *conninfo, *password;
     uint64_t query_timeout_ms;
     struct postgres *queries;  /* logins and what changes ask for; answered in order */
     struct postgres *requests; /* of the provisioning API, so that a slow one delays no login */
     struct postgres *changes;  /* LISTEN, and the rows of registry_change */
     struct password_pool *passwords;
+    struct attempts attempts;
     struct cache cache;
     struct authorities authorities;
     atomic_int condition; /* enum registry_condition */

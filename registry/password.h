@@ -1,6 +1,7 @@
 /*
  * The threads that run the slow password function, behind a short queue: a storm of password logins
- * gets "busy" and costs neither the registry thread nor the workers.
+ * gets "busy" and costs neither the registry thread nor the workers. Two threads, or one where
+ * there are only two processors, and they give way to all others.
  */
 #pragma once
 
@@ -19,6 +20,7 @@ struct password_job {
     struct mail mail; /* deliver is the asker's */
     struct mailbox *reply_to;
     struct password_job *next;
+    bool is_preferred; /* goes before the others, and has room in the queue that they do not have */
     struct slice password; /* stays valid until it comes back */
     uint8_t salt[CREDENTIAL_SALT_SIZE];
     char encoded[CREDENTIAL_PASSWORD_SIZE]; /* the result */

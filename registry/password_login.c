@@ -5,6 +5,9 @@
  * A stranger must not learn from the time, or from the load, what there is. So what looks like a
  * generated key is never a password, and everything else costs exactly one run of the function: all
  * passwords of a device have one salt, and a device without any has one as well.
+ *
+ * A secret that was found right before does not come here, so who floods us with wrong passwords
+ * (attempts.h) cannot keep out a device that the gateway has let in since it started.
  */
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
@@ -62,6 +65,11 @@ static struct cache_credential *find_password(struct cache_device *device, const
     return found;
 }
 
+static void give_back(struct registry *registry, const struct registry_login *login) {
+    attempts_give_back(&registry->attempts, login->peer_address, login->tenant, login->name,
+                       clock_monotonic_ms());
+}
+
 /* The device may have changed, or left the cache, while the function ran: look again. */
 static void settle(struct password_login *p) {
     struct registry *registry = p->registry;
@@ -75,10 +83,12 @@ static void settle(struct password_login *p) {
     bool same =
         (device != NULL) == (p->device_key != 0) && memcmp(salt, p->job.salt, sizeof(salt)) == 0;
     if (found) {
+        give_back(registry, login);
         login_hash_verified(registry, login->secret, found->verified);
         found->has_verified = true;
         login_accept(registry, login, device, found->key, found->not_after_ms);
     } else if (!same) {
+        give_back(registry, login);
         login_again(registry, login);
     } else {
         login_refuse_secret(registry, login, p->is_foreign);
@@ -87,12 +97,27 @@ static void settle(struct password_login *p) {
 
 static void deliver_password(struct mail *mail, void *receiver) {
     struct password_login *p = (struct password_login *)(void *)mail;
-    if (p->job.err == 0)
+    if (p->job.err == 0) {
         settle(p);
-    else
+    } else {
+        give_back(p->registry, p->login);
         login_reply(p->login, p->job.err);
+    }
     OPENSSL_cleanse(p->job.encoded, sizeof(p->job.encoded));
     free(p);
+}
+
+/* Takes the job in, or answers. */
+static void submit(struct password_login *p, enum attempts_verdict verdict) {
+    struct registry *registry = p->registry;
+    struct registry_login *login = p->login;
+    p->job.is_preferred = verdict == ATTEMPTS_CLEAN;
+    int err = password_pool_submit(registry->passwords, &p->job);
+    if (err == 0)
+        return;
+    give_back(registry, login);
+    free(p);
+    login_reply(login, err);
 }
 
 void login_try_password(struct registry *registry, struct registry_login *login,
@@ -101,8 +126,15 @@ void login_try_password(struct registry *registry, struct registry_login *login,
         login_refuse_secret(registry, login, is_foreign);
         return;
     }
+    enum attempts_verdict verdict = attempts_take(&registry->attempts, login->peer_address,
+                                                  login->tenant, login->name, clock_monotonic_ms());
+    if (verdict == ATTEMPTS_REFUSED) {
+        login_reply(login, DG_ERR_ATTEMPTS); /* right or wrong: nobody looked */
+        return;
+    }
     struct password_login *p = calloc(1, sizeof(*p));
     if (!p) {
+        give_back(registry, login);
         login_reply(login, DG_ERR_NO_MEMORY);
         return;
     }
@@ -114,9 +146,5 @@ void login_try_password(struct registry *registry, struct registry_login *login,
     p->job.reply_to = &registry->mailbox;
     p->job.password = login->secret;
     choose_salt(registry, login, device, clock_wall_ms(), p->job.salt);
-    int err = password_pool_submit(registry->passwords, &p->job);
-    if (err < 0) {
-        free(p);
-        login_reply(login, err);
-    }
+    submit(p, verdict);
 }

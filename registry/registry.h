@@ -104,6 +104,8 @@ struct registry_login {
     uint64_t
         owner; /* the caller's own, returned untouched: an id with a generation, not a pointer */
 
+    uint8_t peer_address[16]; /* IPv6, or mapped IPv4: whose failed attempts are counted */
+
     enum registry_login_kind kind;
     char tenant[LIMIT_TENANT_BYTES + 1]; /* empty with a certificate: found by its issuer */
     char name[LIMIT_DEVICE_ID_BYTES +
@@ -111,7 +113,10 @@ struct registry_login {
     struct slice secret;    /* into secret_bytes, or leaf DER then chain */
     size_t leaf_size_bytes; /* CERTIFICATE: length of the leaf within secret */
 
-    int err; /* 0, DG_ERR_BAD_CREDENTIALS, DG_ERR_DISABLED, DG_ERR_UNAVAILABLE, DG_ERR_BUSY ... */
+    /* 0, DG_ERR_BAD_CREDENTIALS, DG_ERR_DISABLED, DG_ERR_UNAVAILABLE, DG_ERR_BUSY, DG_ERR_ATTEMPTS
+     * (a password, from an address or for a device with too many wrong ones: it was not looked at),
+     * DG_ERR_NOT_AUTHORIZED (a certificate of two tenants) ... */
+    int err;
     struct registry_identity identity;
     uint8_t secret_bytes[];
 };

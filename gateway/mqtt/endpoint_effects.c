@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "common/assert.h"
+#include "common/clock.h"
 #include "common/log.h"
 #include "common/metrics.h"
 #include "gateway/mqtt/endpoint_internal.h"
@@ -62,10 +63,13 @@ static void effect_send(struct session *session, const void *data, size_t size) 
 /* Names the device that was claimed, which the session never learns. */
 static void log_refused_login(struct session *session, const struct registry_login *login) {
     char peer[SESSION_PEER_TEXT_SIZE];
+    unsigned suppressed;
+    if (!log_sample(&worker_of(session)->refused_lines, clock_monotonic_ms(), &suppressed))
+        return;
     effect_format_peer(session, peer);
     LOG_INFO("mqtt.login_refused", log_text("tenant", login->tenant),
              log_text("device", login->name), log_text("peer", peer),
-             log_text("why", dg_err_text(login->err)));
+             log_text("why", dg_err_text(login->err)), log_int("suppressed", suppressed));
 }
 
 static void on_login(struct mail *mail, void *receiver) {
@@ -76,6 +80,7 @@ static void on_login(struct mail *mail, void *receiver) {
     mqtt_set_time(mqtt);
     metric_add(login->err == 0                    ? METRIC_LOGINS_OK
                : login->err == DG_ERR_UNAVAILABLE ? METRIC_LOGINS_UNAVAILABLE
+               : login->err == DG_ERR_ATTEMPTS    ? METRIC_LOGINS_THROTTLED
                                                   : METRIC_LOGINS_REFUSED,
                1);
     if (session && login->err < 0)
@@ -97,6 +102,8 @@ static int send_login(struct mqtt_worker *mqtt, const struct session *session,
     login->reply_to = &mqtt->worker->mailbox;
     login->owner = session->id;
     login->leaf_size_bytes = leaf_size;
+    memcpy(login->peer_address, &((const struct connection *)session->link)->peer_address,
+           sizeof(login->peer_address));
     registry_login(mqtt->registry, login);
     return 0;
 }

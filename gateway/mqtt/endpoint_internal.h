@@ -1,6 +1,7 @@
 /* What the files of the MQTT endpoint share. */
 #pragma once
 
+#include "common/log.h"
 #include "gateway/event/event.h"
 #include "gateway/mqtt/endpoint.h"
 #include "gateway/session/claims.h"
@@ -35,6 +36,7 @@ struct mqtt_worker {
     size_t out_size;
     uint8_t out_bytes[MQTT_OUT_BYTES];
     struct event_scratch scratch;
+    struct log_sample refused_lines;
 };
 
 extern const struct session_effects mqtt_effects;

@@ -114,3 +114,16 @@ Test(log, a_line_stays_one_atomic_write, .init = capture) {
     cr_expect(size <= 4096);
     cr_expect_str_eq(line + size - 16, "..\",\"cut\":true}\n");
 }
+
+Test(log, lines_that_strangers_cause_are_sampled) {
+    struct log_sample sample = {0};
+    unsigned suppressed = 7, written = 0;
+    for (unsigned i = 0; i < 100; i++)
+        written += log_sample(&sample, 1000 + i, &suppressed);
+    cr_expect_eq(written, LOG_SAMPLE_LINES);
+    cr_expect_eq(suppressed, 0);
+    cr_expect(log_sample(&sample, 1000 + LOG_SAMPLE_MS, &suppressed));
+    cr_expect_eq(suppressed, 100 - LOG_SAMPLE_LINES);
+    cr_expect(log_sample(&sample, 1001 + LOG_SAMPLE_MS, &suppressed));
+    cr_expect_eq(suppressed, 0, "said once");
+}

@@ -188,6 +188,13 @@ static void deliver_login(struct mail *mail, void *receiver) {
     registry_login_free(login);
 }
 
+static void choose_peer(struct bench *b, uint8_t *ret_address) {
+    static const uint8_t none[16];
+    memcpy(ret_address, b->peer, sizeof(b->peer));
+    if (memcmp(b->peer, none, sizeof(none)) == 0)
+        memcpy(ret_address, &(uint32_t){++b->peer_count}, sizeof(uint32_t));
+}
+
 int bench_login(struct bench *b, enum registry_login_kind kind, const char *tenant,
                 const char *name, struct slice secret, size_t leaf_size,
                 struct registry_identity *ret_identity) {
@@ -199,6 +206,7 @@ int bench_login(struct bench *b, enum registry_login_kind kind, const char *tena
     login->reply_to = &b->mailbox;
     login->owner = (uintptr_t)&answer;
     login->leaf_size_bytes = leaf_size;
+    choose_peer(b, login->peer_address);
     registry_login(b->registry, login);
     bench_wait(b, &answer.done, 20000);
     dg_assert(answer.done);

@@ -21,6 +21,8 @@ struct bench {
     struct credential_master master;
     struct registry *registry;
     struct mailbox mailbox;
+    uint8_t peer[16]; /* where logins come from; zero: each from an address of its own */
+    uint32_t peer_count;
     unsigned answers; /* logins and requests that came back */
     unsigned revocation_count;
     struct registry_revocation revocations[BENCH_REVOCATIONS_MAX];

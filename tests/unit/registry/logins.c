@@ -206,6 +206,42 @@ void logins_check_passwords(struct bench *b) {
     check_runs(b);
 }
 
+/* Wrong passwords from one address: what they cost, and who still gets in. */
+void logins_check_password_flood(struct bench *b) {
+    enum { COUNT = 300 };
+    const uint8_t flooder[16] = {[10] = 0xFF, 0xFF, 192, 0, 2, 1};
+    const uint8_t other[16] = {[10] = 0xFF, 0xFF, 192, 0, 2, 2};
+    add_password(b, "honest", "pw", "the honest device");
+    add_password(b, "human", "fourth", "fourth password");
+    bench_run(b, 100);
+    memcpy(b->peer, flooder, sizeof(flooder));
+    int64_t before = metric_read(METRIC_PASSWORD_RUNS);
+    uint64_t start_ms = clock_monotonic_ms();
+    unsigned throttled = 0;
+    for (unsigned i = 0; i < COUNT; i++) {
+        char name[16];
+        snprintf(name, sizeof(name), i % 5 ? "flood%u" : "human", i % 7);
+        int err = bench_login_secret(b, "acme", name, "a wrong password", NULL);
+        CHECK(err == DG_ERR_BAD_CREDENTIALS || err == DG_ERR_ATTEMPTS, "%s", dg_err_text(err));
+        throttled += err == DG_ERR_ATTEMPTS;
+    }
+    int64_t runs = metric_read(METRIC_PASSWORD_RUNS) - before;
+    int64_t seconds = (int64_t)(clock_monotonic_ms() - start_ms) / 1000 + 1;
+    CHECK(throttled > COUNT / 2 && throttled + runs == COUNT, "%u", throttled);
+    CHECK(runs <= LIMIT_ATTEMPTS_OF_SOURCE + LIMIT_ATTEMPTS_OF_RESERVE + 2 * seconds, "%d runs",
+          (int)runs);
+    int err = bench_login_secret(b, "acme", "human", "fourth password", NULL);
+    CHECK(err == DG_ERR_ATTEMPTS, "not looked at, so not called wrong: %s", dg_err_text(err));
+    CHECK(bench_login_secret(b, "acme", "human", "correct horse", NULL) == 0, "found right before");
+    bench_run(b, LIMIT_ATTEMPTS_OF_RESERVE_MS + 100);
+    err = bench_login_secret(b, "acme", "honest", "the honest device", NULL);
+    CHECK(err == 0, "an honest neighbour: %s", dg_err_text(err));
+    memcpy(b->peer, other, sizeof(other));
+    err = bench_login_secret(b, "acme", "human", "fourth password", NULL);
+    CHECK(err == 0, "from its own address: %s", dg_err_text(err));
+    memset(b->peer, 0, sizeof(b->peer));
+}
+
 int logins_try_certificate(struct bench *b, const char *tenant, const char *name,
                            const struct test_certificate *leaf, const struct test_certificate *more,
                            struct registry_identity *ret_identity) {

@@ -7,6 +7,7 @@
 void logins_check_keys(struct bench *b);
 void logins_check_tokens(struct bench *b);
 void logins_check_passwords(struct bench *b);
+void logins_check_password_flood(struct bench *b);
 void logins_check_pinned(struct bench *b);
 void logins_check_authorities(struct bench *b);
 void logins_check_principals(struct bench *b);

@@ -39,7 +39,8 @@ static void add_population(struct bench *b) {
     bench_sql(b->conninfo,
               "insert into device (tenant_key, device_id, partition, enabled)"
               " select tenant_key, d.id, 3, d.id <> 'off' from tenant t join (values"
-              " ('acme', 'keyed'), ('acme', 'off'), ('acme', 'token'), ('acme', 'human'),"
+              " ('acme', 'keyed'), ('acme', 'off'), ('acme', 'token'), ('acme', 'human'), ('acme', "
+              "'honest'),"
               " ('acme', 'pinned'), ('acme', 'signed'), ('beta', 'signed'), ('acme', 'frozen'),"
               " ('acme', 'rotated'), ('acme', 'gone'), ('shut', 'inside')) d (tenant, id)"
               " on t.name = d.tenant");
@@ -276,14 +277,14 @@ static void send_strangers(struct bench *b, const char *prefix, unsigned count) 
 /* Strangers who log in faster than PostgreSQL can look them up cannot keep a revocation out. */
 static void check_flood(struct bench *b) {
     enum { DEVICES = 50, ROUND = 10000 };
-    char name[32], secret[32];
+    char name[32], secret[40];
     bench_sql(b->conninfo,
               "insert into device (tenant_key, device_id, partition) select tenant_key,"
               " 'wet' || i, 1 from tenant, generate_series(0, %d) i where name = 'acme'",
               DEVICES - 1);
     for (unsigned i = 0; i < DEVICES; i++) {
         snprintf(name, sizeof(name), "wet%u", i);
-        snprintf(secret, sizeof(secret), "secret-of-wet%u", i);
+        snprintf(secret, sizeof(secret), "secret-of-wet-%018u", i);
         logins_add_key(b, name, "key", secret, NULL);
         CHECK(bench_login_secret(b, "acme", name, secret, NULL) == 0);
     }
@@ -303,7 +304,7 @@ static void check_flood(struct bench *b) {
     bench_run(b, 1500); /* what failed meanwhile is tried again every second */
     for (unsigned i = 0; i < DEVICES; i++) {
         snprintf(name, sizeof(name), "wet%u", i);
-        snprintf(secret, sizeof(secret), "secret-of-wet%u", i);
+        snprintf(secret, sizeof(secret), "secret-of-wet-%018u", i);
         int err = bench_login_secret(b, "acme", name, secret, NULL);
         CHECK(err == DG_ERR_BAD_CREDENTIALS, "%s: %s", name, dg_err_text(err));
     }
@@ -347,6 +348,7 @@ int main(int argc, char **argv) {
         {"keys", logins_check_keys},
         {"tokens", logins_check_tokens},
         {"passwords", logins_check_passwords},
+        {"a flood of passwords", logins_check_password_flood},
         {"pinned certificates", logins_check_pinned},
         {"authorities", logins_check_authorities},
         {"principals", logins_check_principals},
