@@ -228,6 +228,7 @@ struct cache_device *cache_store_device(struct cache *cache, const PGresult *res
     device->read_ms = read_ms;
     struct cache_device *old = cache_find_device_by_key(cache, device->key), *named;
     if (old) {
+        device->read_again_ms = old->read_again_ms;
         keep_verified(device, old);
         cache_remove_device(cache, old);
     }

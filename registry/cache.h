@@ -43,6 +43,7 @@ struct login_query;
 struct cache_device {
     int64_t key;
     uint64_t read_ms;            /* monotonic: what it was at this time, or later */
+    uint64_t read_again_ms;      /* ... for a login that did not match; 0: never */
     struct login_query *reading; /* under way, for logins that do not match; login.c's */
     int64_t tenant_key;
     struct cache_device *newer, *older;
@@ -56,7 +57,7 @@ struct cache_device {
 };
 
 struct cache_principal {
-    uint64_t read_ms; /* as those of a device */
+    uint64_t read_ms, read_again_ms; /* as those of a device */
     struct login_query *reading;
     int64_t credential_key, not_after_ms;
     int64_t tenant_key; /* 0: platform */

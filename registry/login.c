@@ -16,7 +16,8 @@
 #include "registry/sas.h"
 #include "registry/x509.h"
 
-/* How long a row, or that there is none, is believed when a secret does not match. */
+/* How long a row that was read for a login that did not match is believed, or that there is none.
+ */
 enum { FRESH_MS = 1000 };
 enum { ATTEMPTS_MAX = 5, FOREIGN_LOG_MS = 60000 };
 
@@ -91,13 +92,14 @@ static void principal_read_again(struct postgres_query *query, int err, const PG
                                  const char *detail);
 
 /* Before a secret is called wrong: whether the login may go on, its freshness decided. Otherwise it
- * waits for the row and then goes on by itself. read_ms and reading: of the row in the cache. */
+ * waits for the row and then goes on by itself. The others are those of the row in the cache. */
 static bool is_fresh(struct registry *registry, struct registry_login *login, uint64_t read_ms,
-                     struct login_query **reading) {
+                     uint64_t read_again_ms, struct login_query **reading) {
     if (login->freshness != LOGIN_UNSURE)
         return true;
-    bool recent = clock_monotonic_ms() - read_ms < FRESH_MS;
-    if (read_ms >= login->began_ms || (recent && changes_are_heard(registry)))
+    bool recent = clock_monotonic_ms() - read_again_ms < FRESH_MS;
+    bool answered = read_ms >= read_again_ms;
+    if (read_ms >= login->began_ms || (recent && answered && changes_are_heard(registry)))
         login->freshness = LOGIN_SURE;
     else if (recent || !postgres_is_ready(registry->queries))
         login->freshness = LOGIN_STALE;
@@ -125,7 +127,7 @@ static bool is_fresh(struct registry *registry, struct registry_login *login, ui
 static bool is_fresh_device(struct registry *registry, struct registry_login *login,
                             struct cache_device *device) {
     if (device)
-        return is_fresh(registry, login, device->read_ms, &device->reading);
+        return is_fresh(registry, login, device->read_ms, device->read_again_ms, &device->reading);
     if (login->freshness == LOGIN_UNSURE)
         login->freshness = LOGIN_SURE;
     return true;
@@ -348,10 +350,14 @@ static void device_read_again(struct postgres_query *query, int err, const PGres
     registry->device_lookups--;
     if (device && device->reading == q)
         device->reading = NULL;
-    if (device && gone)
-        device->read_ms = postgres_sent_ms(query);
-    if (err == 0 && !gone && !cache_store_device(&registry->cache, result, postgres_sent_ms(query)))
+    if (err == 0 && !gone)
+        device = cache_store_device(&registry->cache, result, postgres_sent_ms(query));
+    if (err == 0 && !gone && !device)
         err = DG_ERR_NO_MEMORY;
+    if (device)
+        device->read_again_ms = postgres_sent_ms(query);
+    if (device && gone)
+        device->read_ms = device->read_again_ms;
     while ((login = next_waiting(q, err)))
         if (err == DG_ERR_SHUTTING_DOWN)
             login_reply(login, err);
@@ -426,7 +432,8 @@ static void try_principal(struct registry *registry, struct registry_login *logi
     bool right = CRYPTO_memcmp(hash, p->secret, sizeof(hash)) == 0 && principal;
     bool in_time = p->not_after_ms == 0 || clock_wall_ms() < p->not_after_ms;
     if (!right || !in_time) {
-        if (!principal || is_fresh(registry, login, principal->read_ms, &principal->reading))
+        if (!principal || is_fresh(registry, login, principal->read_ms, principal->read_again_ms,
+                                   &principal->reading))
             login_refuse_secret(registry, login, p->is_foreign && in_time);
         return;
     }
@@ -469,8 +476,10 @@ static void principal_found(struct postgres_query *query, int err, const PGresul
 
 /* Connections made under other roles or another end are told by the change, which must still see
  * that there is a difference. */
-static bool replace_principal(struct registry *registry, const struct cache_principal *old,
-                              const PGresult *result, const struct login_query *q) {
+static struct cache_principal *replace_principal(struct registry *registry,
+                                                 const struct cache_principal *old,
+                                                 const PGresult *result,
+                                                 const struct login_query *q) {
     struct cache_principal was = old ? *old : (struct cache_principal){.credential_key = 0};
     struct cache_principal *now = cache_store_principal(&registry->cache, q->login->name, result,
                                                         postgres_sent_ms(&q->query));
@@ -479,7 +488,7 @@ static bool replace_principal(struct registry *registry, const struct cache_prin
         now->is_unheard =
             was.is_unheard || now->roles != was.roles || now->not_after_ms != was.not_after_ms;
     OPENSSL_cleanse(&was, sizeof(was));
-    return now != NULL;
+    return now;
 }
 
 /* One that is gone stays in the cache until its change has been heard, as a device does. */
@@ -493,10 +502,12 @@ static void principal_read_again(struct postgres_query *query, int err, const PG
     bool gone = current && PQntuples(result) == 0;
     if (principal && principal->reading == q)
         principal->reading = NULL;
-    if (principal && gone)
-        principal->read_ms = postgres_sent_ms(query);
-    if (current && !gone && !replace_principal(registry, principal, result, q))
+    if (current && !gone && !(principal = replace_principal(registry, principal, result, q)))
         err = DG_ERR_NO_MEMORY;
+    if (principal)
+        principal->read_again_ms = postgres_sent_ms(query);
+    if (principal && gone)
+        principal->read_ms = principal->read_again_ms;
     while ((login = next_waiting(q, err)))
         if (err == DG_ERR_SHUTTING_DOWN)
             login_reply(login, err);

@@ -168,13 +168,14 @@ static void check_frozen(struct bench *b) {
     bench_run(b, 200);
     CHECK(bench_login_secret(b, "acme", "frozen", "frozen-secret", NULL) == 0);
     CHECK(logins_try_certificate(b, "", "", &leaf, NULL, NULL) == 0);
-    bench_run(b, 1200); /* a row is believed for a second */
     bench_signal(b, SIGSTOP);
     uint64_t start_ms = clock_monotonic_ms();
     CHECK(bench_login_secret(b, "acme", "frozen", "frozen-secret", NULL) == 0);
     CHECK(clock_monotonic_ms() - start_ms < 300, "what is known does not wait");
-    CHECK(bench_login_secret(b, "acme", "frozen", "wrong-secret-for-the-frozen-0001", NULL) ==
-          DG_ERR_UNAVAILABLE);
+    for (unsigned i = 0; i < 3; i++)
+        CHECK(bench_login_secret(b, "acme", "frozen", "wrong-secret-for-the-frozen-0001", NULL) ==
+                  DG_ERR_UNAVAILABLE,
+              "%u", i);
     CHECK(bench_login_secret(b, "acme", "stranger", "x", NULL) == DG_ERR_UNAVAILABLE);
     uint64_t took_ms = clock_monotonic_ms() - start_ms;
     CHECK(took_ms < 4 * BENCH_TIMEOUT_MS, "%d ms", (int)took_ms);
