@@ -26,7 +26,8 @@ static const struct principal {
 
 struct registry_login *registry_login_new(enum registry_login_kind kind, struct slice tenant,
                                           struct slice name, struct slice secret) {
-    if (name.size > LIMIT_DEVICE_ID_BYTES || secret.size > LIMIT_PASSWORD_BYTES)
+    if (name.size > LIMIT_DEVICE_ID_BYTES || secret.size > LIMIT_PASSWORD_BYTES ||
+        slice_equals_string(name, "no-memory"))
         return NULL;
     struct registry_login *login = calloc(1, sizeof(*login) + secret.size);
     cr_assert_eq(kind, REGISTRY_LOGIN_PRINCIPAL);

@@ -70,6 +70,7 @@ Test(kafka, logins) {
         {"", "", KAFKA_ERROR_SASL_FAILED, false},
         {"operator", "secret", KAFKA_ERROR_SASL_FAILED, false}, /* no role that reads */
         {"down", "secret", CLOSED, false}, /* not final: the client shall come again */
+        {"no-memory", "secret", CLOSED, false},
     };
     kafka_server_start(&server, NULL);
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
