@@ -1,8 +1,8 @@
 /*
  * The only file that knows the http-parser library, so that llhttp can take its place. The library
- * checks header characters, Content-Length and Transfer-Encoding and decodes chunks; what it lets
- * pass is checked by hand before it sees the bytes: bare LF, folded lines, a space before the
- * colon, HTTP/0.9, extra spaces in the request line.
+ * checks header characters, Content-Length and Transfer-Encoding; what it lets pass is checked by
+ * hand before it sees the bytes: bare LF, folded lines, a space before the colon, HTTP/0.9, extra
+ * spaces in the request line. It never sees a body (chunks.c).
  */
 #include "gateway/http/http_parse.h"
 
@@ -11,8 +11,6 @@
 
 enum {
     REQUEST_LINE_EXTRA_BYTES = 64, /* method, version and spaces around the longest target */
-    CHUNK_OVERHEAD_BYTES = 64 * 1024,
-    CHUNK_OVERHEAD_FACTOR = 8,
 };
 
 void http_parse_setup(void) {
@@ -208,50 +206,4 @@ int http_parse_head(const uint8_t *data, size_t size, struct http_head *ret_head
     if (err == 0)
         *ret_head = head;
     return err;
-}
-
-/* ---- chunks ---- */
-
-static int on_body(http_parser *parser, const char *at, size_t size) {
-    struct http_chunks *chunks = parser->data;
-    int err = buffer_append(chunks->body, at, size, chunks->limit_bytes);
-    chunks->err = err == DG_ERR_LIMIT ? DG_ERR_TOO_LARGE : err;
-    return err;
-}
-
-static int on_complete(http_parser *parser) {
-    struct http_chunks *chunks = parser->data;
-    chunks->complete = true;
-    http_parser_pause(parser, 1); /* what follows is the next request */
-    return 0;
-}
-
-static const http_parser_settings CHUNK_SETTINGS = {.on_body = on_body,
-                                                    .on_message_complete = on_complete};
-
-void http_chunks_begin(struct http_chunks *chunks, struct buffer *body, size_t limit_bytes) {
-    static const char head[] = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
-    _Static_assert(sizeof(http_parser) <= sizeof(chunks->state), "the parser fits");
-    *chunks = (struct http_chunks){.body = body, .limit_bytes = limit_bytes};
-    http_parser *parser = (http_parser *)(void *)chunks->state;
-    http_parser_init(parser, HTTP_REQUEST);
-    parser->data = chunks;
-    http_parser_execute(parser, &CHUNK_SETTINGS, head, sizeof(head) - 1);
-}
-
-ssize_t http_chunks_decode(struct http_chunks *chunks, const uint8_t *data, size_t size) {
-    http_parser *parser = (http_parser *)(void *)chunks->state;
-    if (chunks->complete || size == 0)
-        return 0;
-    size_t used = http_parser_execute(parser, &CHUNK_SETTINGS, (const char *)data, size);
-    enum http_errno error = HTTP_PARSER_ERRNO(parser);
-    if (chunks->err < 0)
-        return chunks->err;
-    if (error != HPE_OK && error != HPE_PAUSED)
-        return DG_ERR_MALFORMED;
-    chunks->seen_bytes += used;
-    uint64_t carried = buffer_size(chunks->body);
-    if (chunks->seen_bytes > CHUNK_OVERHEAD_FACTOR * carried + CHUNK_OVERHEAD_BYTES)
-        return DG_ERR_TOO_LARGE;
-    return (ssize_t)used;
 }

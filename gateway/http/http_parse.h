@@ -54,21 +54,22 @@ bool http_name_equals(struct slice name, const char *text);
 /* True when a comma-separated list holds the token, compared without case (RFC 9110 5.6.1). */
 bool http_list_contains(struct slice list, const char *token);
 
-/* The decoder of a chunked body: the state of the parser, opaque. */
+/* The decoder of a chunked body (chunks.c). */
 struct http_chunks {
-    uint64_t state[8];
+    uint8_t at;     /* enum chunks_at */
+    uint8_t digits; /* of the size being read */
+    uint32_t left;  /* of the chunk */
     struct buffer *body;
     size_t limit_bytes;
-    uint64_t seen_bytes;
-    int err;
     bool complete;
 };
 
 /* Begins after the head; decoded bytes are appended to body, at most limit_bytes. */
 void http_chunks_begin(struct http_chunks *chunks, struct buffer *body, size_t limit_bytes);
 
-/* Decodes; how many bytes were used (all, unless `complete` was set). DG_ERR_MALFORMED;
- * DG_ERR_TOO_LARGE past the limit, or when framing outweighs what it carries; DG_ERR_NO_MEMORY. */
+/* Decodes; how many bytes were used (all, unless `complete` was set). DG_ERR_MALFORMED for all but
+ * the plainest framing, also for extensions and trailers; DG_ERR_TOO_LARGE as soon as a size passes
+ * the limit; DG_ERR_NO_MEMORY. After an error nothing more may be decoded. */
 ssize_t http_chunks_decode(struct http_chunks *chunks, const uint8_t *data, size_t size);
 
 /* Once per process before the first request: the parser's own limit. */
