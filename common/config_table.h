@@ -39,7 +39,7 @@ CONFIG(tls, handshake_timeout,      DURATION_MS, "10s", 100, 600000, RELOAD, "Ti
 
 CONFIG(registry, conninfo,          STRING, "host=/var/run/postgresql dbname=duragate", 1, 4096, 0, "PostgreSQL connection string, without the password; hostaddr or a socket directory, a name blocks while it is looked up")
 CONFIG(registry, password,          STRING, "", 0, 1024, SECRET, "PostgreSQL password")
-CONFIG(registry, query_timeout,     DURATION_MS, "2s", 50, 60000, RELOAD, "Deadline of one statement; after it PostgreSQL counts as down")
+CONFIG(registry, query_timeout,     DURATION_MS, "2s", 50, 60000, RELOAD, "Deadline of one statement, from the moment it is PostgreSQL's turn; a PostgreSQL that misses it counts as down. All waiting included an answer takes at most a quarter more")
 CONFIG(registry, cache_devices,     NUMBER, "200000", 100, 100000000, 0, "Devices kept in the cache")
 CONFIG(registry, auto_migrate,      BOOL, "false", 0, 1, 0, "Apply missing migrations at start; for demonstrations only")
 

@@ -84,7 +84,10 @@
 #define LIMIT_CREDENTIALS_PER_DEVICE 8
 #define LIMIT_AUTHORITIES_PER_TENANT 64    /* whose connections survive a device's change */
 #define LIMIT_AUTHORITIES_PER_LOGIN 128    /* of the issuers' names, looked at for a certificate */
-#define LIMIT_REGISTRY_STATEMENTS 4096     /* under way on one connection: a fraction of a second */
+#define LIMIT_REGISTRY_STATEMENTS 4096     /* in line for one connection: a fraction of a second */
+#define LIMIT_REGISTRY_CONNECTIONS 3       /* for requests of the API */
+#define LIMIT_REGISTRY_REQUESTS 512        /* of the API, under way */
+#define LIMIT_REGISTRY_ACCOUNT_REQUESTS 32 /* ... of one tenant or one API key of the platform */
 #define LIMIT_REGISTRY_CHANGES 1000        /* looked up at a time, beside those statements */
 #define LIMIT_REGISTRY_UNKNOWN_NAMES 10000 /* remembered for a moment as unknown */
 #define LIMIT_REGISTRY_AUTHORITIES 10000   /* cached certificate authorities */

@@ -313,6 +313,9 @@ static void server_replace_config(struct server *server, struct config *config,
     struct stream_options options;
     config_to_stream_options(config, &options);
     stream_reconfigure(server->stream, &options);
+    if (registry_reconfigure(server->registry, config->registry_query_timeout) < 0)
+        LOG_ERROR("reload.incomplete", log_text("key", "registry.query_timeout"),
+                  log_text("why", dg_err_text(DG_ERR_NO_MEMORY)));
 }
 
 static int server_replace_tls(struct server *server, struct tls_files *tls) {

@@ -44,6 +44,9 @@ void call_fail(struct provisioning_call *call, int err, const char *detail) {
     case DG_ERR_UNAVAILABLE:
         text = "the registry cannot be reached";
         break;
+    case DG_ERR_LIMIT:
+        text = "too many requests of this tenant or API key are under way";
+        break;
     case DG_ERR_EXISTS:
         text = "something else already has this name, certificate or thumbprint";
         break;
@@ -53,7 +56,7 @@ void call_fail(struct provisioning_call *call, int err, const char *detail) {
     }
     if (err == DG_ERR_TIMEOUT)
         err = DG_ERR_UNAVAILABLE;
-    if (dg_err_row(err)->http_status == 503)
+    if (dg_err_row(err)->http_status == 503 || dg_err_row(err)->http_status == 429)
         http_add_header(call->exchange, "Retry-After", RETRY_AFTER);
     call_problem(call, err, "%s", text);
 }
@@ -146,5 +149,6 @@ void call_execute(struct provisioning_call *call, struct registry_request *reque
     request->mail.deliver = deliver_result;
     request->reply_to = &call->worker->mailbox;
     request->owner = http_exchange_id(call->exchange);
+    request->account = registry_account(&call->principal);
     registry_execute(call->registry, request);
 }

@@ -32,10 +32,9 @@ static void read_changes(struct registry *registry);
 static void read_stale(struct registry *registry);
 
 void changes_update_condition(struct registry *registry) {
-    int condition = !postgres_is_ready(registry->queries) ? REGISTRY_NO_QUERIES
-                    : !postgres_is_ready(registry->changes) || !registry->synced
-                        ? REGISTRY_NO_CHANGES
-                        : REGISTRY_UP;
+    bool queries = postgres_is_ready(registry->queries) && requests_are_taken(registry);
+    bool changes = postgres_is_ready(registry->changes) && registry->synced;
+    int condition = !queries ? REGISTRY_NO_QUERIES : !changes ? REGISTRY_NO_CHANGES : REGISTRY_UP;
     if (atomic_exchange(&registry->condition, condition) != condition)
         metric_set(METRIC_REGISTRY_UP, condition == REGISTRY_UP);
 }

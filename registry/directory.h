@@ -35,8 +35,8 @@ struct registry {
     char *conninfo, *password;
     uint64_t query_timeout_ms;
     struct postgres *queries;  /* logins and what changes ask for; answered in order */
-    struct postgres *requests; /* of the provisioning API, so that a slow one delays no login */
     struct postgres *changes;  /* LISTEN, and the rows of registry_change */
+    struct requests *requests; /* of the provisioning API, so that a slow one delays no login */
     struct password_pool *passwords;
     struct attempts attempts;
     struct cache cache;
@@ -119,6 +119,15 @@ bool login_with_known_authority(struct registry *registry, struct registry_login
 void login_accept(struct registry *registry, struct registry_login *login,
                   const struct cache_device *device, int64_t credential_key,
                   int64_t valid_until_ms);
+
+/* requests.c: connections of their own. registry->requests is NULL after requests_close(), which
+ * answers all that are out; what begins later is answered at once. */
+DG_NODISCARD int requests_create(struct registry *registry);
+void requests_close(struct registry *registry);
+void requests_begin(struct registry *registry, struct registry_request *request);
+/* At least one connection is there. */
+bool requests_are_taken(const struct registry *registry);
+void requests_set_timeout(struct registry *registry);
 
 /* changes.c */
 void changes_ready(void *context);

@@ -15,9 +15,27 @@ enum {
     BACKOFF_FIRST_MS = 100,
     BACKOFF_MAX_MS = 5000,
     SWEEP_MS = 50,
+    PIPELINE_STATEMENTS = 64, /* more at once do not make it faster */
 };
 
 enum postgres_state { POSTGRES_DOWN, POSTGRES_CONNECTING, POSTGRES_PREPARING, POSTGRES_READY };
+
+/* A statement on its way: waiting here, then sent. One block with its parameters. */
+struct slot {
+    struct slot *next;
+    struct postgres_query *query; /* NULL: nobody waits for it any more, or a setting */
+    enum registry_statement statement;
+    uint64_t asked_ns, sent_ns;
+    uint64_t timeout_ms; /* as PostgreSQL knew it when it was sent */
+    size_t size_bytes;   /* of the block, to be wiped: parameters may be secrets' hashes */
+    unsigned count;
+    const char *parameters[];
+};
+
+struct line {
+    struct slot *first, **last;
+    unsigned count;
+};
 
 struct postgres {
     struct event_base *base;
@@ -28,10 +46,11 @@ struct postgres {
     struct event *timer;        /* next attempt while down, else the sweep of deadlines */
     uint64_t state_since_ns;
     uint64_t backoff_ms;
-    struct postgres_query *first, **last; /* in the order sent */
-    unsigned in_flight;
-    PGresult *result; /* of the first one, until its Sync comes back */
-    char said[256];   /* the last complaint, so that a row of failures is logged once */
+    struct line urgent, waiting, sent;
+    uint64_t first_since_ns;  /* when the first of those sent became the first: PostgreSQL's turn */
+    uint64_t told_timeout_ms; /* the statement_timeout that PostgreSQL knows of */
+    PGresult *result;         /* of the first one, until its Sync comes back */
+    char said[256];           /* the last complaint, so that a row of failures is logged once */
 };
 
 static const struct {
@@ -57,6 +76,62 @@ static void set_timer(struct postgres *p, uint64_t ms) {
     evtimer_add(p->timer, &wait);
 }
 
+/* ---- lines ---- */
+
+static void line_init(struct line *line) {
+    *line = (struct line){.last = &line->first};
+}
+
+static void line_add(struct line *line, struct slot *slot) {
+    slot->next = NULL;
+    *line->last = slot;
+    line->last = &slot->next;
+    line->count++;
+}
+
+static struct slot *line_take(struct line *line) {
+    struct slot *slot = line->first;
+    line->first = slot->next;
+    if (!line->first)
+        line->last = &line->first;
+    line->count--;
+    return slot;
+}
+
+static struct slot *slot_new(struct postgres_query *query, unsigned count,
+                             const char *const *parameters) {
+    size_t size = sizeof(struct slot) + count * sizeof(char *);
+    for (unsigned i = 0; i < count; i++)
+        size += parameters[i] ? strlen(parameters[i]) + 1 : 0;
+    struct slot *slot = calloc(1, size);
+    if (!slot)
+        return NULL;
+    char *text = (char *)&slot->parameters[count];
+    for (unsigned i = 0; i < count; i++) {
+        slot->parameters[i] = parameters[i] ? text : NULL;
+        text = parameters[i] ? stpcpy(text, parameters[i]) + 1 : text;
+    }
+    slot->size_bytes = size;
+    slot->count = count;
+    slot->query = query;
+    slot->statement = query ? query->statement : STATEMENT_COUNT;
+    slot->asked_ns = clock_monotonic_ns();
+    return slot;
+}
+
+static void slot_free(struct slot *slot) {
+    explicit_bzero(slot, slot->size_bytes);
+    free(slot);
+}
+
+/* The statement comes back, if somebody still waits for it. */
+static void slot_answer(struct slot *slot, int err, const PGresult *result, const char *detail) {
+    struct postgres_query *query = slot->query;
+    slot->query = NULL;
+    if (query)
+        query->done(query, err, result, detail);
+}
+
 /* ---- answering ---- */
 
 static int state_to_error(const char *sqlstate) {
@@ -75,19 +150,11 @@ static int state_to_error(const char *sqlstate) {
     return DG_ERR_INTERNAL;
 }
 
-static struct postgres_query *pop(struct postgres *p) {
-    struct postgres_query *query = p->first;
-    p->first = query->next;
-    if (!p->first)
-        p->last = &p->first;
-    p->in_flight--;
-    return query;
-}
-
 static void answer_first(struct postgres *p) {
-    struct postgres_query *query = pop(p);
+    struct slot *slot = line_take(&p->sent);
     PGresult *result = p->result;
     p->result = NULL;
+    p->first_since_ns = clock_monotonic_ns();
     ExecStatusType status = result ? PQresultStatus(result) : PGRES_FATAL_ERROR;
     bool good = status == PGRES_TUPLES_OK || status == PGRES_COMMAND_OK;
     int err =
@@ -96,20 +163,30 @@ static void answer_first(struct postgres *p) {
         good || !result ? NULL : PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
     if (err == DG_ERR_INTERNAL)
         LOG_ERROR("registry.statement_failed",
-                  log_text("statement", statements[query->statement].name),
+                  log_text("statement", slot->statement < STATEMENT_COUNT
+                                            ? statements[slot->statement].name
+                                            : "settings"),
                   log_text("why", detail));
-    metric_observe(METRIC_REGISTRY_QUERY_LATENCY, clock_monotonic_ns() - query->sent_ns, 1);
-    query->done(query, err, good ? result : NULL, detail);
+    metric_observe(METRIC_REGISTRY_QUERY_LATENCY, p->first_since_ns - slot->sent_ns, 1);
+    slot_answer(slot, err, good ? result : NULL, detail);
+    slot_free(slot);
     PQclear(result);
+}
+
+static void answer_line(struct line *line, int err) {
+    while (line->first) {
+        struct slot *slot = line_take(line);
+        slot_answer(slot, err, NULL, NULL);
+        slot_free(slot);
+    }
 }
 
 static void answer_all(struct postgres *p, int err) {
     PQclear(p->result);
     p->result = NULL;
-    while (p->first) {
-        struct postgres_query *query = pop(p);
-        query->done(query, err, NULL, NULL);
-    }
+    answer_line(&p->sent, err);
+    answer_line(&p->urgent, err);
+    answer_line(&p->waiting, err);
 }
 
 /* ---- losing and finding the server ---- */
@@ -168,10 +245,15 @@ static bool send_text(struct postgres *p, const char *sql) {
  * costs neither the connection nor the work of what we no longer wait for. */
 static bool send_settings(struct postgres *p) {
     char sql[128];
+    uint64_t timeout_ms = p->options.timeout_ms;
     snprintf(sql, sizeof(sql), "set statement_timeout = %llu",
-             (unsigned long long)(p->options.timeout_ms - p->options.timeout_ms / 10));
-    if (!send_text(p, sql))
-        return false;
+             (unsigned long long)(timeout_ms - timeout_ms / 10));
+    p->told_timeout_ms = timeout_ms;
+    return send_text(p, sql);
+}
+
+static bool send_listen(struct postgres *p) {
+    char sql[128];
     if (!p->options.listen)
         return true;
     snprintf(sql, sizeof(sql), "listen %s", p->options.listen);
@@ -185,7 +267,7 @@ static void start_prepare(struct postgres *p) {
     for (unsigned i = 0; sent && i < STATEMENT_COUNT; i++)
         sent = PQsendPrepare(p->connection, statements[i].name, statements[i].sql,
                              statements[i].parameter_count, NULL) == 1;
-    if (!sent || !send_settings(p) || PQpipelineSync(p->connection) != 1)
+    if (!sent || !send_settings(p) || !send_listen(p) || PQpipelineSync(p->connection) != 1)
         fail(p, PQerrorMessage(p->connection));
     else
         flush_output(p);
@@ -235,6 +317,42 @@ static void start_connect(struct postgres *p) {
         fail(p, "out of memory");
 }
 
+/* ---- sending ---- */
+
+static void add_to_sent(struct postgres *p, struct slot *slot) {
+    slot->sent_ns = clock_monotonic_ns();
+    slot->timeout_ms = p->told_timeout_ms;
+    if (!p->sent.first)
+        p->first_since_ns = slot->sent_ns;
+    line_add(&p->sent, slot);
+}
+
+/* What waits goes out while the pipeline has room. */
+static void send_waiting(struct postgres *p) {
+    while (p->state == POSTGRES_READY && p->sent.count < PIPELINE_STATEMENTS &&
+           (p->urgent.first || p->waiting.first)) {
+        struct slot *slot = line_take(p->urgent.first ? &p->urgent : &p->waiting);
+        add_to_sent(p, slot);
+        metric_add(METRIC_REGISTRY_QUERIES, 1);
+        if (PQsendQueryPrepared(p->connection, statements[slot->statement].name, (int)slot->count,
+                                slot->parameters, NULL, NULL, 0) != 1 ||
+            PQpipelineSync(p->connection) != 1)
+            fail(p, PQerrorMessage(p->connection));
+    }
+}
+
+/* Tells PostgreSQL of another deadline, behind what was sent under the old one. */
+static void tell_timeout(struct postgres *p) {
+    struct slot *slot = p->state == POSTGRES_READY && p->told_timeout_ms != p->options.timeout_ms
+                            ? slot_new(NULL, 0, NULL)
+                            : NULL;
+    if (!slot)
+        return;
+    add_to_sent(p, slot);
+    if (!send_settings(p) || PQpipelineSync(p->connection) != 1)
+        fail(p, PQerrorMessage(p->connection));
+}
+
 /* ---- results ---- */
 
 static void become_ready(struct postgres *p) {
@@ -242,6 +360,7 @@ static void become_ready(struct postgres *p) {
     p->said[0] = '\0';
     p->backoff_ms = BACKOFF_FIRST_MS;
     set_state(p, POSTGRES_READY);
+    tell_timeout(p);
     p->options.ready(p->options.context);
 }
 
@@ -276,7 +395,7 @@ static void take_result(struct postgres *p, PGresult *result) {
 /* A NULL only ends one statement's results, so what is expected decides when to stop; unless libpq
  * gave up the connection, for an answer that is no PostgreSQL, and will never have more. */
 static void take_results(struct postgres *p) {
-    while (p->connection && (p->state == POSTGRES_PREPARING || p->first) &&
+    while (p->connection && (p->state == POSTGRES_PREPARING || p->sent.first) &&
            !PQisBusy(p->connection)) {
         PGresult *result = PQgetResult(p->connection);
         if (PQstatus(p->connection) == CONNECTION_BAD) {
@@ -316,11 +435,53 @@ static void on_socket(evutil_socket_t fd, short what, void *context) {
     take_results(p);
     if (p->connection)
         take_notifications(p);
+    send_waiting(p);
     if (p->connection && p->state != POSTGRES_CONNECTING)
         flush_output(p);
 }
 
 /* ---- deadlines ---- */
+
+static bool is_overdue(const struct postgres *p, const struct slot *slot, uint64_t now_ns) {
+    uint64_t most_ms = postgres_total_ms(p->options.timeout_ms);
+    return now_ns > slot->asked_ns && now_ns - slot->asked_ns > most_ms * 1000000;
+}
+
+static void expire_waiting(struct postgres *p, struct line *line, uint64_t now_ns) {
+    while (line->first && is_overdue(p, line->first, now_ns)) {
+        struct slot *slot = line_take(line);
+        metric_add(METRIC_REGISTRY_TIMEOUTS, 1);
+        slot_answer(slot, DG_ERR_BUSY, NULL, NULL);
+        slot_free(slot);
+    }
+}
+
+/* Those behind a slow one, which PostgreSQL will still work off. An answer may change the line, so
+ * after each it is looked through again. */
+static void expire_sent(struct postgres *p, uint64_t now_ns) {
+    struct slot *slot;
+    do {
+        slot = p->sent.first;
+        while (slot && !(slot->query && is_overdue(p, slot, now_ns)))
+            slot = slot->next;
+        if (slot) {
+            metric_add(METRIC_REGISTRY_TIMEOUTS, 1);
+            slot_answer(slot, DG_ERR_TIMEOUT, NULL, NULL);
+        }
+    } while (slot);
+}
+
+static void sweep(struct postgres *p, uint64_t now_ns) {
+    const struct slot *first = p->sent.first;
+    if (first && now_ns - p->first_since_ns > first->timeout_ms * 1000000) {
+        metric_add(METRIC_REGISTRY_TIMEOUTS, 1);
+        fail(p, "no answer within registry.query_timeout");
+    } else if (!p->options.waits_for_each) {
+        expire_waiting(p, &p->urgent, now_ns);
+        expire_waiting(p, &p->waiting, now_ns);
+        expire_sent(p, now_ns);
+    }
+}
 
 static void on_timer(evutil_socket_t fd, short what, void *context) {
     struct postgres *p = context;
@@ -331,12 +492,10 @@ static void on_timer(evutil_socket_t fd, short what, void *context) {
         return;
     }
     set_timer(p, SWEEP_MS);
-    if (p->state != POSTGRES_READY && in_state_ms > CONNECT_TIMEOUT_MS) {
+    if (p->state != POSTGRES_READY && in_state_ms > CONNECT_TIMEOUT_MS)
         fail(p, "no answer while connecting");
-    } else if (p->first && now_ns - p->first->sent_ns > p->options.timeout_ms * 1000000) {
-        metric_add(METRIC_REGISTRY_TIMEOUTS, 1);
-        fail(p, "no answer within registry.query_timeout");
-    }
+    else
+        sweep(p, now_ns);
 }
 
 /* ---- public ---- */
@@ -349,7 +508,9 @@ int postgres_create(struct event_base *base, const struct postgres_options *opti
     p->base = base;
     p->options = *options;
     p->backoff_ms = BACKOFF_FIRST_MS;
-    p->last = &p->first;
+    line_init(&p->urgent);
+    line_init(&p->waiting);
+    line_init(&p->sent);
     p->timer = evtimer_new(base, on_timer, p);
     if (!p->timer) {
         free(p);
@@ -374,25 +535,31 @@ bool postgres_is_ready(const struct postgres *postgres) {
     return postgres->state == POSTGRES_READY;
 }
 
+uint64_t postgres_total_ms(uint64_t timeout_ms) {
+    return timeout_ms + timeout_ms / 4;
+}
+
+void postgres_set_timeout(struct postgres *p, uint64_t timeout_ms) {
+    p->options.timeout_ms = timeout_ms;
+    tell_timeout(p);
+    if (p->state == POSTGRES_READY)
+        flush_output(p);
+}
+
 void postgres_send(struct postgres *p, struct postgres_query *query, unsigned count,
                    const char *const *parameters) {
     unsigned most = LIMIT_REGISTRY_STATEMENTS + (query->is_urgent ? LIMIT_REGISTRY_CHANGES + 1 : 0);
-    bool busy = p && p->in_flight >= most;
-    if (!p || p->state != POSTGRES_READY || busy) {
-        int err = !p ? DG_ERR_SHUTTING_DOWN : busy ? DG_ERR_BUSY : DG_ERR_UNAVAILABLE;
-        query->done(query, err, NULL, NULL);
+    bool busy = p && p->urgent.count + p->waiting.count + p->sent.count >= most;
+    int err = !p ? DG_ERR_SHUTTING_DOWN : busy ? DG_ERR_BUSY : 0;
+    if (p && p->state != POSTGRES_READY)
+        err = DG_ERR_UNAVAILABLE;
+    struct slot *slot = err == 0 ? slot_new(query, count, parameters) : NULL;
+    if (!slot) {
+        query->done(query, err < 0 ? err : DG_ERR_NO_MEMORY, NULL, NULL);
         return;
     }
-    metric_add(METRIC_REGISTRY_QUERIES, 1);
-    query->sent_ns = clock_monotonic_ns();
-    query->next = NULL;
-    *p->last = query;
-    p->last = &query->next;
-    p->in_flight++;
-    if (PQsendQueryPrepared(p->connection, statements[query->statement].name, (int)count,
-                            parameters, NULL, NULL, 0) != 1 ||
-        PQpipelineSync(p->connection) != 1)
-        fail(p, PQerrorMessage(p->connection));
-    else
+    line_add(query->is_urgent ? &p->urgent : &p->waiting, slot);
+    send_waiting(p);
+    if (p->state == POSTGRES_READY)
         flush_output(p);
 }

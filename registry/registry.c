@@ -1,4 +1,4 @@
-/* The registry thread: its life, its mailbox, and requests that only pass through. */
+/* The registry thread: its life, its mailbox, and what others ask of it. */
 #include "registry/registry.h"
 
 #include <stdio.h>
@@ -10,61 +10,10 @@
 #include "common/thread.h"
 #include "registry/directory.h"
 
-/* ---- requests that pass through ---- */
-
-struct request_query {
-    struct postgres_query query;
-    struct registry_request *request;
-};
-
-static void request_reply(struct registry_request *request) {
-    request->mail.deliver = request->reply;
-    mailbox_post(request->reply_to, &request->mail);
-}
-
-static int copy_rows(struct registry_request *request, const PGresult *result) {
-    unsigned rows = (unsigned)PQntuples(result), columns = (unsigned)PQnfields(result);
-    request->values = calloc((size_t)rows * columns + 1, sizeof(*request->values));
-    if (!request->values)
-        return DG_ERR_NO_MEMORY;
-    request->row_count = rows;
-    request->column_count = columns;
-    for (unsigned i = 0; i < rows * columns; i++) {
-        int row = (int)(i / columns), column = (int)(i % columns);
-        if (PQgetisnull(result, row, column))
-            continue;
-        request->values[i] = strdup(PQgetvalue(result, row, column));
-        if (!request->values[i])
-            return DG_ERR_NO_MEMORY;
-    }
-    return 0;
-}
-
-static void request_done(struct postgres_query *query, int err, const PGresult *result,
-                         const char *detail) {
-    struct request_query *q = (struct request_query *)(void *)query;
-    q->request->err = err == 0 ? copy_rows(q->request, result) : err;
-    q->request->detail = detail ? strdup(detail) : NULL;
-    request_reply(q->request);
-    free(q);
-}
+/* ---- requests of the API ---- */
 
 static void deliver_request(struct mail *mail, void *receiver) {
-    struct registry *registry = receiver;
-    struct registry_request *request = (struct registry_request *)(void *)mail;
-    struct request_query *q = calloc(1, sizeof(*q));
-    bool known_down = registry->queries && !postgres_is_ready(registry->queries);
-    if (!q || known_down) {
-        request->err = known_down ? DG_ERR_UNAVAILABLE : DG_ERR_NO_MEMORY;
-        request_reply(request);
-        free(q);
-        return;
-    }
-    q->request = request;
-    q->query.statement = request->statement;
-    q->query.done = request_done;
-    postgres_send(registry->requests, &q->query, request->parameter_count,
-                  (const char *const *)request->parameters);
+    requests_begin(receiver, (struct registry_request *)(void *)mail);
 }
 
 void registry_execute(struct registry *registry, struct registry_request *request) {
@@ -311,6 +260,32 @@ int registry_listen(struct registry *registry, struct mailbox *mailbox,
     return 0;
 }
 
+struct reconfigure {
+    struct mail mail;
+    uint64_t query_timeout_ms;
+};
+
+static void deliver_reconfigure(struct mail *mail, void *receiver) {
+    struct registry *registry = receiver;
+    registry->query_timeout_ms = ((struct reconfigure *)(void *)mail)->query_timeout_ms;
+    free(mail);
+    if (!registry->queries) /* closing */
+        return;
+    postgres_set_timeout(registry->queries, registry->query_timeout_ms);
+    postgres_set_timeout(registry->changes, registry->query_timeout_ms);
+    requests_set_timeout(registry);
+}
+
+int registry_reconfigure(struct registry *registry, uint64_t query_timeout_ms) {
+    struct reconfigure *reconfigure = malloc(sizeof(*reconfigure));
+    if (!reconfigure)
+        return DG_ERR_NO_MEMORY;
+    *reconfigure = (struct reconfigure){.mail.deliver = deliver_reconfigure,
+                                        .query_timeout_ms = query_timeout_ms};
+    mailbox_post(&registry->mailbox, &reconfigure->mail);
+    return 0;
+}
+
 /* ---- the thread ---- */
 
 static void queries_changed(void *context) {
@@ -334,10 +309,10 @@ static void *run(void *context) {
     struct registry *registry = context;
     event_base_dispatch(registry->base);
     /* What is still out comes back before the connections go. */
+    requests_close(registry);
     postgres_free(registry->queries);
-    postgres_free(registry->requests);
     postgres_free(registry->changes);
-    registry->queries = registry->requests = registry->changes = NULL;
+    registry->queries = registry->changes = NULL;
     return NULL;
 }
 
@@ -354,10 +329,8 @@ static int create_connections(struct registry *registry) {
         .notified = ignore,
     };
     int err = postgres_create(registry->base, &options, &registry->queries);
-    options.name = "requests";
-    options.ready = options.lost = ignore;
     if (err == 0)
-        err = postgres_create(registry->base, &options, &registry->requests);
+        err = requests_create(registry);
     if (err < 0)
         return err;
     options.name = "changes";
@@ -441,8 +414,8 @@ int registry_open(const struct registry_options *options, struct registry **ret_
         err = thread_start(&registry->thread, "registry", run, registry);
     if (err < 0) {
         snprintf(ret_error, REGISTRY_ERROR_SIZE, "the registry cannot start: %s", dg_err_text(err));
+        requests_close(registry);
         postgres_free(registry->queries);
-        postgres_free(registry->requests);
         postgres_free(registry->changes);
         free_parts(registry);
         return err;

@@ -1,7 +1,7 @@
 /*
  * The device registry: tenants, devices, credentials and API keys in PostgreSQL, behind one thread
- * that owns three connections (logins; requests of the API; LISTEN), the bounded cache and every
- * credential check.
+ * that owns the connections (one for logins, some for requests of the API, one for LISTEN), the
+ * bounded cache and every credential check.
  *
  * Everybody else talks to it by message: a request object embeds a struct mail, is handed over with
  * registry_login() / registry_execute(), and comes back to the caller's mailbox with the result
@@ -41,6 +41,9 @@ DG_NODISCARD int registry_open(const struct registry_options *options,
 
 /* Stops the thread; requests still out come back first, with DG_ERR_SHUTTING_DOWN. */
 void registry_close(struct registry *registry);
+
+/* Any thread: takes up a changed registry.query_timeout. DG_ERR_NO_MEMORY. */
+DG_NODISCARD int registry_reconfigure(struct registry *registry, uint64_t query_timeout_ms);
 
 /* Any thread. True while queries are answered and changes are being heard; else ret_why (static
  * text) says what is wrong. */
@@ -171,15 +174,23 @@ struct registry_request {
     struct mailbox *reply_to;
     void (*reply)(struct mail *mail, void *receiver); /* the registry's */
     uint64_t owner;
+    int64_t account; /* whose requests are counted together: registry_account() */
     enum registry_statement statement;
     unsigned parameter_count;
     char *parameters[REGISTRY_PARAMETERS_MAX]; /* text format, owned; NULL is SQL NULL */
 
-    int err; /* 0; DG_ERR_EXISTS, DG_ERR_INVALID (constraint), DG_ERR_UNAVAILABLE, DG_ERR_TIMEOUT */
+    /* 0; DG_ERR_EXISTS, DG_ERR_INVALID (constraint), DG_ERR_UNAVAILABLE, DG_ERR_TIMEOUT;
+     * DG_ERR_LIMIT, DG_ERR_BUSY: too many of this account, of all are under way */
+    int err;
     char *detail; /* what PostgreSQL said about a refused value, or NULL; owned */
     unsigned row_count, column_count;
     char **values; /* row-major, NULL is SQL NULL; owned */
 };
+
+/* A tenant is one account, however many API keys it makes; each key of the platform is another. */
+static inline int64_t registry_account(const struct registry_identity *principal) {
+    return principal->tenant_key != 0 ? principal->tenant_key : -principal->credential_key;
+}
 
 struct registry_request *registry_request_new(enum registry_statement statement);
 /* Appends a copied parameter; NULL data is SQL NULL. 0, DG_ERR_NO_MEMORY, or DG_ERR_INVALID for a

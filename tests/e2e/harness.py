@@ -1,5 +1,6 @@
 """A gateway of one's own for a test: deploy/up with its state in a temporary directory."""
 
+import contextlib
 import json
 import os
 import shlex
@@ -121,6 +122,34 @@ class Gateway:
         if done.returncode != 0:
             raise AssertionError("kcat: " + done.stderr.decode(errors="replace"))
         return done.stdout.decode(errors="surrogateescape")
+
+    def psql(self):
+        """(command line, environment) of psql on the gateway's database."""
+        with open(os.path.join(self.var, "registry.password"), encoding="ascii") as file:
+            password = file.read().strip()
+        return (["psql", "-h", self.postgres_home(), "-U", "duragate", "-d", "duragate", "-AtqX"],
+                dict(os.environ, PGPASSWORD=password))
+
+    def sql(self, text):
+        """What SQL behind the gateway's back prints."""
+        command, environment = self.psql()
+        return subprocess.run([*command, "-v", "ON_ERROR_STOP=1", "-c", text], env=environment,
+                              capture_output=True, text=True, timeout=300, check=True).stdout.strip()
+
+    @contextlib.contextmanager
+    def locked(self, table):
+        """Statements that read the table wait meanwhile, until their deadline."""
+        command, environment = self.psql()
+        with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                              text=True) as holder:
+            holder.stdin.write(f"begin; lock table {table} in access exclusive mode; select 'held';\n")
+            holder.stdin.flush()
+            assert holder.stdout.readline().strip() == "held"
+            try:
+                yield
+            finally:
+                holder.stdin.close()
+                holder.wait(30)
 
     def metric(self, name):
         with urllib.request.urlopen(self.HTTP_URL + "/metrics", timeout=10) as answer:

@@ -226,21 +226,37 @@ static void deliver_request(struct mail *mail, void *receiver) {
     ((struct answer *)(uintptr_t)request->owner)->done = true;
 }
 
-struct registry_request *bench_execute(struct bench *b, enum registry_statement statement, ...) {
+static struct registry_request *execute(struct bench *b, int64_t account,
+                                        enum registry_statement statement, va_list values) {
     struct registry_request *request = registry_request_new(statement);
     struct answer answer = {0};
     const char *value;
-    va_list values;
-    va_start(values, statement);
     while ((value = va_arg(values, const char *)) != BENCH_END)
         dg_assert(registry_request_add(request, value ? slice_from_string(value)
                                                       : slice_make(NULL, 0)) == 0);
-    va_end(values);
     request->mail.deliver = deliver_request;
     request->reply_to = &b->mailbox;
     request->owner = (uintptr_t)&answer;
+    request->account = account;
     registry_execute(b->registry, request);
     bench_wait(b, &answer.done, 20000);
     dg_assert(answer.done);
+    return request;
+}
+
+struct registry_request *bench_execute_as(struct bench *b, int64_t account,
+                                          enum registry_statement statement, ...) {
+    va_list values;
+    va_start(values, statement);
+    struct registry_request *request = execute(b, account, statement, values);
+    va_end(values);
+    return request;
+}
+
+struct registry_request *bench_execute(struct bench *b, enum registry_statement statement, ...) {
+    va_list values;
+    va_start(values, statement);
+    struct registry_request *request = execute(b, 0, statement, values);
+    va_end(values);
     return request;
 }

@@ -62,6 +62,8 @@ int bench_login_secret(struct bench *b, const char *tenant, const char *name, co
  */
 #define BENCH_END ((const char *)-1)
 struct registry_request *bench_execute(struct bench *b, enum registry_statement statement, ...);
+struct registry_request *bench_execute_as(struct bench *b, int64_t account,
+                                          enum registry_statement statement, ...);
 /* Delivers what comes in for this long. */
 void bench_run(struct bench *b, unsigned ms);
 /* Waits up to a second for a revocation of this device or, else, credential; NULL when none came.

@@ -1,6 +1,6 @@
 /*
- * The registry against a PostgreSQL of its own: postgres_test PATH-OF-tests/postgres. A plain
- * program: threads, a server and signals do not go well with a process per test.
+ * The registry against a PostgreSQL of its own: postgres_test PATH-OF-tests/postgres [PARTS]. A
+ * plain program: threads, a server and signals do not go well with a process per test.
  */
 #include <signal.h>
 #include <stdlib.h>
@@ -10,6 +10,7 @@
 #include "common/log.h"
 #include "registry/migrate.h"
 #include "tests/unit/registry/logins.h"
+#include "tests/unit/registry/pressure.h"
 
 static void count_line(void *context, const char *text) {
     ++*(unsigned *)context;
@@ -334,7 +335,7 @@ static void check_start_without_server(struct bench *b) {
 
 int main(int argc, char **argv) {
     static struct bench b;
-    if (argc != 2)
+    if (argc < 2)
         return 64;
     log_configure(LOG_LEVEL_ERROR, LOG_FORMAT_TEXT);
     bench_start(&b, argv[1]);
@@ -361,6 +362,10 @@ int main(int argc, char **argv) {
         {"revocations", check_revocations},
         {"the end of a tenant", check_tenant_end},
         {"an outdated cache", logins_check_stale},
+        {"slow logins", pressure_check_slow_logins},
+        {"slow requests", pressure_check_slow_requests},
+        {"requests to a frozen server", pressure_check_frozen_requests},
+        {"another deadline", pressure_check_timeout},
         {"a frozen server", check_frozen},
         {"a restarted server", check_restart},
         {"a flood of strangers", check_flood},
@@ -368,6 +373,8 @@ int main(int argc, char **argv) {
         {"start without a server", check_start_without_server},
     };
     for (unsigned i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+        if (argc > 2 && !strstr(argv[2], parts[i].name))
+            continue;
         unsigned failures = check_failures;
         uint64_t start_ms = clock_monotonic_ms();
         parts[i].check(&b);
