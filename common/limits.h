@@ -84,6 +84,7 @@
 #define LIMIT_CREDENTIALS_PER_DEVICE 8
 #define LIMIT_AUTHORITIES_PER_TENANT 64    /* whose connections survive a device's change */
 #define LIMIT_AUTHORITIES_PER_LOGIN 128    /* of the issuers' names, looked at for a certificate */
+#define LIMIT_API_KEYS_PER_TENANT 1000     /* they are deleted together with the tenant */
 #define LIMIT_REGISTRY_STATEMENTS 4096     /* in line for one connection: a fraction of a second */
 #define LIMIT_REGISTRY_CONNECTIONS 3       /* for requests of the API */
 #define LIMIT_REGISTRY_REQUESTS 512        /* of the API, under way */

@@ -38,6 +38,7 @@ static const struct outcome {
     {"proof", 0, DG_ERR_INVALID,
      "/proof: must be a certificate that this authority signed for the common name that GET of the "
      "tenant shows as registration_code"},
+    {"crowded", 0, DG_ERR_INVALID, "there are as many API keys as a tenant may have; delete one"},
     {"shrink", 0, DG_ERR_INVALID, "/partition_count: may grow, not shrink"},
 };
 

@@ -309,7 +309,8 @@ void api_key_post(struct provisioning_call *call) {
     if (!call_read_body(call) || !body_is_valid(call, api_key_members) ||
         !choose_name(call, "key_id", "key"))
         return;
-    char key[CREDENTIAL_KEY_TEXT_SIZE], hex[2 + 2 * CREDENTIAL_HASH_SIZE + 1];
+    char key[CREDENTIAL_KEY_TEXT_SIZE], hex[2 + 2 * CREDENTIAL_HASH_SIZE + 1], most[12];
+    snprintf(most, sizeof(most), "%d", LIMIT_API_KEYS_PER_TENANT);
     uint8_t hash[CREDENTIAL_HASH_SIZE];
     const struct credential_master *master = registry_master(call->registry);
     credential_generate_key(key);
@@ -330,6 +331,8 @@ void api_key_post(struct provisioning_call *call) {
         err = registry_request_add(request, slice_from_string(hex));
     if (err == 0)
         err = registry_request_add(request, slice_from_string(credential_master_id(master)));
+    if (err == 0)
+        err = registry_request_add(request, slice_from_string(most));
     if (err < 0) {
         registry_request_free(request);
         call_fail(call, err, NULL);

@@ -128,6 +128,14 @@ void cache_remove_device(struct cache *cache, struct cache_device *device) {
     free(device);
 }
 
+void cache_remove_devices_of(struct cache *cache, int64_t tenant_key) {
+    for (struct cache_device *device = cache->newest, *older; device; device = older) {
+        older = device->older;
+        if (device->tenant_key == tenant_key)
+            cache_remove_device(cache, device);
+    }
+}
+
 struct cache_device *cache_find_device(struct cache *cache, const char *tenant,
                                        const char *device_id) {
     char name[LIMIT_TENANT_BYTES + LIMIT_DEVICE_ID_BYTES + 2];

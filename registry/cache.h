@@ -97,6 +97,8 @@ struct cache_device *cache_find_device_by_key(struct cache *cache, int64_t key);
  * is out. */
 struct cache_device *cache_store_device(struct cache *cache, const PGresult *result,
                                         uint64_t read_ms);
+/* All devices of a tenant that has gone. */
+void cache_remove_devices_of(struct cache *cache, int64_t tenant_key);
 void cache_remove_device(struct cache *cache, struct cache_device *device);
 
 struct cache_principal *cache_find_principal(struct cache *cache, const char *key_id);

@@ -213,8 +213,11 @@ static void tenant_read(struct postgres_query *query, int err, const PGresult *r
     bool exists = err == 0 && PQntuples(result) > 0;
     const struct cache_tenant *tenant =
         exists ? cache_store_tenant(&registry->cache, result, 0, 0) : NULL;
-    if (err == 0 && !exists)
+    if (err == 0 && !exists) { /* nothing is announced of the devices that went with it */
         cache_remove_tenant(&registry->cache, q->tenant_key);
+        cache_remove_devices_of(&registry->cache, q->tenant_key);
+        collect_soon(registry);
+    }
     if (err < 0)
         go_back(q);
     else if (!tenant || !tenant->enabled)

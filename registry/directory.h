@@ -57,6 +57,9 @@ struct registry {
     bool synced;       /* everything up to now was applied since the connection came up */
     uint64_t heard_ms; /* monotonic: when changes that have come back were asked for */
     unsigned trims;
+    /* collect.c */
+    struct event *collect_timer;
+    bool is_collecting, collect_again;
     struct mail stop_mail;
 };
 
@@ -128,6 +131,10 @@ void requests_begin(struct registry *registry, struct registry_request *request)
 /* At least one connection is there. */
 bool requests_are_taken(const struct registry *registry);
 void requests_set_timeout(struct registry *registry);
+
+/* collect.c: the timer's callback; a tenant has gone. */
+void collect_on_timer(evutil_socket_t fd, short what, void *context);
+void collect_soon(struct registry *registry);
 
 /* changes.c */
 void changes_ready(void *context);

@@ -345,9 +345,11 @@ static int create_events(struct registry *registry) {
     registry->mailbox_event = event_new(registry->base, mailbox_fd(&registry->mailbox),
                                         EV_READ | EV_PERSIST, on_mail, registry);
     registry->change_timer = evtimer_new(registry->base, changes_on_timer, registry);
-    if (!registry->mailbox_event || !registry->change_timer ||
+    registry->collect_timer = evtimer_new(registry->base, collect_on_timer, registry);
+    if (!registry->mailbox_event || !registry->change_timer || !registry->collect_timer ||
         event_add(registry->mailbox_event, NULL) != 0 ||
-        event_add(registry->change_timer, &(struct timeval){.tv_sec = 1}) != 0)
+        event_add(registry->change_timer, &(struct timeval){.tv_sec = 1}) != 0 ||
+        event_add(registry->collect_timer, &(struct timeval){.tv_sec = 1}) != 0)
         return DG_ERR_NO_MEMORY;
     return 0;
 }
@@ -383,6 +385,8 @@ static void free_parts(struct registry *registry) {
         event_free(registry->mailbox_event);
     if (registry->change_timer)
         event_free(registry->change_timer);
+    if (registry->collect_timer)
+        event_free(registry->collect_timer);
     if (registry->base)
         event_base_free(registry->base);
     struct registry_listener *listener = atomic_load(&registry->listeners), *next;

@@ -192,6 +192,8 @@ static inline int64_t registry_account(const struct registry_identity *principal
     return principal->tenant_key != 0 ? principal->tenant_key : -principal->credential_key;
 }
 
+enum { REGISTRY_ACCOUNT_COLLECT = 0 }; /* the registry's own, collect.c */
+
 struct registry_request *registry_request_new(enum registry_statement statement);
 /* Appends a copied parameter; NULL data is SQL NULL. 0, DG_ERR_NO_MEMORY, or DG_ERR_INVALID for a
  * NUL inside. */

@@ -48,6 +48,8 @@ STATEMENT(CHANGES_TRIM, 0,
     " changed_at from registry_change order by revision limit 10000) oldest"
     " where changed_at < now() - interval '7 days')"
     " and revision < (select max(revision) from registry_change)")
+/* most */
+STATEMENT(COLLECT, 1, "select registry_collect($1::integer)")
 /* tenant key, most */
 STATEMENT(AUTHORITY_KEYS, 2,
     "select credential_key from certificate_authority where tenant_key = $1::bigint"
@@ -298,15 +300,18 @@ STATEMENT(API_KEY_LIST, 4,
 STATEMENT(API_KEY_GET, 2,
     "with " SQL_OWNER ", " SQL_OWNED_KEY " select 'found', k.version, " SQL_API_KEY_BODY
     " from api_key k join found using (credential_key)")
-/* tenant or null, key id, roles, description, not after, secret, master key id */
-STATEMENT(API_KEY_CREATE, 7,
-    "with " SQL_OWNER ", made as (insert into api_key as k"
+/* tenant or null, key id, roles, description, not after, secret, master key id, most of a tenant. Two
+ * gateways may count at the same time: the bound is off by the number of gateways at most. */
+STATEMENT(API_KEY_CREATE, 8,
+    "with " SQL_OWNER ", room as (select owner.tenant_key, (select count(*) from api_key n"
+    " where n.tenant_key = owner.tenant_key) < $8::bigint as is_left from owner),"
+    " made as (insert into api_key as k"
     " (key_id, tenant_key, roles, description, not_after, secret, master_key_id)"
-    " select $2::text, owner.tenant_key, $3::integer, $4::text, $5::timestamptz, $6::bytea,"
-    " $7::text from owner on conflict (key_id) do nothing"
+    " select $2::text, room.tenant_key, $3::integer, $4::text, $5::timestamptz, $6::bytea,"
+    " $7::text from room where room.is_left on conflict (key_id) do nothing"
     " returning k.version, " SQL_API_KEY_BODY ")"
-    " select case when made.version is null then 'exists' else 'created' end, made.version,"
-    " made.body from owner left join made on true")
+    " select case when made.version is not null then 'created' when room.is_left then 'exists'"
+    " else 'crowded' end, made.version, made.body from room left join made on true")
 /* tenant or null, key id, roles, description, not after, precondition */
 STATEMENT(API_KEY_UPDATE, 6,
     "with " SQL_OWNER ", " SQL_OWNED_KEY ", changed as (update api_key k set"

@@ -342,12 +342,13 @@ class Bodies(ApiTest):
 
     def test_bodies_that_are_no_json_object(self):
         path = self.device()
+        version = self.call("GET", path).body["version"]
         deep = b'{"metadata":' + b'{"a":' * 20 + b"1" + b"}" * 20 + b"}"
         for body in (b"", b"{", b"[]", b"1", b'{"enabled":true,"enabled":false}', deep, b'{"tags":{"a":"1","a":"2"}}',
                      b'{"metadata":{"a":"\xff"}}', b'{} {}', b'{"metadata":{"a":"\\ud800"}}', b"[" * 100000):
             with self.subTest(body=body[:40]):
                 self.call("PUT", path, body, expect=413 if len(body) > 65536 else 400)
-        self.assertEqual(self.call("GET", path).body["version"], 1)
+        self.assertEqual(self.call("GET", path).body["version"], version)
 
     def test_nul_in_metadata(self):
         """jsonb cannot hold U+0000: refused in words, not a 500."""

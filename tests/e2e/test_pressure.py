@@ -5,6 +5,7 @@ import threading
 import time
 import unittest
 
+from harness import wait_until
 from test_api import ApiTest
 
 
@@ -40,6 +41,50 @@ class SlowRegistry(ApiTest):
             self.assertTrue(answer.headers["Retry-After"])
         self.assertNotIn("connection_lost", self.gateway.log())
         self.call("GET", tenant + "/certificate-authorities", expect=200, key=key)
+
+
+class BigTenant(ApiTest):
+    DEVICES = 100000
+
+    def test_deletion(self):
+        """At once for everybody who looks, also with more devices than one statement can delete."""
+        tenant, other = self.tenant(), self.device()
+        name = tenant.rpartition("/")[2]
+        self.gateway.sql(
+            "with made as (insert into device (tenant_key, device_id, partition) select tenant_key, 'd' || i, 1"
+            f" from tenant, generate_series(1, {self.DEVICES}) i where name = '{name}' returning device_key)"
+            " insert into credential (device_key, name, kind, thumbprint)"
+            " select device_key, 'c', 'x509', repeat('a', 64) from made")
+        key = self.gateway.sql(f"select tenant_key from tenant where name = '{name}'")
+        path = tenant + "/devices/d1"
+        tag = self.call("GET", path, expect=200).etag
+        self.call("DELETE", tenant, expect=204)
+        self.call("GET", path, expect=404)
+        self.call("PUT", tenant, {}, 201)
+        self.assertEqual(self.call("GET", tenant + "/devices", expect=200).body["items"], [])
+        self.call("PUT", path, {}, 201)
+        self.call("PUT", path, {}, 412, If_Match=tag)
+
+        def left():
+            before = time.monotonic()
+            self.call("PATCH", other, {"metadata": {"at": before}}, 200)
+            self.assertLess(time.monotonic() - before, 1)
+            return int(self.gateway.sql(f"select count(*) from device where tenant_key = {key}"))
+
+        self.assertGreater(left(), 0)
+        wait_until(lambda: left() == 0, 120)
+        self.call("GET", path, expect=200)
+        self.call("DELETE", tenant, expect=204)
+
+    def test_keys_of_a_tenant_are_limited(self):
+        tenant = self.tenant()
+        name = tenant.rpartition("/")[2]
+        self.gateway.sql(
+            "insert into api_key (key_id, tenant_key, roles, secret, master_key_id)"
+            f" select '{name}-' || i, tenant_key, 4, 'x', 'x' from tenant, generate_series(1, 999) i where name = '{name}'")
+        self.api_key(tenant, "reader")
+        self.refused(422, "API keys", "POST", tenant + "/api-keys", {"roles": ["reader"]})
+        self.call("DELETE", tenant, expect=204)
 
 
 if __name__ == "__main__":

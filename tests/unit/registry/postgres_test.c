@@ -9,6 +9,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "registry/migrate.h"
+#include "tests/unit/registry/ends.h"
 #include "tests/unit/registry/logins.h"
 #include "tests/unit/registry/pressure.h"
 
@@ -362,6 +363,9 @@ int main(int argc, char **argv) {
         {"revocations", check_revocations},
         {"the end of a tenant", check_tenant_end},
         {"an outdated cache", logins_check_stale},
+        {"a big tenant ends", ends_check_big_tenant},
+        {"a tenant ends over a restart", ends_check_restart},
+        {"versions", ends_check_versions},
         {"slow logins", pressure_check_slow_logins},
         {"slow requests", pressure_check_slow_requests},
         {"requests to a frozen server", pressure_check_frozen_requests},
