@@ -150,5 +150,6 @@ void call_execute(struct provisioning_call *call, struct registry_request *reque
     request->reply_to = &call->worker->mailbox;
     request->owner = http_exchange_id(call->exchange);
     request->account = registry_account(&call->principal);
+    request->scope_tenant_key = call->principal.tenant_key;
     registry_execute(call->registry, request);
 }

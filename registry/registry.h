@@ -174,7 +174,8 @@ struct registry_request {
     struct mailbox *reply_to;
     void (*reply)(struct mail *mail, void *receiver); /* the registry's */
     uint64_t owner;
-    int64_t account; /* whose requests are counted together: registry_account() */
+    int64_t account;          /* whose requests are counted together: registry_account() */
+    int64_t scope_tenant_key; /* the one tenant that it may see and change; 0: any */
     enum registry_statement statement;
     unsigned parameter_count;
     char *parameters[REGISTRY_PARAMETERS_MAX]; /* text format, owned; NULL is SQL NULL */

@@ -8,6 +8,7 @@
  * DG_ERR_BUSY). A request comes back within postgres_total_ms(); the connection stays taken until
  * PostgreSQL has ended its statement.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -138,6 +139,20 @@ static struct account *choose_account(struct requests *requests, unsigned share)
     return best;
 }
 
+/* With the one tenant that the request may see as the last parameter. */
+static void send_scoped(struct postgres *connection, struct request_query *q) {
+    const struct registry_request *request = q->request;
+    const char *parameters[REGISTRY_PARAMETERS_MAX + 1];
+    unsigned count = request->parameter_count;
+    char scope[24];
+    snprintf(scope, sizeof(scope), "%lld", (long long)request->scope_tenant_key);
+    for (unsigned i = 0; i < count; i++)
+        parameters[i] = request->parameters[i];
+    if (request->statement != STATEMENT_COLLECT)
+        parameters[count++] = request->scope_tenant_key != 0 ? scope : NULL;
+    postgres_send(connection, &q->query, count, parameters);
+}
+
 static void send_first(struct requests *requests, struct account *account, unsigned connection) {
     struct request_query *q = account->waiting;
     DL_DELETE(account->waiting, q);
@@ -146,8 +161,7 @@ static void send_first(struct requests *requests, struct account *account, unsig
     account->active++;
     requests->active[connection] = q;
     q->connection = connection;
-    postgres_send(requests->connections[connection], &q->query, q->request->parameter_count,
-                  (const char *const *)q->request->parameters);
+    send_scoped(requests->connections[connection], q);
 }
 
 /* A statement may end while it is being sent; then this is entered once more and does nothing. */

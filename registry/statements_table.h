@@ -84,6 +84,11 @@ STATEMENT(AUTHORITY_KEYS, 2,
     SQL_COMMON("k") ")::text as body"
 /* A precondition: null none, 0 must not exist, -1 must exist, else this version. */
 #define SQL_MATCHES(p, version) "(" p "::bigint is null or " p "::bigint in (-1, " version "))"
+/* The tenant of this name, $1. The last parameter of each row below is the number of the one tenant
+ * that the caller may see, null for the platform (requests.c adds it): a name may have been given to
+ * another tenant since the caller's key was made. */
+#define SQL_TENANT(t, scope) \
+    t "name = $1::text and (" scope "::bigint is null or " t "tenant_key = " scope "::bigint)"
 #define SQL_MAY_CREATE(p) "coalesce(" p "::bigint, 0) = 0"
 /* One page of rows (key, body), ordered by key: at most limit rows and not much more than bytes;
  * candidates is how many there would be without the size limit, and one more than limit at most. */
@@ -95,20 +100,21 @@ STATEMENT(AUTHORITY_KEYS, 2,
     "::bigint and bytes_before < " bytes "::bigint"
 
 /* own tenant or null, cursor, limit, bytes, enabled, tags */
-STATEMENT(TENANT_LIST, 6,
+STATEMENT(TENANT_LIST, 7,
     "select page.* from (select 1) one left join lateral ("
     SQL_PAGE("select t.name as key, " SQL_TENANT_BODY " from tenant t"
              " where ($1::text is null or t.name = $1::text)"
+             " and ($7::bigint is null or t.tenant_key = $7::bigint)"
              " and ($2::text is null or t.name > $2::text)"
              " and ($5::boolean is null or t.enabled = $5::boolean)"
              " and ($6::jsonb is null or t.tags @> $6::jsonb)", "$3", "$4")
     ") page on true order by key")
-STATEMENT(TENANT_GET, 1,
-    "select 'found', t.version, " SQL_TENANT_BODY " from tenant t where t.name = $1::text")
+STATEMENT(TENANT_GET, 2,
+    "select 'found', t.version, " SQL_TENANT_BODY " from tenant t where " SQL_TENANT("t.", "$2"))
 /* name, partition count, enabled, metadata, tags, precondition. Without a count: 16 for a new
  * tenant (as the column's default), unchanged for an old one. */
-STATEMENT(TENANT_PUT, 6,
-    "with old as (select version, partition_count from tenant where name = $1::text),"
+STATEMENT(TENANT_PUT, 7,
+    "with old as (select version, partition_count from tenant where " SQL_TENANT("", "$7") "),"
     " changed as (insert into tenant as t (name, partition_count, enabled, metadata, tags)"
     " select $1::text, coalesce($2::integer, 16), $3::boolean, $4::jsonb, $5::jsonb"
     " where " SQL_MAY_CREATE("$6") " or exists (select from old)"
@@ -128,8 +134,8 @@ STATEMENT(TENANT_PUT, 6,
     " when " SQL_MATCHES("$6", "old.version") " and $2::integer < old.partition_count then 'shrink'"
     " else 'precondition' end, changed.version, changed.body"
     " from (select 1) one left join changed on true left join old on true")
-STATEMENT(TENANT_DELETE, 2,
-    "with found as (select tenant_key from tenant where name = $1::text),"
+STATEMENT(TENANT_DELETE, 3,
+    "with found as (select tenant_key from tenant where " SQL_TENANT("", "$3") "),"
     " gone as (delete from tenant t using found f where t.tenant_key = f.tenant_key and "
     SQL_MATCHES("$2", "t.version") " returning t.tenant_key)"
     " select case when gone.tenant_key is null then 'precondition' else 'deleted' end, null, null"
@@ -137,19 +143,19 @@ STATEMENT(TENANT_DELETE, 2,
 
 /* ---- provisioning: devices ---- */
 /* tenant, cursor, limit, bytes, enabled, tags */
-STATEMENT(DEVICE_LIST, 6,
+STATEMENT(DEVICE_LIST, 7,
     "select page.* from tenant t left join lateral ("
     SQL_PAGE("select d.device_id as key, " SQL_DEVICE_BODY " from device d"
              " where d.tenant_key = t.tenant_key and ($2::text is null or d.device_id > $2::text)"
              " and ($5::boolean is null or d.enabled = $5::boolean)"
              " and ($6::jsonb is null or d.tags @> $6::jsonb)", "$3", "$4")
-    ") page on true where t.name = $1::text order by key")
-STATEMENT(DEVICE_GET, 2,
+    ") page on true where " SQL_TENANT("t.", "$7") " order by key")
+STATEMENT(DEVICE_GET, 3,
     "select 'found', d.version, " SQL_DEVICE_BODY " from device d join tenant t using (tenant_key)"
-    " where t.name = $1::text and d.device_id = $2::text")
+    " where " SQL_TENANT("t.", "$3") " and d.device_id = $2::text")
 /* tenant, device, enabled, metadata, tags, precondition, murmur2 of the device id */
-STATEMENT(DEVICE_PUT, 7,
-    "with t as (select tenant_key, partition_count from tenant where name = $1::text),"
+STATEMENT(DEVICE_PUT, 8,
+    "with t as (select tenant_key, partition_count from tenant where " SQL_TENANT("", "$8") "),"
     " changed as (insert into device as d"
     " (tenant_key, device_id, partition, enabled, metadata, tags)"
     " select t.tenant_key, $2::text, $7::bigint % t.partition_count, $3::boolean, $4::jsonb,"
@@ -165,9 +171,9 @@ STATEMENT(DEVICE_PUT, 7,
     " returning d.xmax = 0 as created, d.version, " SQL_DEVICE_BODY ")"
     " select case when changed.created then 'created' when not changed.created then 'replaced'"
     " else 'precondition' end, changed.version, changed.body from t left join changed on true")
-STATEMENT(DEVICE_DELETE, 3,
+STATEMENT(DEVICE_DELETE, 4,
     "with found as (select d.device_key from device d join tenant t using (tenant_key)"
-    " where t.name = $1::text and d.device_id = $2::text),"
+    " where " SQL_TENANT("t.", "$4") " and d.device_id = $2::text),"
     " gone as (delete from device d using found f where d.device_key = f.device_key and "
     SQL_MATCHES("$3", "d.version") " returning d.device_key)"
     " select case when gone.device_key is null then 'precondition' else 'deleted' end, null, null"
@@ -175,24 +181,24 @@ STATEMENT(DEVICE_DELETE, 3,
 
 /* ---- provisioning: credentials, CAs, API keys ---- */
 /* tenant, device, cursor, limit, bytes */
-STATEMENT(CREDENTIAL_LIST, 5,
+STATEMENT(CREDENTIAL_LIST, 6,
     "select page.* from device d join tenant t using (tenant_key) left join lateral ("
     SQL_PAGE("select c.name as key, " SQL_CREDENTIAL_BODY " from credential c"
              " where c.device_key = d.device_key and ($3::text is null or c.name > $3::text)",
              "$4", "$5")
-    ") page on true where t.name = $1::text and d.device_id = $2::text order by key")
-STATEMENT(CREDENTIAL_GET, 3,
+    ") page on true where " SQL_TENANT("t.", "$6") " and d.device_id = $2::text order by key")
+STATEMENT(CREDENTIAL_GET, 4,
     "select 'found', c.version, " SQL_CREDENTIAL_BODY " from credential c"
     " join device d using (device_key) join tenant t using (tenant_key)"
-    " where t.name = $1::text and d.device_id = $2::text and c.name = $3::text")
+    " where " SQL_TENANT("t.", "$4") " and d.device_id = $2::text and c.name = $3::text")
 /* tenant, device, name, not before, not after, precondition, kind, secret, thumbprint, master key
  * id, most credentials of a device. A new key number ends the connections made with what is replaced.
  * Two gateways may count at the same time: the bound is off by the number of gateways at most. */
-STATEMENT(CREDENTIAL_PUT, 11,
+STATEMENT(CREDENTIAL_PUT, 12,
     "with d as (select d.device_key, c.version, (select count(*) from credential n"
     " where n.device_key = d.device_key) as total from device d join tenant t using (tenant_key)"
     " left join credential c on c.device_key = d.device_key and c.name = $3::text"
-    " where t.name = $1::text and d.device_id = $2::text),"
+    " where " SQL_TENANT("t.", "$12") " and d.device_id = $2::text),"
     " changed as (insert into credential as c (device_key, name, kind, secret, thumbprint,"
     " master_key_id, not_before, not_after) select d.device_key, $3::text, $7::text, $8::bytea,"
     " $9::text, $10::text, $4::timestamptz, $5::timestamptz from d"
@@ -209,10 +215,10 @@ STATEMENT(CREDENTIAL_PUT, 11,
     " changed.version, changed.body from d left join changed on true")
 /* tenant, device, name, not before, not after, precondition. A narrower validity gets a new key
  * number, which ends connections that rely on the wider one. */
-STATEMENT(CREDENTIAL_UPDATE, 6,
+STATEMENT(CREDENTIAL_UPDATE, 7,
     "with found as (select c.credential_key from credential c join device d using (device_key)"
     " join tenant t using (tenant_key)"
-    " where t.name = $1::text and d.device_id = $2::text and c.name = $3::text),"
+    " where " SQL_TENANT("t.", "$7") " and d.device_id = $2::text and c.name = $3::text),"
     " changed as (update credential c set not_before = $4::timestamptz,"
     " not_after = $5::timestamptz, credential_key = case when"
     " coalesce($5::timestamptz, 'infinity') < coalesce(c.not_after, 'infinity') or"
@@ -223,32 +229,33 @@ STATEMENT(CREDENTIAL_UPDATE, 6,
     " returning c.version, " SQL_CREDENTIAL_BODY ")"
     " select case when changed.version is null then 'precondition' else 'replaced' end,"
     " changed.version, changed.body from found left join changed on true")
-STATEMENT(CREDENTIAL_DELETE, 4,
+STATEMENT(CREDENTIAL_DELETE, 5,
     "with found as (select c.credential_key from credential c join device d using (device_key)"
     " join tenant t using (tenant_key)"
-    " where t.name = $1::text and d.device_id = $2::text and c.name = $3::text),"
+    " where " SQL_TENANT("t.", "$5") " and d.device_id = $2::text and c.name = $3::text),"
     " gone as (delete from credential c using found f where c.credential_key = f.credential_key"
     " and " SQL_MATCHES("$4", "c.version") " returning c.credential_key)"
     " select case when gone.credential_key is null then 'precondition' else 'deleted' end, null,"
     " null from found left join gone on true")
 
 /* tenant, cursor, limit, bytes */
-STATEMENT(AUTHORITY_LIST, 4,
+STATEMENT(AUTHORITY_LIST, 5,
     "select page.* from tenant t left join lateral ("
     SQL_PAGE("select a.name as key, " SQL_AUTHORITY_BODY " from certificate_authority a"
              " where a.tenant_key = t.tenant_key and ($2::text is null or a.name > $2::text)",
              "$3", "$4")
-    ") page on true where t.name = $1::text order by key")
-STATEMENT(AUTHORITY_GET, 2,
+    ") page on true where " SQL_TENANT("t.", "$5") " order by key")
+STATEMENT(AUTHORITY_GET, 3,
     "select 'found', a.version, " SQL_AUTHORITY_BODY " from certificate_authority a"
-    " join tenant t using (tenant_key) where t.name = $1::text and a.name = $2::text")
+    " join tenant t using (tenant_key) where " SQL_TENANT("t.", "$3") " and a.name = $2::text")
 /* tenant, name, certificate, proof, precondition, fingerprint, subject hash, whom the proof names,
  * whether a proof is needed, most authorities of a tenant. Another certificate gets a new key number,
  * which ends the connections that the old one vouched for. Two gateways may count at the same time:
  * the bound is off by the number of gateways at most. */
-STATEMENT(AUTHORITY_PUT, 10,
+STATEMENT(AUTHORITY_PUT, 11,
     "with t as (select tenant_key, registration_code, (select count(*) from certificate_authority n"
-    " where n.tenant_key = tenant.tenant_key) as total from tenant where name = $1::text),"
+    " where n.tenant_key = tenant.tenant_key) as total from tenant"
+    " where " SQL_TENANT("", "$11") "),"
     " judged as (select t.tenant_key, case"
     " when o.version is null and not " SQL_MAY_CREATE("$5") " then 'precondition'"
     " when o.version is not null and not " SQL_MATCHES("$5", "o.version") " then 'precondition'"
@@ -273,9 +280,9 @@ STATEMENT(AUTHORITY_PUT, 10,
     " select case when changed.created then 'created' when not changed.created then 'replaced'"
     " else coalesce(judged.refusal, 'precondition') end, changed.version, changed.body"
     " from judged left join changed on true")
-STATEMENT(AUTHORITY_DELETE, 3,
+STATEMENT(AUTHORITY_DELETE, 4,
     "with found as (select a.credential_key from certificate_authority a"
-    " join tenant t using (tenant_key) where t.name = $1::text and a.name = $2::text),"
+    " join tenant t using (tenant_key) where " SQL_TENANT("t.", "$4") " and a.name = $2::text),"
     " gone as (delete from certificate_authority a using found f"
     " where a.credential_key = f.credential_key and " SQL_MATCHES("$3", "a.version")
     " returning a.credential_key)"
@@ -284,26 +291,26 @@ STATEMENT(AUTHORITY_DELETE, 3,
 
 /* The owner of API keys: a tenant by name, or the platform when the name is null. An unknown tenant
  * is no row, never the platform. */
-#define SQL_OWNER \
-    "owner as (select tenant_key from tenant where name = $1::text" \
-    " union all select null::bigint where $1::text is null)"
+#define SQL_OWNER(scope) \
+    "owner as (select tenant_key from tenant where " SQL_TENANT("", scope) \
+    " union all select null::bigint where $1::text is null and " scope "::bigint is null)"
 #define SQL_OWNED_KEY \
     "found as (select k.credential_key from api_key k" \
     " join owner on k.tenant_key is not distinct from owner.tenant_key where k.key_id = $2::text)"
 /* tenant or null, cursor, limit, bytes */
-STATEMENT(API_KEY_LIST, 4,
-    "with " SQL_OWNER " select page.* from owner left join lateral ("
+STATEMENT(API_KEY_LIST, 5,
+    "with " SQL_OWNER("$5") " select page.* from owner left join lateral ("
     SQL_PAGE("select k.key_id as key, " SQL_API_KEY_BODY " from api_key k"
              " where k.tenant_key is not distinct from owner.tenant_key"
              " and ($2::text is null or k.key_id > $2::text)", "$3", "$4")
     ") page on true order by key")
-STATEMENT(API_KEY_GET, 2,
-    "with " SQL_OWNER ", " SQL_OWNED_KEY " select 'found', k.version, " SQL_API_KEY_BODY
+STATEMENT(API_KEY_GET, 3,
+    "with " SQL_OWNER("$3") ", " SQL_OWNED_KEY " select 'found', k.version, " SQL_API_KEY_BODY
     " from api_key k join found using (credential_key)")
 /* tenant or null, key id, roles, description, not after, secret, master key id, most of a tenant. Two
  * gateways may count at the same time: the bound is off by the number of gateways at most. */
-STATEMENT(API_KEY_CREATE, 8,
-    "with " SQL_OWNER ", room as (select owner.tenant_key, (select count(*) from api_key n"
+STATEMENT(API_KEY_CREATE, 9,
+    "with " SQL_OWNER("$9") ", room as (select owner.tenant_key, (select count(*) from api_key n"
     " where n.tenant_key = owner.tenant_key) < $8::bigint as is_left from owner),"
     " made as (insert into api_key as k"
     " (key_id, tenant_key, roles, description, not_after, secret, master_key_id)"
@@ -313,16 +320,16 @@ STATEMENT(API_KEY_CREATE, 8,
     " select case when made.version is not null then 'created' when room.is_left then 'exists'"
     " else 'crowded' end, made.version, made.body from room left join made on true")
 /* tenant or null, key id, roles, description, not after, precondition */
-STATEMENT(API_KEY_UPDATE, 6,
-    "with " SQL_OWNER ", " SQL_OWNED_KEY ", changed as (update api_key k set"
+STATEMENT(API_KEY_UPDATE, 7,
+    "with " SQL_OWNER("$7") ", " SQL_OWNED_KEY ", changed as (update api_key k set"
     " roles = $3::integer, description = $4::text, not_after = $5::timestamptz,"
     " version = k.version + 1, updated_at = now() from found f"
     " where k.credential_key = f.credential_key and " SQL_MATCHES("$6", "k.version")
     " returning k.version, " SQL_API_KEY_BODY ")"
     " select case when changed.version is null then 'precondition' else 'replaced' end,"
     " changed.version, changed.body from found left join changed on true")
-STATEMENT(API_KEY_DELETE, 3,
-    "with " SQL_OWNER ", " SQL_OWNED_KEY ", gone as (delete from api_key k using found f"
+STATEMENT(API_KEY_DELETE, 4,
+    "with " SQL_OWNER("$4") ", " SQL_OWNED_KEY ", gone as (delete from api_key k using found f"
     " where k.credential_key = f.credential_key and " SQL_MATCHES("$3", "k.version")
     " returning k.credential_key)"
     " select case when gone.credential_key is null then 'precondition' else 'deleted' end, null,"

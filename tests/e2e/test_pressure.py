@@ -1,6 +1,8 @@
 """One tenant, one stranger, one slow database: the others do not suffer."""
 
 import collections
+import os
+import signal
 import threading
 import time
 import unittest
@@ -41,6 +43,31 @@ class SlowRegistry(ApiTest):
             self.assertTrue(answer.headers["Retry-After"])
         self.assertNotIn("connection_lost", self.gateway.log())
         self.call("GET", tenant + "/certificate-authorities", expect=200, key=key)
+
+    def test_a_key_of_a_tenant_whose_name_was_given_away(self):
+        """Also while the gateway has not heard of the change."""
+        tenant = self.tenant()
+        key = self.api_key(tenant, "admin")["bearer"]
+        self.call("GET", tenant, expect=200, key=key)
+        pids = self.gateway.sql("select pid from pg_stat_activity where application_name = 'duragate'"
+                                " and query like '%registry_change%' and pid <> pg_backend_pid()").split()
+        self.assertTrue(pids)
+        for pid in pids:
+            os.kill(int(pid), signal.SIGSTOP)
+        try:
+            self.call("DELETE", tenant, expect=204)
+            self.call("PUT", tenant, {}, 201)
+            self.call("PUT", tenant + "/devices/d", {}, 201)
+            for method, path, body in (("GET", "", None), ("GET", "/devices", None), ("GET", "/devices/d", None),
+                                       ("PUT", "/devices/e", {}), ("PATCH", "/devices/d", {"enabled": False}),
+                                       ("POST", "/devices/d/credentials", {"kind": "key"}),
+                                       ("POST", "/api-keys", {"roles": ["admin"]}), ("DELETE", "/devices/d", None)):
+                self.assertIn(self.call(method, tenant + path, body, key=key).status, (401, 403, 404), (method, path))
+        finally:
+            for pid in pids:
+                os.kill(int(pid), signal.SIGCONT)
+        wait_until(lambda: self.call("GET", tenant, key=key).status == 401, 10)
+        self.call("GET", tenant + "/devices/d", expect=200)
 
 
 class BigTenant(ApiTest):

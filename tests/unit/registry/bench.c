@@ -238,6 +238,7 @@ static struct registry_request *execute(struct bench *b, int64_t account,
     request->reply_to = &b->mailbox;
     request->owner = (uintptr_t)&answer;
     request->account = account;
+    request->scope_tenant_key = b->scope_tenant_key;
     registry_execute(b->registry, request);
     bench_wait(b, &answer.done, 20000);
     dg_assert(answer.done);

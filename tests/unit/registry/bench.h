@@ -23,7 +23,8 @@ struct bench {
     struct mailbox mailbox;
     uint8_t peer[16]; /* where logins come from; zero: each from an address of its own */
     uint32_t peer_count;
-    unsigned answers; /* logins and requests that came back */
+    int64_t scope_tenant_key; /* of the requests made; 0: the platform's */
+    unsigned answers;         /* logins and requests that came back */
     unsigned revocation_count;
     struct registry_revocation revocations[BENCH_REVOCATIONS_MAX];
 };

@@ -148,3 +148,83 @@ void ends_check_versions(struct bench *b) {
         CHECK(strcmp(put_device(b, "{\"b\": 1}", second), "precondition") == 0);
     }
 }
+
+/* ---- scope ---- */
+
+static unsigned rows_of(struct registry_request *r) {
+    CHECK(r->err == 0, "statement %d: %s", (int)r->statement, dg_err_text(r->err));
+    unsigned rows = r->row_count;
+    registry_request_free(r);
+    return rows;
+}
+
+/* How many of the statements that name the tenant find it. */
+static unsigned count_reached(struct bench *b) {
+    unsigned reached = rows_of(bench_execute(b, STATEMENT_TENANT_GET, "reuse", BENCH_END));
+    reached += rows_of(
+        bench_execute(b, STATEMENT_DEVICE_LIST, "reuse", NULL, "9", "9999", NULL, NULL, BENCH_END));
+    reached += rows_of(bench_execute(b, STATEMENT_DEVICE_PUT, "reuse", "d", "true", "{}", "{}",
+                                     NULL, "7", BENCH_END));
+    reached += rows_of(bench_execute(b, STATEMENT_DEVICE_GET, "reuse", "there", BENCH_END));
+    reached += rows_of(bench_execute(b, STATEMENT_CREDENTIAL_PUT, "reuse", "there", "c", NULL, NULL,
+                                     NULL, "key", "\\x00", NULL, "k1", "8", BENCH_END));
+    reached +=
+        rows_of(bench_execute(b, STATEMENT_CREDENTIAL_GET, "reuse", "there", "c", BENCH_END));
+    reached += rows_of(bench_execute(b, STATEMENT_CREDENTIAL_LIST, "reuse", "there", NULL, "9",
+                                     "9999", BENCH_END));
+    reached += rows_of(bench_execute(b, STATEMENT_CREDENTIAL_UPDATE, "reuse", "there", "c", NULL,
+                                     NULL, NULL, BENCH_END));
+    reached += rows_of(
+        bench_execute(b, STATEMENT_CREDENTIAL_DELETE, "reuse", "there", "c", NULL, BENCH_END));
+    reached +=
+        rows_of(bench_execute(b, STATEMENT_AUTHORITY_LIST, "reuse", NULL, "9", "9999", BENCH_END));
+    reached += rows_of(bench_execute(b, STATEMENT_AUTHORITY_GET, "reuse", "ca", BENCH_END));
+    reached +=
+        rows_of(bench_execute(b, STATEMENT_API_KEY_LIST, "reuse", NULL, "9", "9999", BENCH_END));
+    reached += rows_of(bench_execute(b, STATEMENT_API_KEY_CREATE, "reuse", "new-key", "1", "", NULL,
+                                     "\\x00", "k1", "9", BENCH_END));
+    reached += rows_of(bench_execute(b, STATEMENT_API_KEY_GET, "reuse", "new-key", BENCH_END));
+    reached += rows_of(bench_execute(b, STATEMENT_API_KEY_UPDATE, "reuse", "new-key", "1", "", NULL,
+                                     NULL, BENCH_END));
+    reached +=
+        rows_of(bench_execute(b, STATEMENT_API_KEY_DELETE, "reuse", "new-key", NULL, BENCH_END));
+    reached +=
+        rows_of(bench_execute(b, STATEMENT_AUTHORITY_DELETE, "reuse", "ca", NULL, BENCH_END));
+    reached += rows_of(bench_execute(b, STATEMENT_DEVICE_DELETE, "reuse", "d", NULL, BENCH_END));
+    return reached;
+}
+
+static int64_t make_reuse(struct bench *b) {
+    bench_sql(b->conninfo, "insert into tenant (name) values ('reuse')");
+    bench_sql(b->conninfo, "insert into device (tenant_key, device_id, partition)"
+                           " select tenant_key, 'there', 1 from tenant where name = 'reuse'");
+    bench_sql(b->conninfo,
+              "insert into certificate_authority (tenant_key, name, certificate, fingerprint,"
+              " subject_hash) select tenant_key, 'ca', 'pem', 'reuse-' || tenant_key, 'x'"
+              " from tenant where name = 'reuse'");
+    return number(b, "select tenant_key from tenant where name = 'reuse'");
+}
+
+/* A principal's requests reach its tenant, not another one that has the same name by now. */
+void ends_check_scope(struct bench *b) {
+    enum { STATEMENTS = 18 };
+    int64_t old = make_reuse(b);
+    b->scope_tenant_key = old;
+    CHECK(count_reached(b) == STATEMENTS);
+    bench_sql(b->conninfo, "delete from tenant where name = 'reuse'");
+    int64_t fresh = make_reuse(b);
+    CHECK(old != fresh);
+    unsigned reached = count_reached(b);
+    CHECK(reached == 0, "%u statements act on the other tenant", reached);
+    struct registry_request *r =
+        bench_execute(b, STATEMENT_TENANT_LIST, "reuse", NULL, "9", "9999", NULL, NULL, BENCH_END);
+    CHECK(r->err == 0 && r->row_count == 1 && !registry_value(r, 0, 0), "an empty page");
+    registry_request_free(r);
+    r = bench_execute(b, STATEMENT_API_KEY_LIST, NULL, NULL, "9", "9999", BENCH_END);
+    CHECK(r->err == 0 && r->row_count == 0, "a tenant is never the platform");
+    registry_request_free(r);
+    b->scope_tenant_key = fresh;
+    CHECK(count_reached(b) == STATEMENTS);
+    b->scope_tenant_key = 0;
+    bench_sql(b->conninfo, "delete from tenant where name = 'reuse'");
+}

@@ -6,3 +6,4 @@
 void ends_check_big_tenant(struct bench *b);
 void ends_check_restart(struct bench *b);
 void ends_check_versions(struct bench *b);
+void ends_check_scope(struct bench *b);

@@ -366,6 +366,7 @@ int main(int argc, char **argv) {
         {"a big tenant ends", ends_check_big_tenant},
         {"a tenant ends over a restart", ends_check_restart},
         {"versions", ends_check_versions},
+        {"scope", ends_check_scope},
         {"slow logins", pressure_check_slow_logins},
         {"slow requests", pressure_check_slow_requests},
         {"requests to a frozen server", pressure_check_frozen_requests},
