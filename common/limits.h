@@ -21,7 +21,8 @@
     1280 /* no connection takes them: the stream, PostgreSQL, files */
 #define LIMIT_WORKERS 64
 #define LIMIT_WEBSOCKET_MESSAGE_BYTES (2 * 1024 * 1024) /* all frames of one message */
-#define LIMIT_TLS_HANDSHAKES_PER_WORKER 4096            /* in flight */
+#define LIMIT_TLS_HANDSHAKES_PER_WORKER 4096            /* in flight, from their first byte on */
+#define LIMIT_TLS_SILENT_PER_WORKER 4096                /* no byte yet; then the oldest gives way */
 
 /* MQTT */
 #define LIMIT_MQTT_PACKET_BYTES (1024 * 1024) /* ceiling of mqtt.max_packet_bytes */

@@ -10,6 +10,8 @@ METRIC(CONNECTIONS_OPEN_KAFKA,  GAUGE,   "duragate_connections", "protocol=\"kaf
 METRIC(CONNECTIONS_OPEN_HTTP,   GAUGE,   "duragate_connections", "protocol=\"http\"", "Open connections")
 METRIC(CONNECTIONS_ACCEPTED,    COUNTER, "duragate_connections_accepted_total", "", "Connections accepted")
 METRIC(CONNECTIONS_REFUSED,     COUNTER, "duragate_connections_refused_total", "", "Connections closed at once because a limit was reached")
+METRIC(CONNECTIONS_EVICTED,     COUNTER, "duragate_connections_evicted_total", "", "TLS connections that were silent or stalled and gave way to newer ones")
+METRIC(SOURCES_LIMITED,         COUNTER, "duragate_connections_source_limited_total", "", "Connections refused because their source has too many that have not logged in")
 METRIC(TLS_HANDSHAKES,          COUNTER, "duragate_tls_handshakes_total", "result=\"ok\"", "TLS handshakes")
 METRIC(TLS_HANDSHAKES_FAILED,   COUNTER, "duragate_tls_handshakes_total", "result=\"failed\"", "TLS handshakes")
 METRIC(RECEIVED_BYTES,          COUNTER, "duragate_received_bytes_total", "", "Bytes received from all peers")

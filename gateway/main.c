@@ -248,7 +248,6 @@ static int server_listen(struct server *server, char *ret_error) {
     for (unsigned i = 0; err == 0 && i < LISTENER_ROW_COUNT; i++) {
         struct listener_row *row = &listener_rows[i];
         const char *addresses = row_addresses(server->config, row);
-        row->kind.handshake_timeout_ms = server->config->tls_handshake_timeout;
         if (row->kind.tls && addresses[0] && !server->tls) {
             snprintf(ret_error, CONFIG_ERROR_SIZE,
                      "the %s listener needs TLS: set tls.certificate_file and tls.key_file",

@@ -73,8 +73,10 @@ static void deliver_login(struct mail *mail, void *receiver) {
     struct http_exchange *x = http_find(receiver, login->owner);
     struct provisioning_call *call = x ? http_context(x) : NULL;
     int err = login->err;
-    if (call && err == 0)
+    if (call && err == 0) {
         call->principal = login->identity;
+        connection_set_known(http_connection(x));
+    }
     registry_login_free(login);
     if (!call)
         return;

@@ -86,6 +86,7 @@ static void accept_login(struct kafka_session *session, const struct registry_id
              log_int("credential", identity->credential_key),
              log_text("software", session->software));
     metric_add(METRIC_LOGINS_OK, 1);
+    connection_set_known(session->connection);
     session->identity = *identity;
     session->state = KAFKA_STATE_READY;
     session->active_ms = kafka_now_ms(session);

@@ -209,6 +209,7 @@ static void effect_raise_input_limit(struct session *session, uint32_t max_packe
 
 static void effect_connected(struct session *session) {
     char peer[SESSION_PEER_TEXT_SIZE];
+    connection_set_known(session->link);
     if (log_minimum > LOG_LEVEL_DEBUG)
         return;
     effect_format_peer(session, peer);

@@ -32,7 +32,7 @@ struct hand_over {
 
 /* ---- the pool ---- */
 
-static struct connection *slot_at(const struct connection_pool *pool, uint32_t index) {
+struct connection *connection_slot(const struct connection_pool *pool, uint32_t index) {
     return &pool->slabs[index / CONNECTION_SLAB_SIZE][index % CONNECTION_SLAB_SIZE];
 }
 
@@ -84,7 +84,7 @@ struct connection *connection_find(struct worker *worker, uint64_t id) {
     uint64_t index = id >> 32;
     if (index >= (uint64_t)pool->slab_count * CONNECTION_SLAB_SIZE)
         return NULL;
-    struct connection *c = slot_at(pool, (uint32_t)index);
+    struct connection *c = connection_slot(pool, (uint32_t)index);
     return c->generation == (uint32_t)id && connection_has(c, CONNECTION_OPENED) ? c : NULL;
 }
 
@@ -115,8 +115,8 @@ static void free_connection(struct connection *c) {
     if (event_initialized(&c->event))
         event_del(&c->event);
     wheel_set(&pool->wheel, c, 0, 0);
-    if (connection_has(c, CONNECTION_HANDSHAKE))
-        pool->handshakes--;
+    arrival_leave(c);
+    arrival_forget(c);
     tls_session_free(c);
     websocket_free(c);
     connection_free_output(c);
@@ -215,16 +215,30 @@ static void open_protocol(struct connection *c) {
     connection_count(c->protocol, 1);
 }
 
+/* The first byte: from here on it costs something. */
+static bool begin_handshake(struct connection *c) {
+    int err = arrival_begin_handshake(c) ? tls_session_create(c) : DG_ERR_LIMIT;
+    if (err == DG_ERR_LIMIT)
+        metric_add(METRIC_CONNECTIONS_REFUSED, 1);
+    if (err < 0) {
+        connection_set(c, CONNECTION_ABRUPT);
+        connection_close(c, err);
+    }
+    return err == 0;
+}
+
 /* In a storm of reconnecting devices the others still have their turns: what is over the budget
  * stays readable and comes up again. */
 static void continue_handshake(struct connection *c) {
+    if (connection_has(c, CONNECTION_SILENT) && !begin_handshake(c))
+        return;
     if (c->worker->connections->handshake_steps++ >= HANDSHAKE_STEPS_PER_TURN)
         return;
     int result = tls_session_handshake(c);
     if (result == 0)
         return;
     connection_clear(c, CONNECTION_HANDSHAKE);
-    c->worker->connections->handshakes--;
+    arrival_leave(c);
     metric_add(result < 0 ? METRIC_TLS_HANDSHAKES_FAILED : METRIC_TLS_HANDSHAKES, 1);
     if (result < 0) {
         connection_close(c, result);
@@ -356,26 +370,33 @@ static void set_peer(struct connection *c) {
 static void begin_connection(struct connection *c) {
     int one = 1;
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-    set_peer(c);
     connection_arm(c, true, false);
     if (!c->listener->tls) {
         open_protocol(c);
         return;
     }
     connection_set(c, CONNECTION_HANDSHAKE);
-    c->worker->connections->handshakes++;
-    int err = tls_session_create(c);
-    if (err < 0) {
-        connection_close(c, err);
-        return;
-    }
-    connection_set_deadline(c, connection_now_ms(c) + c->listener->handshake_timeout_ms);
+    arrival_begin_silence(c);
+    connection_set_deadline(c, connection_now_ms(c) + c->worker->config->tls_handshake_timeout);
 }
 
-static bool has_room(const struct worker *worker, const struct connection_listener *listener) {
-    if (worker->stopping)
-        return false;
-    return !listener->tls || worker->connections->handshakes < LIMIT_TLS_HANDSHAKES_PER_WORKER;
+static struct connection *admit(struct worker *worker, const struct connection_listener *listener,
+                                int fd) {
+    struct connection *c = worker->stopping ? NULL : take_slot(worker->connections);
+    if (!c)
+        return NULL;
+    c->worker = worker;
+    c->listener = listener;
+    c->protocol = listener->protocol;
+    c->fd = fd;
+    c->input_limit_bytes = LIMIT_BEFORE_LOGIN_BYTES;
+    c->accepted_low_ms = (uint32_t)connection_now_ms(c);
+    set_peer(c);
+    if (arrival_admit(c))
+        return c;
+    metric_add(METRIC_SOURCES_LIMITED, 1);
+    give_slot_back(worker->connections, c);
+    return NULL;
 }
 
 static void on_hand_over(struct mail *mail, void *receiver) {
@@ -384,18 +405,13 @@ static void on_hand_over(struct mail *mail, void *receiver) {
     const struct connection_listener *listener = hand_over->listener;
     int fd = hand_over->fd;
     free(hand_over);
-    struct connection *c = has_room(worker, listener) ? take_slot(worker->connections) : NULL;
+    struct connection *c = admit(worker, listener, fd);
     if (!c) {
         metric_add(METRIC_CONNECTIONS_REFUSED, 1);
         atomic_fetch_sub_explicit(&worker->load, 1, memory_order_relaxed);
         close(fd);
         return;
     }
-    c->worker = worker;
-    c->listener = listener;
-    c->protocol = listener->protocol;
-    c->fd = fd;
-    c->input_limit_bytes = LIMIT_BEFORE_LOGIN_BYTES;
     begin_connection(c);
 }
 
@@ -430,8 +446,8 @@ static void for_each_live(struct connection_pool *pool, void (*visit)(struct con
                           int err) {
     uint32_t count = pool->slab_count * CONNECTION_SLAB_SIZE;
     for (uint32_t i = 0; i < count; i++)
-        if (connection_has(slot_at(pool, i), CONNECTION_LIVE))
-            visit(slot_at(pool, i), err);
+        if (connection_has(connection_slot(pool, i), CONNECTION_LIVE))
+            visit(connection_slot(pool, i), err);
 }
 
 static void close_at_once(struct connection *c, int err) {

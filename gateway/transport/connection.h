@@ -56,7 +56,6 @@ struct connection_listener {
     const struct connection_protocol *protocol;
     bool tls;
     const void *context; /* the protocol's own, e.g. the routes of this listener */
-    uint64_t handshake_timeout_ms;
 };
 
 struct connection {
@@ -71,6 +70,7 @@ struct connection {
     struct buffer *input;             /* NULL while nothing is unparsed */
     uint32_t input_limit_bytes;       /* LIMIT_BEFORE_LOGIN_BYTES until the protocol raises it */
     uint32_t index, generation;
+    uint32_t accepted_low_ms; /* connection_accepted_ms() */
     /* private to transport/ below */
     uint64_t deadline_ms;
     struct connection *wheel_next, **wheel_link;
@@ -80,7 +80,14 @@ struct connection {
     uint16_t flags;
     struct in6_addr peer_address; /* IPv4 as mapped */
     uint16_t peer_port;
+    uint32_t arrival_before, arrival_behind; /* arrival.c */
 };
+
+/* When it was accepted, monotonic; right for 49 days. */
+static inline uint64_t connection_accepted_ms(const struct connection *c) {
+    uint64_t now_ms = c->worker->now_ns / 1000000u;
+    return now_ms - (uint32_t)((uint32_t)now_ms - c->accepted_low_ms);
+}
 
 static inline uint64_t connection_id(const struct connection *c) {
     return (uint64_t)c->index << 32 | c->generation;
@@ -124,6 +131,9 @@ void connection_close(struct connection *c, int err);
 /* One deadline per connection, monotonic ms, 0 for none; coarse (100 ms). Cheap to move later:
  * store the last activity and answer from deadline(). */
 void connection_set_deadline(struct connection *c, uint64_t deadline_ms);
+
+/* The peer has shown who it is: it no longer counts among the unknown ones of its source. */
+void connection_set_known(struct connection *c);
 
 /* Replaces the protocol after an HTTP upgrade; frames are unwrapped and wrapped from here on.
  * Leftover bytes of the HTTP layer are the caller's returned count. */

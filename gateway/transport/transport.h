@@ -10,6 +10,7 @@
 #include <event2/event_struct.h>
 #include <openssl/ssl.h>
 
+#include "gateway/transport/arrival.h"
 #include "gateway/transport/connection.h"
 #include "gateway/transport/wheel.h"
 
@@ -25,6 +26,9 @@ enum connection_flag {
     CONNECTION_READ_ARMED = 1 << 8,
     CONNECTION_ABRUPT = 1 << 9,     /* unsent output is dropped after one try */
     CONNECTION_LINGERING = 1 << 10, /* closed() was called; waiting for the peer's end */
+    CONNECTION_SILENT = 1 << 11,    /* in a line: no byte has come ... */
+    CONNECTION_SHAKING = 1 << 12,   /* ... or some have, and TLS is not done */
+    CONNECTION_UNKNOWN = 1 << 13,   /* counted for its source */
 };
 
 enum {
@@ -44,7 +48,7 @@ struct connection_pool {
     struct worker *worker;
     struct connection **slabs;
     unsigned slab_count, live_count;
-    unsigned handshakes;          /* TLS, in flight */
+    struct arrivals arrivals;
     unsigned handshake_steps;     /* of this turn */
     struct connection *free_list; /* linked by dirty_next */
     struct connection *dirty;
@@ -70,6 +74,7 @@ static inline void connection_clear(struct connection *c, unsigned flags) {
 }
 
 /* ---- connection.c ---- */
+struct connection *connection_slot(const struct connection_pool *pool, uint32_t index);
 /* The turn's end will flush, close or read on. */
 void connection_mark_dirty(struct connection *c);
 /* Brings the registered events in line with the flags. A failure closes the connection. */

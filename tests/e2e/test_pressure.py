@@ -2,7 +2,9 @@
 
 import collections
 import os
+import resource
 import signal
+import socket
 import threading
 import time
 import unittest
@@ -112,6 +114,26 @@ class BigTenant(ApiTest):
         self.api_key(tenant, "reader")
         self.refused(422, "API keys", "POST", tenant + "/api-keys", {"roles": ["reader"]})
         self.call("DELETE", tenant, expect=204)
+
+
+class Strangers(ApiTest):
+    def test_silent_connections(self):
+        """More than may be there at once: a device still gets in over TLS."""
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(9000, hard), hard))
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        silent = []
+        try:
+            for _ in range(4300):
+                silent.append(socket.create_connection(("127.0.0.1", int(self.gateway.MQTTS_PORT)), timeout=5))
+            started = time.monotonic()
+            self.gateway.publish("-q", "1", "-t", "t", "-m", "x", "--cafile", self.gateway.CA_FILE,
+                                 port=self.gateway.MQTTS_PORT)
+            self.assertLess(time.monotonic() - started, 3)
+        finally:
+            for peer in silent:
+                peer.close()
 
 
 if __name__ == "__main__":

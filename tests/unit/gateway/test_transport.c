@@ -146,10 +146,9 @@ static const struct connection_protocol word_protocol = {.name = "mqtt",
                                                          .drained = word_drained,
                                                          .deadline = word_deadline,
                                                          .closed = word_closed};
-static const struct connection_listener plain = {
-    .name = "words", .protocol = &word_protocol, .handshake_timeout_ms = 300};
+static const struct connection_listener plain = {.name = "words", .protocol = &word_protocol};
 static const struct connection_listener secure = {
-    .name = "words", .protocol = &word_protocol, .tls = true, .handshake_timeout_ms = 300};
+    .name = "words", .protocol = &word_protocol, .tls = true};
 
 /* ---- the frame of each test ---- */
 
@@ -171,7 +170,8 @@ static void set_up(void) {
     for (size_t i = 0; i < FILE_BYTES; i++)
         extent_bytes[i] = (uint8_t)(i * 7 >> 3);
     cr_assert_eq(write(extent_fd, extent_bytes, FILE_BYTES), FILE_BYTES);
-    loopback_start(&loopback, 1, NULL, NULL);
+    static const char *const overrides[] = {"tls.handshake_timeout=300ms", NULL};
+    loopback_start(&loopback, 1, NULL, overrides);
 }
 
 static void install_certificate(const char *name) {

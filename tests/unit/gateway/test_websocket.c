@@ -56,11 +56,8 @@ static const struct http_route *const tables[] = {no_routes, NULL};
 static const struct http_routes routes = {.tables = tables, .websockets = websockets};
 static const struct connection_listener listener = {
     .name = "https", .protocol = &http_protocol, .context = &routes};
-static const struct connection_listener secure = {.name = "https",
-                                                  .protocol = &http_protocol,
-                                                  .context = &routes,
-                                                  .tls = true,
-                                                  .handshake_timeout_ms = 5000};
+static const struct connection_listener secure = {
+    .name = "https", .protocol = &http_protocol, .context = &routes, .tls = true};
 
 /* ---- frame of the tests ---- */
 

@@ -41,9 +41,8 @@ static void echo_closed(struct connection *c, int err) {
 
 static const struct connection_protocol echo = {
     .name = "mqtt", .open = echo_open, .receive = echo_receive, .closed = echo_closed};
-static const struct connection_listener kinds[] = {
-    {.name = "plain", .protocol = &echo},
-    {.name = "tls", .protocol = &echo, .tls = true, .handshake_timeout_ms = 20000}};
+static const struct connection_listener kinds[] = {{.name = "plain", .protocol = &echo},
+                                                   {.name = "tls", .protocol = &echo, .tls = true}};
 
 static void *run_client(void *context) {
     unsigned number = *(unsigned *)context;
