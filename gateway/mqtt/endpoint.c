@@ -31,7 +31,10 @@ static int on_open(struct connection *c) {
         return err;
     session->link = c;
     c->session = session;
-    connection_set_deadline(c, mqtt->worker->now_ns / 1000000 + config->mqtt_connect_timeout);
+    /* From the accept on; a WebSocket from its upgrade, since HTTP came before it in its own time.
+     */
+    uint64_t start_ms = c->websocket ? mqtt->worker->now_ns / 1000000 : connection_accepted_ms(c);
+    connection_set_deadline(c, start_ms + config->mqtt_connect_timeout);
     return 0;
 }
 

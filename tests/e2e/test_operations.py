@@ -1,10 +1,13 @@
 """Running it: reload, certificates, IPv6, stopping, the offline tools, a full disk."""
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import signal
+import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -99,6 +102,30 @@ class Reload(unittest.TestCase):
             self.assertEqual(raw.log_in(user, self.gateway.DEVICE_KEY), 0)
             self.assertEqual(raw.published("small", b"x" * 1000), 0)
             self.assertEqual(raw.published("large", b"x" * 3000), -0x95)
+
+    def seconds_until_closed(self, port, secure_after=None):
+        """How long a peer is borne that says nothing, or only does the handshake after a while."""
+        peer = socket.create_connection(("localhost", int(port)), timeout=15)
+        started = time.monotonic()
+        if secure_after is not None:
+            time.sleep(secure_after)
+            context = ssl.create_default_context(cafile=self.gateway.CA_FILE)
+            peer = context.wrap_socket(peer, server_hostname="localhost")
+        with peer, contextlib.suppress(ConnectionError):
+            while peer.recv(1000):
+                pass
+        return time.monotonic() - started
+
+    def test_deadlines_of_strangers_change(self):
+        self.reload("ok", self.set("tls.handshake_timeout", "1s"))
+        seconds = self.seconds_until_closed(self.gateway.MQTTS_PORT)
+        self.assertTrue(0.9 < seconds < 2, seconds)
+        self.reload("ok", lambda text: text.replace("handshake_timeout: 1s", "handshake_timeout: 9s"))
+        self.reload("ok", self.set("mqtt.connect_timeout", "3s"))
+        for port, after in ((self.gateway.MQTT_PORT, None), (self.gateway.MQTTS_PORT, 0),
+                            (self.gateway.MQTTS_PORT, 2)):
+            seconds = self.seconds_until_closed(port, after)
+            self.assertTrue(2.9 < seconds < 4, (port, after, seconds))
 
     def test_a_changed_file_needs_no_signal(self):
         self.reload("ok", self.set("server.log_level", "debug"), signal_number=None)
