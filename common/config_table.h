@@ -44,7 +44,7 @@ CONFIG(registry, cache_devices,     NUMBER, "200000", 100, 100000000, 0, "Device
 CONFIG(registry, auto_migrate,      BOOL, "false", 0, 1, 0, "Apply missing migrations at start; for demonstrations only")
 
 CONFIG(security, master_key_file,   STRING, "", 0, 4096, 0, "Key that seals device keys and hashes generated ones: 'key-id:base64 of 32 bytes', mode 0640 or stricter")
-CONFIG(security, allow_plaintext_passwords, BOOL, "false", 0, 1, 0, "Allow password login on plain-text listeners beyond loopback")
+CONFIG(security, allow_plaintext_passwords, BOOL, "false", 0, 1, 0, "Allow passwords and API keys on plain-text listeners beyond loopback")
 CONFIG(security, unknown_connections, NUMBER, "1000", 0, LIMIT_CONNECTIONS_PER_WORKER, RELOAD, "Connections that have not logged in yet, of one address (IPv6: of one /64) on one worker; 0: no limit; loopback has none")
 
 CONFIG(storage, directory,          STRING, "/var/lib/duragate", 1, 4000, 0, "Where the stream lives; a local file system")

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/assert.h"
 #include "provisioning/call.h"
 #include "provisioning/members.h"
 #include "provisioning/worker.h"
@@ -58,13 +59,14 @@ static void refuse_permission(struct provisioning_call *call, int err) {
                  platform ? "an API key of the platform" : "an API key", roles);
 }
 
-static void run_permitted(struct provisioning_call *call) {
+static void check_permission(struct provisioning_call *call) {
     struct slice tenant = http_path_parameter(call->exchange, "tenant");
     int err = auth_permit(call->route, &call->principal, tenant);
+    call->permitted = err == 0;
     if (err < 0)
         refuse_permission(call, err);
     else
-        call->route->run(call);
+        http_continue(call->exchange);
 }
 
 /* Worker's thread: the registry has looked at the key. */
@@ -81,7 +83,7 @@ static void deliver_login(struct mail *mail, void *receiver) {
     if (!call)
         return;
     if (err == 0)
-        run_permitted(call);
+        check_permission(call);
     else if (err == DG_ERR_BAD_CREDENTIALS)
         refuse_credentials(x, "Bearer realm=\"duragate\", error=\"invalid_token\"",
                            "the API key is unknown, expired or wrong");
@@ -103,15 +105,33 @@ static struct provisioning_call *create_call(struct http_exchange *x,
     return call;
 }
 
-void auth_handle(struct http_exchange *x, const struct http_route *route) {
-    struct slice header, key_id, secret;
-    if (!http_request_header(x, "Authorization", &header) ||
-        !auth_split_bearer(header, &key_id, &secret) || key_id.size > LIMIT_API_KEY_ID_BYTES ||
-        secret.size > LIMIT_PASSWORD_BYTES) {
-        refuse_credentials(x, "Bearer realm=\"duragate\"",
-                           "send Authorization: Bearer <key id>.<secret>");
-        return;
+/* One header of this form, or the refusal was sent. */
+static bool read_bearer(struct http_exchange *x, struct slice *ret_key_id,
+                        struct slice *ret_secret) {
+    struct slice header;
+    unsigned count = http_request_header_count(x, "Authorization");
+    if (!connection_may_carry_secrets(http_connection(x))) {
+        http_respond_problem(x, DG_ERR_NOT_AUTHORIZED,
+                             "API keys are refused in plain text here; use the TLS port");
+        return false;
     }
+    if (count > 1) {
+        http_respond_problem(x, DG_ERR_MALFORMED, "Authorization is given more than once");
+        return false;
+    }
+    if (http_request_header(x, "Authorization", &header) &&
+        auth_split_bearer(header, ret_key_id, ret_secret) &&
+        ret_key_id->size <= LIMIT_API_KEY_ID_BYTES && ret_secret->size <= LIMIT_PASSWORD_BYTES)
+        return true;
+    refuse_credentials(x, "Bearer realm=\"duragate\"",
+                       "send Authorization: Bearer <key id>.<secret>");
+    return false;
+}
+
+void auth_begin(struct http_exchange *x, const struct http_route *route) {
+    struct slice key_id, secret;
+    if (!read_bearer(x, &key_id, &secret))
+        return;
     struct provisioning_call *call = create_call(x, route);
     struct registry_login *login =
         call ? registry_login_new(REGISTRY_LOGIN_PRINCIPAL, slice_make(NULL, 0), key_id, secret)
@@ -124,4 +144,10 @@ void auth_handle(struct http_exchange *x, const struct http_route *route) {
     login->reply_to = &call->worker->mailbox;
     login->owner = http_exchange_id(x);
     registry_login(call->registry, login);
+}
+
+void auth_handle(struct http_exchange *x, const struct http_route *route) {
+    struct provisioning_call *call = http_context(x);
+    dg_assert(call && call->permitted);
+    call->route->run(call);
 }

@@ -19,5 +19,7 @@ bool auth_split_bearer(struct slice header, struct slice *ret_key_id, struct sli
 DG_NODISCARD int auth_permit(const struct provisioning_route *route,
                              const struct registry_identity *principal, struct slice tenant);
 
-/* Handler of every /v1 route: checks the key, then runs the row that route->context points to. */
+/* Of every /v1 route. begin: checks the key and the right before a byte of the body is read.
+ * handle: runs the row that route->context points to. */
+void auth_begin(struct http_exchange *x, const struct http_route *route);
 void auth_handle(struct http_exchange *x, const struct http_route *route);

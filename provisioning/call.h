@@ -28,6 +28,7 @@ struct provisioning_call {
     struct registry *registry;
     const struct provisioning_route *route;
     struct registry_identity principal;
+    bool permitted; /* the principal may use the route for the path's tenant */
     void (*then)(struct provisioning_call *call, struct registry_request *result);
     json_t *body;         /* owned; NULL before call_read_body() */
     int64_t precondition; /* enum call_precondition or a version */

@@ -38,7 +38,12 @@ const struct provisioning_route provisioning_rows[] = {
 
 const struct http_route provisioning_routes[] = {
 #define ROUTE(id, method_, path_, scope_, roles_, bytes, run_, resource_, summary_) \
-    {HTTP_METHOD_##method_, path_, bytes, auth_handle, &provisioning_rows[PROVISIONING_##id]},
+    {HTTP_METHOD_##method_,                                                         \
+     path_,                                                                         \
+     bytes,                                                                         \
+     auth_handle,                                                                   \
+     &provisioning_rows[PROVISIONING_##id],                                         \
+     auth_begin},
 #define OPERATION(...)
 #include "provisioning/routes_table.h"
 #undef ROUTE

@@ -19,7 +19,8 @@ struct http_exchange {
     struct connection *connection;
     const struct http_route *route;
     enum http_method method;
-    bool handling;   /* the handler was called: an answer is owed */
+    bool handling;   /* begin or the handler was called: an answer is owed */
+    bool begun;      /* begin has welcomed the body */
     bool keep_alive; /* the peer wants it */
     bool head_only;  /* HEAD */
     bool chunked;

@@ -115,8 +115,8 @@ static bool find_route(struct http_exchange *x) {
     return true;
 }
 
-/* Expect: 100-continue is granted once the body is known to be welcome; anything else one may
- * expect is refused (RFC 9110 10.1.1). */
+/* Expect: 100-continue is granted once the body is known to be welcome, unless it comes already;
+ * anything else one may expect is refused (RFC 9110 10.1.1). */
 static bool meet_expectation(struct http_exchange *x, bool body_follows) {
     struct slice value;
     if (!http_request_header(x, "Expect", &value))
@@ -135,6 +135,24 @@ static bool meet_expectation(struct http_exchange *x, bool body_follows) {
 static void dispatch(struct http_exchange *x) {
     x->handling = true;
     x->route->handle(x, x->route);
+}
+
+static void take_in_body(struct http_exchange *x, bool body_follows) {
+    if (x->chunked)
+        http_chunks_begin(&x->chunks, &x->body, x->route->body_limit_bytes);
+    if (meet_expectation(x, body_follows) && http_body_complete(x))
+        dispatch(x);
+}
+
+void http_continue(struct http_exchange *x) {
+    struct connection *c = x->connection;
+    struct http_session *session = session_of(c);
+    dg_assert(x->handling && !x->begun);
+    x->begun = true;
+    x->handling = false;
+    take_in_body(x, c->input != NULL);
+    if (session->exchange == x && !x->handling && !session->receiving)
+        connection_resume(c); /* the body may come */
 }
 
 /* ---- the head ---- */
@@ -187,12 +205,12 @@ static void begin_request(struct http_exchange *x, size_t head_size, bool body_f
     }
     if (!find_route(x))
         return;
-    if (x->chunked)
-        http_chunks_begin(&x->chunks, &x->body, x->route->body_limit_bytes);
-    if (!meet_expectation(x, body_follows))
+    if (!x->route->begin) {
+        take_in_body(x, body_follows);
         return;
-    if (http_body_complete(x))
-        dispatch(x);
+    }
+    x->handling = true; /* input waits for begin's verdict */
+    x->route->begin(x, x->route);
 }
 
 /* Bytes used of the run, 0 while the head is not whole. */
@@ -350,6 +368,13 @@ bool http_request_header(struct http_exchange *x, const char *name, struct slice
             return true;
         }
     return false;
+}
+
+unsigned http_request_header_count(struct http_exchange *x, const char *name) {
+    unsigned count = 0;
+    for (unsigned i = 0; i < x->head.field_count; i++)
+        count += http_name_equals(http_span_slice(x->bytes, x->head.fields[i].name), name);
+    return count;
 }
 
 struct slice http_request_body(struct http_exchange *x) {

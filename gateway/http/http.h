@@ -32,6 +32,9 @@ struct http_route {
     uint32_t body_limit_bytes;
     void (*handle)(struct http_exchange *exchange, const struct http_route *route);
     const void *context; /* the registrant's own row */
+    /* When the head is whole: answers, or calls http_continue(), now or later. Until then no byte
+     * of the body is read. NULL: the body is welcome. */
+    void (*begin)(struct http_exchange *exchange, const struct http_route *route);
 };
 
 /* The routes of one kind of listener: connection_listener.context of an HTTP listener. */
@@ -60,6 +63,8 @@ struct slice http_path_parameter(struct http_exchange *x, const char *name); /* 
 bool http_query_parameter(struct http_exchange *x, const char *name, struct slice *ret_value);
 /* Header value, name compared without case; false when absent. */
 bool http_request_header(struct http_exchange *x, const char *name, struct slice *ret_value);
+/* How often the request has this field. */
+unsigned http_request_header_count(struct http_exchange *x, const char *name);
 struct slice http_request_body(struct http_exchange *x);
 struct slice http_request_target(struct http_exchange *x);
 enum http_method http_request_method(struct http_exchange *x);
@@ -67,6 +72,10 @@ struct connection *http_connection(struct http_exchange *x);
 /* The registrant's own data for the time of the exchange; freed with free_fn when it ends. */
 void http_set_context(struct http_exchange *x, void *context, void (*free_fn)(void *));
 void *http_context(struct http_exchange *x);
+
+/* For a route's begin: the body is welcome, and handle is called when it is whole, maybe at once;
+ * the exchange may have ended on return. */
+void http_continue(struct http_exchange *x);
 
 /* ---- response ---- */
 /* Adds a header before http_respond(); name and value are copied; CR and LF are refused. */

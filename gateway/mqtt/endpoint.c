@@ -23,10 +23,8 @@ static int on_open(struct connection *c) {
         return DG_ERR_SHUTTING_DOWN;
     mqtt_set_time(mqtt);
     const struct config *config = mqtt->shared.config;
-    bool passwords_allowed = connection_is_encrypted(c) || connection_peer_is_loopback(c) ||
-                             config->security_allow_plaintext_passwords;
     struct session *session;
-    int err = mqtt_session_create(mqtt, passwords_allowed, &session);
+    int err = mqtt_session_create(mqtt, connection_may_carry_secrets(c), &session);
     if (err < 0)
         return err;
     session->link = c;

@@ -524,6 +524,11 @@ bool connection_is_encrypted(const struct connection *c) {
     return c->tls != NULL;
 }
 
+bool connection_may_carry_secrets(const struct connection *c) {
+    return connection_is_encrypted(c) || connection_peer_is_loopback(c) ||
+           c->worker->config->security_allow_plaintext_passwords;
+}
+
 void connection_format_peer(const struct connection *c, char *ret_text) {
     char address[INET6_ADDRSTRLEN] = "?";
     bool v4 = IN6_IS_ADDR_V4MAPPED(&c->peer_address);

@@ -151,3 +151,5 @@ void connection_format_peer(const struct connection *c, char *ret_text);
 /* True when the bytes never leave the machine: plain-text passwords are allowed then. */
 bool connection_peer_is_loopback(const struct connection *c);
 bool connection_is_encrypted(const struct connection *c);
+/* Passwords and keys may come this way: encrypted, from this machine, or by explicit switch. */
+bool connection_may_carry_secrets(const struct connection *c);

@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "common/metrics.h"
 #include "gateway/http/http.h"
 #include "gateway/http/http_parse.h"
 #include "gateway/http/target.h"
@@ -88,6 +89,34 @@ static void handle_never(struct http_exchange *x, const struct http_route *route
     http_set_context(x, malloc(8), free_context);
 }
 
+/* A route that looks at the head before it takes the body: X-Key is now, later, never or wrong. */
+static void continue_later(evutil_socket_t fd, short what, void *context) {
+    struct later *later = context;
+    struct http_exchange *x = http_find(later->worker, later->exchange);
+    if (x)
+        http_continue(x);
+    event_free(later->timer);
+    free(later);
+}
+
+static void begin_guarded(struct http_exchange *x, const struct http_route *route) {
+    struct slice key = slice_from_string("none");
+    http_request_header(x, "X-Key", &key);
+    cr_expect_eq(http_request_body(x).size, 0, "nothing was read yet");
+    if (slice_equals_string(key, "now")) {
+        http_continue(x);
+    } else if (slice_equals_string(key, "later")) {
+        struct later *later = calloc(1, sizeof(*later));
+        later->worker = http_worker(x);
+        later->exchange = http_exchange_id(x);
+        later->timer = evtimer_new(later->worker->base, continue_later, later);
+        static const struct timeval pause = {0, 50000};
+        evtimer_add(later->timer, &pause);
+    } else if (!slice_equals_string(key, "never")) {
+        http_respond_problem(x, DG_ERR_BAD_CREDENTIALS, NULL);
+    }
+}
+
 static const struct http_route first_table[] = {
     {HTTP_METHOD_GET, "/hello", 0, handle_hello, NULL},
     {HTTP_METHOD_GET, "/v1/tenants/{tenant}/devices/{device}", 0, handle_device, NULL},
@@ -102,6 +131,7 @@ static const struct http_route second_table[] = {
     {HTTP_METHOD_GET, "/empty", 0, handle_empty, NULL},
     {HTTP_METHOD_GET, "/later", 0, handle_later, NULL},
     {HTTP_METHOD_GET, "/never", 0, handle_never, NULL},
+    {HTTP_METHOD_POST, "/guarded", 200000, handle_echo, NULL, begin_guarded},
     {0},
 };
 static const struct http_route *const tables[] = {first_table, second_table, NULL};
@@ -385,6 +415,73 @@ Test(http, continue_is_granted_when_the_body_is_welcome) {
     text[client_read(&client, text, sizeof(text) - 1)] = '\0';
     cr_expect(strstr(text, "201 Created"));
     cr_expect(strstr(text, "\r\n\r\nabc"));
+    client_close(&client);
+}
+
+#define GUARDED(key, more) "POST /guarded HTTP/1.1\r\n" HOST "X-Key: " key "\r\n" more "\r\n"
+
+Test(http, the_head_is_judged_before_the_body) {
+    static const struct request_case cases[] = {
+        {GUARDED("now", "Content-Length: 3\r\n") "abc" GOOD,
+         {"201 ", "\r\n\r\nabc", "hello"},
+         "100 "},
+        {GUARDED("later", "Content-Length: 3\r\n") "abc" GOOD,
+         {"201 ", "\r\n\r\nabc", "hello"},
+         NULL},
+        {GUARDED("later", "Transfer-Encoding: chunked\r\n") "3\r\nabc\r\n0\r\n\r\n" GOOD,
+         {"201 ", "\r\n\r\nabc", "hello"},
+         NULL},
+        {GUARDED("later", "") GOOD, {"201 ", "hello"}, NULL},
+        {GUARDED("later", "") GUARDED("now", "") GUARDED("later", CLOSE),
+         {"201 ", "201 ", "201 "},
+         NULL},
+        {GUARDED("wrong", "") GOOD, {"401 ", "hello"}, NULL},
+        {GUARDED("wrong", "Content-Length: 3\r\n") "abc" GOOD, {"401 "}, "hello"},
+        {GUARDED("wrong", "Transfer-Encoding: chunked\r\n") "3\r\nabc\r\n0\r\n\r\n" GOOD,
+         {"401 "},
+         "hello"},
+        {GUARDED("wrong", "Content-Length: 3\r\nExpect: 100-continue\r\n"), {"401 "}, "100 "},
+        {GUARDED("later", "Expect: coffee\r\nContent-Length: 1\r\n") "a" GOOD, {"417 "}, "hello"},
+        {GUARDED("later", "Transfer-Encoding: chunked\r\n") "x" GOOD, {"400 "}, "hello"},
+    };
+    check_all(cases, sizeof(cases) / sizeof(cases[0]));
+    const char *large =
+        repeat(GUARDED("later", CLOSE "Content-Length: 180000\r\n"), "abcd", 45000, "");
+    cr_expect(strstr(converse(large, strlen(large), 100000), "201 Created"));
+}
+
+Test(http, continue_is_granted_when_the_head_was_judged) {
+    static const char head[] =
+        GUARDED("later", CLOSE "Expect: 100-continue\r\nContent-Length: 3\r\n");
+    char text[1024];
+    struct client client;
+    client_connect(&client, &loopback, &listener);
+    client_send(&client, head, sizeof(head) - 1);
+    usleep(20000);
+    cr_expect_lt(recv(client.fd, text, 1, MSG_DONTWAIT), 0, "not before");
+    cr_expect_eq(client_read(&client, text, 25), 25);
+    cr_expect_eq(memcmp(text, "HTTP/1.1 100 Continue\r\n\r\n", 25), 0);
+    client_send(&client, "abc", 3);
+    text[client_read(&client, text, sizeof(text) - 1)] = '\0';
+    cr_expect(strstr(text, "\r\n\r\nabc"));
+    client_close(&client);
+}
+
+/* What a peer may park before it is judged is what fits into one read. */
+Test(http, an_unjudged_body_is_not_read) {
+    static const char head[] = GUARDED("never", "Content-Length: 190000\r\n");
+    static char body[190000];
+    struct client client;
+    client_connect(&client, &loopback, &listener);
+    int64_t before = metric_read(METRIC_RECEIVED_BYTES);
+    client_send(&client, head, sizeof(head) - 1);
+    usleep(20000);
+    cr_expect_gt(send(client.fd, body, sizeof(body), MSG_DONTWAIT), LIMIT_BEFORE_LOGIN_BYTES);
+    usleep(100000);
+    cr_expect_leq(metric_read(METRIC_RECEIVED_BYTES) - before, LIMIT_BEFORE_LOGIN_BYTES);
+    char text[32] = "";
+    client_read(&client, text, 12);
+    cr_expect_str_eq(text, "HTTP/1.1 504");
     client_close(&client);
 }
 
