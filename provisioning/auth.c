@@ -100,7 +100,6 @@ static struct provisioning_call *create_call(struct http_exchange *x,
     call->worker = http_worker(x);
     call->registry = provisioning_state(call->worker)->registry;
     call->route = route->context;
-    call->precondition = CALL_PRECONDITION_NONE;
     http_set_context(x, call, call_free);
     return call;
 }

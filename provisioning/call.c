@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "provisioning/etag.h"
 #include "provisioning/json.h"
 
 /* When to ask again, in seconds. */
@@ -109,23 +108,23 @@ bool call_read_precondition(struct provisioning_call *call) {
     struct slice match, none_match;
     bool has_match = http_request_header(call->exchange, "If-Match", &match);
     bool has_none = http_request_header(call->exchange, "If-None-Match", &none_match);
-    call->precondition = CALL_PRECONDITION_NONE;
-    if (has_match && has_none) {
-        call_problem(call, DG_ERR_MALFORMED, "If-Match and If-None-Match exclude each other");
-        return false;
-    }
-    if (has_match && !etag_parse_if_match(match, &call->precondition)) {
-        call_problem(call, DG_ERR_MALFORMED, "If-Match takes one entity tag, or *");
-        return false;
-    }
-    if (has_none && !slice_equals_string(none_match, "*")) {
-        call_problem(call, DG_ERR_MALFORMED,
-                     "If-None-Match takes only * when something is written");
-        return false;
-    }
+    const char *why = NULL;
+    call->precondition = (struct etag_condition){0};
+    if (http_request_header_count(call->exchange, "If-Match") > 1 ||
+        http_request_header_count(call->exchange, "If-None-Match") > 1)
+        why = "If-Match or If-None-Match is given more than once";
+    else if (has_match && has_none)
+        why = "If-Match and If-None-Match exclude each other";
+    else if (has_match && !etag_parse_if_match(match, &call->precondition))
+        why = "If-Match takes 1 to 16 entity tags, or *";
+    else if (has_none && !slice_equals_string(none_match, "*"))
+        why = "If-None-Match takes only * when something is written";
+    _Static_assert(ETAG_LIST_MAX == 16, "the sentence names it");
     if (has_none)
-        call->precondition = CALL_PRECONDITION_ABSENT;
-    return true;
+        call->precondition = etag_condition_of(ETAG_ABSENT);
+    if (why)
+        call_problem(call, DG_ERR_MALFORMED, "%s", why);
+    return !why;
 }
 
 /* ---- statements ---------------------------------------------------------------------------------

@@ -10,17 +10,11 @@
 #include <jansson.h>
 
 #include "gateway/http/http.h"
+#include "provisioning/etag.h"
 #include "provisioning/route.h"
 #include "registry/registry.h"
 
 enum { CALL_DETAIL_SIZE = 512 };
-
-/* What a write demands of the version it replaces; also the values SQL compares. */
-enum call_precondition {
-    CALL_PRECONDITION_NONE = -2,
-    CALL_PRECONDITION_EXISTS = -1, /* If-Match: * */
-    CALL_PRECONDITION_ABSENT = 0,  /* If-None-Match: * */
-};
 
 struct provisioning_call {
     struct http_exchange *exchange;
@@ -30,8 +24,8 @@ struct provisioning_call {
     struct registry_identity principal;
     bool permitted; /* the principal may use the route for the path's tenant */
     void (*then)(struct provisioning_call *call, struct registry_request *result);
-    json_t *body;         /* owned; NULL before call_read_body() */
-    int64_t precondition; /* enum call_precondition or a version */
+    json_t *body; /* owned; NULL before call_read_body() */
+    struct etag_condition precondition;
     unsigned attempts;
     char *name;   /* owned; of a thing that the path does not name (POST) */
     char *secret; /* owned, wiped; JSON members to be shown once, e.g. "key":"..." */

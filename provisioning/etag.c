@@ -1,7 +1,5 @@
 #include "provisioning/etag.h"
 
-#include "provisioning/call.h"
-
 static struct slice trim(struct slice text) {
     while (text.size > 0 && (text.data[0] == ' ' || text.data[0] == '\t'))
         text = slice_skip(text, 1);
@@ -24,30 +22,54 @@ static int64_t tag_version(struct slice tag) {
     return version;
 }
 
-bool etag_matches(struct slice list, int64_t version) {
-    if (slice_equals_string(trim(list), "*"))
-        return true;
-    while (list.size > 0) {
-        const uint8_t *comma = memchr(list.data, ',', list.size);
-        size_t size = comma ? (size_t)(comma - list.data) : list.size;
-        struct slice tag = trim(slice_make(list.data, size));
-        if (slice_starts_with(tag, "W/"))
-            tag = slice_skip(tag, 2);
-        if (tag_version(tag) == version)
+/* Cuts the next element off a list; false at its end. Empty elements are passed over (RFC 9110
+ * 5.6.1.2). A comma within a tag cuts it too, which is as good: none of ours has one. */
+static bool next_tag(struct slice *list, struct slice *ret_tag) {
+    while (list->size > 0) {
+        const uint8_t *comma = memchr(list->data, ',', list->size);
+        size_t size = comma ? (size_t)(comma - list->data) : list->size;
+        *ret_tag = trim(slice_make(list->data, size));
+        *list = slice_skip(*list, comma ? size + 1 : size);
+        if (ret_tag->size > 0)
             return true;
-        list = slice_skip(list, comma ? size + 1 : size);
     }
     return false;
 }
 
-bool etag_parse_if_match(struct slice value, int64_t *ret_precondition) {
-    struct slice tag = trim(value);
-    if (slice_equals_string(tag, "*")) {
-        *ret_precondition = CALL_PRECONDITION_EXISTS;
+bool etag_matches(struct slice list, int64_t version) {
+    struct slice tag;
+    if (slice_equals_string(trim(list), "*"))
+        return true;
+    while (next_tag(&list, &tag)) {
+        if (slice_starts_with(tag, "W/"))
+            tag = slice_skip(tag, 2);
+        if (tag_version(tag) == version)
+            return true;
+    }
+    return false;
+}
+
+bool etag_parse_if_match(struct slice value, struct etag_condition *ret_condition) {
+    struct etag_condition condition = {0};
+    struct slice tag;
+    if (slice_equals_string(trim(value), "*")) {
+        *ret_condition = etag_condition_of(ETAG_EXISTS);
         return true;
     }
-    if (tag.size == 0 || memchr(tag.data, ',', tag.size))
+    while (next_tag(&value, &tag)) {
+        if (condition.count == ETAG_LIST_MAX)
+            return false;
+        condition.versions[condition.count++] = tag_version(tag);
+    }
+    if (condition.count == 0)
         return false;
-    *ret_precondition = tag_version(tag);
+    *ret_condition = condition;
     return true;
+}
+
+bool etag_condition_has(const struct etag_condition *condition, int64_t version) {
+    for (unsigned i = 0; i < condition->count; i++)
+        if (condition->versions[i] == version)
+            return true;
+    return false;
 }

@@ -275,6 +275,32 @@ int members_check(const struct member *members, const json_t *object, char *ret_
     return check_required(&check, members, object);
 }
 
+static bool has_null(const struct member *member) {
+    return !member->required && (member->kind == MEMBER_TEXT || member->kind == MEMBER_TIME ||
+                                 member->kind == MEMBER_METADATA || member->kind == MEMBER_TAGS);
+}
+
+/* A null removes the member, and what is not there takes its default: enabled would be true. */
+int members_check_patch(const struct member *members, const json_t *patch, char *ret_detail,
+                        size_t detail_size) {
+    struct check check = {.detail = ret_detail, .detail_size = detail_size};
+    const char *name;
+    json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)patch, name, value) {
+        check.pointer[0] = '\0';
+        json_pointer_append(check.pointer, sizeof(check.pointer), name);
+        check.member = find_member(members, name);
+        if (!check.member)
+            return refuse_unknown(&check, members);
+        if (!json_is_null(value) || has_null(check.member))
+            continue;
+        if (check.member->kind == MEMBER_READ_ONLY)
+            return check_read_only(&check, value);
+        return refuse(&check, "cannot be null");
+    }
+    return 0;
+}
+
 int members_check_validity(const json_t *object, char *ret_detail, size_t detail_size) {
     int64_t from, to;
     if (parse_time(json_object_get(object, "not_before"), &from) < 0 ||

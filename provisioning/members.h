@@ -42,6 +42,11 @@ const char *name_rule(enum name_kind kind);
 DG_NODISCARD int members_check(const struct member *members, const json_t *object, char *ret_detail,
                                size_t detail_size);
 
+/* A merge patch: null resets texts, metadata, tags and times, and nothing else. Otherwise as above;
+ * the other values are checked when they have been merged. */
+DG_NODISCARD int members_check_patch(const struct member *members, const json_t *patch,
+                                     char *ret_detail, size_t detail_size);
+
 /* A new object with only the members that a client may write. NULL: out of memory. */
 json_t *members_select_writable(const struct member *members, const json_t *object);
 

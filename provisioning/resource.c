@@ -189,12 +189,18 @@ struct registry_request *resource_request(struct provisioning_call *call,
     return resource_request_named(call, statement, last_parameter(call));
 }
 
-int resource_bind_precondition(struct registry_request *request, int64_t precondition) {
-    char text[24];
-    if (precondition == CALL_PRECONDITION_NONE)
+/* An array of versions, "{17,18}". */
+int resource_bind_precondition(struct registry_request *request,
+                               const struct etag_condition *precondition) {
+    char text[ETAG_LIST_MAX * 21 + 2];
+    if (precondition->count == 0)
         return registry_request_add(request, slice_make(NULL, 0));
-    snprintf(text, sizeof(text), "%" PRId64, precondition);
-    return registry_request_add(request, slice_from_string(text));
+    size_t size = 0;
+    for (unsigned i = 0; i < precondition->count; i++)
+        size += (size_t)snprintf(text + size, sizeof(text) - size, "%c%" PRId64, i ? ',' : '{',
+                                 precondition->versions[i]);
+    text[size++] = '}';
+    return registry_request_add(request, slice_make(text, size));
 }
 
 /* ---- get
@@ -233,7 +239,7 @@ static bool object_is_valid(struct provisioning_call *call, const json_t *object
 
 /* Sends put or update with a checked object. */
 static void write_object(struct provisioning_call *call, enum registry_statement statement,
-                         const json_t *object, int64_t precondition,
+                         const json_t *object, const struct etag_condition *precondition,
                          void (*then)(struct provisioning_call *, struct registry_request *)) {
     const struct provisioning_resource *resource = call->route->resource;
     char detail[CALL_DETAIL_SIZE] = "";
@@ -257,16 +263,19 @@ static void write_object(struct provisioning_call *call, enum registry_statement
 
 void resource_put(struct provisioning_call *call) {
     if (call_read_precondition(call) && call_read_body(call) && object_is_valid(call, call->body))
-        write_object(call, call->route->resource->put, call->body, call->precondition,
+        write_object(call, call->route->resource->put, call->body, &call->precondition,
                      resource_answer);
 }
 
 static void read_for_patch(struct provisioning_call *call);
 
+static bool names_version(const struct provisioning_call *call) {
+    return call->precondition.count > 0 && !etag_condition_has(&call->precondition, ETAG_EXISTS);
+}
+
 /* Somebody else was faster: begin again, unless the client named the version. */
 static void then_patched(struct provisioning_call *call, struct registry_request *result) {
-    bool named = call->precondition >= CALL_PRECONDITION_ABSENT;
-    if (!outcome_is(result, "precondition") || named)
+    if (!outcome_is(result, "precondition") || names_version(call))
         resource_answer(call, result);
     else if (++call->attempts < PATCH_ATTEMPTS_MAX)
         read_for_patch(call);
@@ -291,7 +300,8 @@ static void then_read_for_patch(struct provisioning_call *call, struct registry_
         return;
     }
     int64_t version = strtoll(registry_value(result, 0, COLUMN_VERSION), NULL, 10);
-    if (call->precondition >= CALL_PRECONDITION_ABSENT && call->precondition != version) {
+    struct etag_condition read = etag_condition_of(version);
+    if (names_version(call) && !etag_condition_has(&call->precondition, version)) {
         call_problem(call, DG_ERR_PRECONDITION, "the version is %" PRId64, version);
         return;
     }
@@ -299,7 +309,7 @@ static void then_read_for_patch(struct provisioning_call *call, struct registry_
     if (!object)
         call_fail(call, DG_ERR_NO_MEMORY, NULL);
     else if (object_is_valid(call, object))
-        write_object(call, call->route->resource->update, object, version, then_patched);
+        write_object(call, call->route->resource->update, object, &read, then_patched);
     json_decref(object);
 }
 
@@ -311,7 +321,14 @@ static void read_for_patch(struct provisioning_call *call) {
 
 /* JSON merge patch (RFC 7396): read, merge, write under the version that was read. */
 void resource_patch(struct provisioning_call *call) {
-    if (call_read_precondition(call) && call_read_body(call))
+    char detail[CALL_DETAIL_SIZE] = "";
+    if (!call_read_precondition(call) || !call_read_body(call))
+        return;
+    const struct member *members = call->route->resource->members;
+    int err = members_check_patch(members, call->body, detail, sizeof(detail));
+    if (err < 0)
+        call_problem(call, err, "%s", detail);
+    else
         read_for_patch(call);
 }
 
@@ -322,7 +339,7 @@ void resource_delete(struct provisioning_call *call) {
     if (!call_read_precondition(call))
         return;
     struct registry_request *request = resource_request(call, call->route->resource->remove);
-    int err = request ? resource_bind_precondition(request, call->precondition) : 0;
+    int err = request ? resource_bind_precondition(request, &call->precondition) : 0;
     if (request)
         request = sound_request(call, request, err);
     if (request)

@@ -58,6 +58,7 @@ struct registry_request *resource_request_named(struct provisioning_call *call,
 /* The same with the name in the path; refuses names that cannot exist. */
 struct registry_request *resource_request(struct provisioning_call *call,
                                           enum registry_statement statement);
-DG_NODISCARD int resource_bind_precondition(struct registry_request *request, int64_t precondition);
+DG_NODISCARD int resource_bind_precondition(struct registry_request *request,
+                                            const struct etag_condition *precondition);
 /* Answers from the first row: see the table in resource.c. */
 void resource_answer(struct provisioning_call *call, struct registry_request *result);

@@ -112,7 +112,7 @@ static void store_credential(struct provisioning_call *call, const struct secret
     for (unsigned i = 0; err == 0 && i < VALIDITY_MEMBERS; i++)
         err = member_bind(&credential_members[i], call->body, request);
     if (err == 0)
-        err = resource_bind_precondition(request, call->precondition);
+        err = resource_bind_precondition(request, &call->precondition);
     if (err == 0)
         err = bind_secret(call, request, secret);
     if (err < 0) {
@@ -288,7 +288,7 @@ void credential_post(struct provisioning_call *call) {
     if (!call_read_body(call) || !body_is_valid(call, credential_members) ||
         !choose_name(call, "name", "credential"))
         return;
-    call->precondition = CALL_PRECONDITION_ABSENT;
+    call->precondition = etag_condition_of(ETAG_ABSENT);
     make_credential(call, false);
 }
 

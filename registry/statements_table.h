@@ -82,14 +82,15 @@ STATEMENT(AUTHORITY_KEYS, 2,
     " (16, 'auditor'), (32, 'commander')) role (bit, name) where k.roles & role.bit <> 0)," \
     " 'description', k.description, 'not_after', " SQL_TIME("k.not_after") ", " \
     SQL_COMMON("k") ")::text as body"
-/* A precondition: null none, 0 must not exist, -1 must exist, else this version. */
-#define SQL_MATCHES(p, version) "(" p "::bigint is null or " p "::bigint in (-1, " version "))"
+/* A precondition is null for none, or a list: 0 must not exist, -1 must exist, else these versions. */
+#define SQL_MATCHES(p, version) \
+    "(" p "::bigint[] is null or -1 = any (" p "::bigint[]) or " version " = any (" p "::bigint[]))"
+#define SQL_MAY_CREATE(p) "(" p "::bigint[] is null or 0 = any (" p "::bigint[]))"
 /* The tenant of this name, $1. The last parameter of each row below is the number of the one tenant
  * that the caller may see, null for the platform (requests.c adds it): a name may have been given to
  * another tenant since the caller's key was made. */
 #define SQL_TENANT(t, scope) \
     t "name = $1::text and (" scope "::bigint is null or " t "tenant_key = " scope "::bigint)"
-#define SQL_MAY_CREATE(p) "coalesce(" p "::bigint, 0) = 0"
 /* One page of rows (key, body), ordered by key: at most limit rows and not much more than bytes;
  * candidates is how many there would be without the size limit, and one more than limit at most. */
 #define SQL_PAGE(rows, limit, bytes) \

@@ -275,7 +275,19 @@ class Preconditions(ApiTest):
         self.call("PUT", path, {}, 400, If_None_Match='"1"')
         self.call("PUT", path, {}, 400, If_Match='"1"', If_None_Match="*")
         self.call("PUT", path, {}, 412, If_Match="1")
-        self.call("DELETE", path, expect=400, If_Match='"1", "2"')
+        self.call("PUT", path, {}, 400, If_Match=", ,")
+        self.call("PUT", path, {}, 400, If_Match=", ".join(f'"{n}"' for n in range(1, 18)))
+
+    def test_one_of_several_versions(self):
+        path = self.device()
+        tag = self.call("GET", path).etag
+        others = '"1", W/"2", "x,y", '
+        self.call("DELETE", path, expect=412, If_Match=others + "W/" + tag)
+        tag = self.call("PUT", path, {"tags": {"a": "b"}}, 200, If_Match=others + tag).etag
+        tag = self.call("PATCH", path, {"tags": {"c": "d"}}, 200, If_Match=tag + ", " + others).etag
+        self.call("PATCH", path, {"tags": {"e": "f"}}, 412, If_Match=others)
+        self.assertEqual(self.call("GET", path).body["tags"], {"a": "b", "c": "d"})
+        self.call("DELETE", path, expect=204, If_Match=others + tag)
 
     def test_racing_writers_lose_nothing(self):
         """Patches without a version are all applied; of writers under one version one wins."""
@@ -313,6 +325,8 @@ class Bodies(ApiTest):
                 ("/colour", "PATCH", device, {"colour": "blue"}),
                 ("/device_id", "PUT", device, {"device_id": "other"}),
                 ("/partition", "PATCH", device, {"partition": 3}),
+                ("/enabled", "PATCH", device, {"enabled": None}),
+                ("/enabled", "PATCH", tenant, {"enabled": None, "tags": {}}),
                 ("/enabled", "PUT", device, {"enabled": "yes"}),
                 ("/tags/a~1b", "PUT", device, {"tags": {"a/b": 1}}),
                 ("/metadata", "PUT", device, {"metadata": [1]}),

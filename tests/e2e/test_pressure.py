@@ -8,8 +8,9 @@ import socket
 import threading
 import time
 import unittest
+import urllib.request
 
-from harness import wait_until
+from harness import Gateway, wait_until
 from test_api import ApiTest
 
 
@@ -134,6 +135,67 @@ class Strangers(ApiTest):
         finally:
             for peer in silent:
                 peer.close()
+
+    def raw(self, request, host="127.0.0.1"):
+        """The status lines that the bytes cause before the gateway waits or closes."""
+        port = int(self.host.rpartition(":")[2])
+        with socket.create_connection((host, port), timeout=1) as peer:
+            peer.sendall(request)
+            got = b""
+            try:
+                while data := peer.recv(65536):
+                    got += data
+            except TimeoutError:
+                pass
+        return [line[9:12].decode() for line in got.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")]
+
+    def test_nobody_sends_a_body_without_a_key(self):
+        for key, statuses in (("", ["401"]), ("Authorization: Bearer a.b\r\n", ["401"]),
+                              (f"Authorization: Bearer {self.gateway.API_KEY}\r\n", ["100"])):
+            with self.subTest(key=key[:24]):
+                head = ("PUT /v1/tenants/x/devices/y HTTP/1.1\r\nHost: x\r\nContent-Length: 81920\r\n"
+                        f"Expect: 100-continue\r\n{key}\r\n")
+                self.assertEqual(self.raw(head.encode()), statuses)
+
+    def test_fields_given_twice(self):
+        path = self.device()
+        key = f"Authorization: Bearer {self.gateway.API_KEY}\r\n"
+        for method, fields in (("GET", key + "Authorization: Bearer x.y\r\n"),
+                               ("PUT", key + 'If-Match: *\r\nIf-Match: "1"\r\n'),
+                               ("PUT", key + "If-None-Match: *\r\nIf-None-Match: *\r\n")):
+            body = "{}" if method == "PUT" else ""
+            request = f"{method} {path} HTTP/1.1\r\nHost: x\r\n{fields}Content-Length: {len(body)}\r\n\r\n{body}"
+            self.assertEqual(self.raw(request.encode()), ["400"], fields)
+
+    def test_smuggling(self):
+        """A front that ends lines at LF sees one request here; so does the gateway, and refuses it."""
+        inner = b"0\r\n\r\nGET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+        body = b"2;\nxx\r\n" + b"%x" % len(inner) + b"\r\n" + inner + b"\r\n0\r\n\r\n"
+        head = (f"PUT {self.device()} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self.gateway.API_KEY}\r\n"
+                "Transfer-Encoding: chunked\r\n\r\n")
+        self.assertEqual(self.raw(head.encode() + body), ["400"])
+
+
+class PlainText(unittest.TestCase):
+    def test_keys_stay_on_the_machine(self):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.connect(("192.0.2.1", 9))
+            except OSError:
+                self.skipTest("this machine has only loopback")
+            own = probe.getsockname()[0]
+        for allowed in ("false", "true"):
+            gateway = Gateway(settings={
+                "DURAGATE_CFG_MANAGEMENT__BIND": "0.0.0.0:8080",
+                "DURAGATE_CFG_SECURITY__ALLOW_PLAINTEXT_PASSWORDS": allowed}).up()
+            try:
+                self.assertEqual(gateway.api("GET", "/v1/tenants", url="http://127.0.0.1:8080")[0], 200)
+                status, body, _ = gateway.api("GET", "/v1/tenants", url=f"http://{own}:8080")
+                self.assertEqual(status, 200 if allowed == "true" else 403, body)
+                with urllib.request.urlopen(f"http://{own}:8080/healthz", timeout=5) as answer:
+                    self.assertEqual(answer.status, 200)
+            finally:
+                gateway.close()
 
 
 if __name__ == "__main__":

@@ -197,24 +197,60 @@ Test(etag, lists) {
 Test(etag, if_match) {
     static const struct {
         const char *value;
-        bool accepted;
-        int64_t precondition;
+        struct etag_condition condition; /* count 0: refused */
     } cases[] = {
-        {"*", true, CALL_PRECONDITION_EXISTS},
-        {"\"17\"", true, 17},
-        {" \"17\" ", true, 17},
-        {"W/\"17\"", true, INT64_MAX},
-        {"\"abc\"", true, INT64_MAX},
-        {"\"0\"", true, INT64_MAX},
-        {"\"-1\"", true, INT64_MAX},
-        {"\"1\", \"2\"", false, 0},
-        {"", false, 0},
+        {"*", {1, {ETAG_EXISTS}}},
+        {" * ", {1, {ETAG_EXISTS}}},
+        {"\"17\"", {1, {17}}},
+        {" \"17\" ", {1, {17}}},
+        {"W/\"17\"", {1, {INT64_MAX}}},
+        {"\"abc\"", {1, {INT64_MAX}}},
+        {"\"0\"", {1, {INT64_MAX}}},
+        {"\"-1\"", {1, {INT64_MAX}}},
+        {"\"1\", \"2\"", {2, {1, 2}}},
+        {",\"1\" ,, W/\"2\",3,", {3, {1, INT64_MAX, INT64_MAX}}},
+        {"\"1\", *", {2, {1, INT64_MAX}}},
+        {"1,2,3,4,5,6,7,8,9,0,1,2,3,4,5,6,7", {0}},
+        {"", {0}},
+        {" , ", {0}},
     };
     for (size_t i = 0; i < COUNT_OF(cases); i++) {
-        int64_t precondition = 0;
-        cr_expect_eq(etag_parse_if_match(slice_from_string(cases[i].value), &precondition),
-                     cases[i].accepted, "%s", cases[i].value);
-        cr_expect_eq(precondition, cases[i].precondition, "%s", cases[i].value);
+        struct etag_condition condition = {0};
+        cr_expect_eq(etag_parse_if_match(slice_from_string(cases[i].value), &condition),
+                     cases[i].condition.count > 0, "%s", cases[i].value);
+        cr_expect_eq(memcmp(&condition, &cases[i].condition, sizeof(condition)), 0, "%s",
+                     cases[i].value);
+    }
+}
+
+/* A member that has no null is not reset by one: what was switched off would be on again. */
+Test(members, patches_with_null) {
+    static const struct {
+        const struct provisioning_resource *resource;
+        const char *patch;
+        const char *pointer; /* NULL: accepted */
+    } cases[] = {
+        {&device_resource, "{\"enabled\": null}", "/enabled"},
+        {&device_resource, "{\"metadata\": null, \"tags\": null}", NULL},
+        {&device_resource, "{\"metadata\": {\"enabled\": null}}", NULL},
+        {&device_resource, "{\"enabled\": false}", NULL},
+        {&device_resource, "{\"unknown\": null}", "/unknown"},
+        {&device_resource, "{\"device_id\": null}", "/device_id"},
+        {&tenant_resource, "{\"enabled\": null}", "/enabled"},
+        {&tenant_resource, "{\"partition_count\": null}", "/partition_count"},
+        {&api_key_resource, "{\"roles\": null}", "/roles"},
+        {&api_key_resource, "{\"not_after\": null, \"description\": null}", NULL},
+        {&authority_resource, "{\"certificate\": null}", "/certificate"},
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        json_t *patch = load(cases[i].patch);
+        char detail[CALL_DETAIL_SIZE] = "";
+        int err = members_check_patch(cases[i].resource->members, patch, detail, sizeof(detail));
+        cr_expect_eq(err, cases[i].pointer ? DG_ERR_INVALID : 0, "%s", cases[i].patch);
+        if (cases[i].pointer)
+            cr_expect_eq(strncmp(detail, cases[i].pointer, strlen(cases[i].pointer)), 0, "%s: %s",
+                         cases[i].patch, detail);
+        json_decref(patch);
     }
 }
 

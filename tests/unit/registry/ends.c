@@ -118,8 +118,8 @@ static long long version_of(struct bench *b, const char *device) {
 
 static const char *put_device(struct bench *b, const char *metadata, long long precondition) {
     static char outcome[32];
-    char text[24];
-    snprintf(text, sizeof(text), "%lld", precondition);
+    char text[48];
+    snprintf(text, sizeof(text), "{999999999,%lld}", precondition);
     struct registry_request *r =
         bench_execute(b, STATEMENT_DEVICE_PUT, "acme", "again", "true", metadata, "{}",
                       precondition ? text : NULL, "7", BENCH_END);
