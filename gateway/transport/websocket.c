@@ -8,16 +8,18 @@
 #include <stdlib.h>
 #include <wslay/wslay.h>
 
+#include "common/assert.h"
 #include "gateway/transport/transport.h"
 
 /* Fed in small steps: each ping makes wslay allocate a pong, and those are sent between steps. */
-enum { FEED_BYTES = 1024, CLOSE_UNSUPPORTED_DATA = 1003 };
+enum { FEED_BYTES = 1024, CLOSE_FRAME = 0x88, CLOSE_UNSUPPORTED_DATA = 1003 };
 
 struct websocket {
     wslay_event_context_ptr context;
-    struct slice raw; /* of the step under way */
-    int err;          /* of a callback */
-    uint8_t opcode;   /* of the frame under way */
+    struct slice raw;    /* of the step under way */
+    int err;             /* of a callback */
+    uint8_t opcode;      /* of the frame under way */
+    unsigned frame_left; /* of the control frame being sent */
 };
 
 /* ---- wslay's callbacks ---- */
@@ -35,9 +37,26 @@ static ssize_t on_want_bytes(wslay_event_context_ptr context, uint8_t *data, siz
     return (ssize_t)count;
 }
 
+/* A close without a code that the peer has not asked for: wslay's answer to a bad control frame. */
+static bool is_nameless_close(wslay_event_context_ptr context, const uint8_t *header) {
+    return header[0] == CLOSE_FRAME && header[1] == 0 && !wslay_event_get_close_received(context);
+}
+
+/* Only control frames come this way, each with a header of two bytes that comes first. */
 static ssize_t on_send(wslay_event_context_ptr context, const uint8_t *data, size_t size, int flags,
                        void *user) {
-    connection_write_raw(user, data, size);
+    static const uint8_t protocol_error[] = {CLOSE_FRAME, 2, WSLAY_CODE_PROTOCOL_ERROR >> 8,
+                                             WSLAY_CODE_PROTOCOL_ERROR & 0xff};
+    struct websocket *ws = ((struct connection *)user)->websocket;
+    bool is_header = ws->frame_left == 0;
+    dg_assert(!is_header || size >= 2);
+    if (is_header)
+        ws->frame_left = 2u + (data[1] & 0x7f);
+    ws->frame_left -= size < ws->frame_left ? (unsigned)size : ws->frame_left;
+    if (is_header && is_nameless_close(context, data))
+        connection_write_raw(user, protocol_error, sizeof(protocol_error));
+    else
+        connection_write_raw(user, data, size);
     return (ssize_t)size;
 }
 

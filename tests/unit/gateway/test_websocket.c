@@ -240,8 +240,8 @@ Test(websocket, broken_frames) {
          8, 1002, DG_ERR_PROTOCOL}, /* continues nothing */
         {"\x09\x82\0\0\0\0"
          "ab",
-         8, 0, DG_ERR_PROTOCOL}, /* fragmented ping: wslay names no code */
-        {"\x89\xfe\0\x7e\0\0\0\0", 8, 0, DG_ERR_PROTOCOL},                  /* ping of 126 bytes */
+         8, 1002, DG_ERR_PROTOCOL},                                         /* fragmented ping */
+        {"\x89\xfe\0\x7e\0\0\0\0", 8, 1002, DG_ERR_PROTOCOL},               /* ping of 126 bytes */
         {"\x82\xff\0\0\0\0\x10\0\0\0\0\0\0\0x", 15, 1009, DG_ERR_PROTOCOL}, /* 256 MB */
         {"\x88\x82\0\0\0\0\x03\xe8", 8, 1000, DG_ERR_CLOSED},               /* a polite end */
         {"\x88\x80\0\0\0\0", 6, 0, DG_ERR_CLOSED},                          /* without a code */
@@ -261,6 +261,20 @@ Test(websocket, broken_frames) {
             usleep(1000);
         cr_expect_eq(atomic_load(&last_error), cases[i].err, "case %zu", i);
     }
+}
+
+/* What a pong carries is the peer's, also when it looks like a close. */
+Test(websocket, pong_before_a_protocol_error) {
+    struct client client;
+    connect_websocket(&client);
+    send_frame(&client, 0x89, "\x88\0", 2);
+    expect_bytes(&client, "\x8a\x02\x88\0", 4);
+    send_frame(&client, 0x89, "", 0);
+    expect_bytes(&client, "\x8a\0", 2);
+    send_frame(&client, 0x09, "x", 1);
+    expect_bytes(&client, "\x88\x02\x03\xea", 4);
+    cr_expect(client_at_end(&client));
+    client_close(&client);
 }
 
 Test(websocket, what_came_before_a_close_is_heard) {
