@@ -172,7 +172,6 @@ static bool takes_input(const struct session *session) {
 
 size_t session_receive(struct session *session, const uint8_t *data, size_t size) {
     size_t used = 0;
-    session->input_ms = session_now_ms(session);
     while (used < size && takes_input(session)) {
         const uint8_t *at = data + used;
         if (session->state == SESSION_WAIT_CONNECT && at[0] >> 4 != MQTT_CONNECT) {
@@ -185,6 +184,8 @@ size_t session_receive(struct session *session, const uint8_t *data, size_t size
             session_fault(session, frame,
                           frame == DG_ERR_TOO_LARGE ? "MQTT5 3.2.2.3.6" : "MQTT5 2.1.4",
                           frame == DG_ERR_TOO_LARGE ? "packet too large" : "remaining length");
+        if (frame > 0)
+            session->input_ms = session_now_ms(session); /* a packet, not a byte: MQTT5 3.1.2-22 */
         if (frame <= 0 || !handle_bytes(session, at, (size_t)frame, header_size))
             break;
         used += (size_t)frame;

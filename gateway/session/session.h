@@ -158,7 +158,7 @@ struct session {
     int64_t credential_key;
     int64_t valid_until_ms; /* wall clock; 0: no end */
     uint64_t connected_ms;  /* monotonic */
-    uint64_t input_ms;      /* monotonic, of the last input */
+    uint64_t input_ms;      /* monotonic, of the last whole packet */
     uint32_t partition;
     uint32_t flags;             /* enum session_flag */
     uint32_t number;            /* with the shared prefix: the session id of presence events */

@@ -548,6 +548,21 @@ Test(session, keep_alive) {
     recorder_free(r);
 }
 
+/* MQTT5 3.1.2-22 speaks of packets: bytes of one that never ends keep nothing alive. */
+Test(session, keep_alive_counts_packets) {
+    struct recorder *r = connected(MQTT_VERSION_5);
+    static const uint8_t drip[] = {0x30, 100, 0, 1, 't', 0};
+    for (size_t size = 1; size <= sizeof(drip); size++) {
+        advance(r, 14000);
+        cr_assert_eq(session_receive(&r->session, drip, size), 0);
+    }
+    cr_assert_eq(session_deadline(&r->session), START_MS + 90000);
+    advance(r, 6000);
+    cr_assert_eq(session_deadline(&r->session), 0);
+    cr_assert_eq(r->end.err, DG_ERR_KEEP_ALIVE);
+    recorder_free(r);
+}
+
 Test(session, no_connect_in_time) {
     struct recorder *r = recorder_create();
     cr_assert_eq(session_deadline(&r->session), 0);
