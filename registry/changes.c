@@ -161,7 +161,7 @@ static void replace_device(struct change_query *q, const PGresult *result) {
     if (old && !exists)
         cache_remove_device(&registry->cache, old);
     const struct cache_device *device =
-        exists ? cache_store_device(&registry->cache, result, postgres_sent_ms(&q->query)) : NULL;
+        exists ? cache_store_device(&registry->cache, result, postgres_asked_ms(&q->query)) : NULL;
     if (!q->narrows)
         return;
     if (device && device->enabled) {
@@ -300,7 +300,7 @@ static void changes_read(struct postgres_query *query, int err, const PGresult *
                          const char *detail) {
     struct change_query *q = (struct change_query *)(void *)query;
     struct registry *registry = q->registry;
-    uint64_t asked_ms = postgres_sent_ms(query);
+    uint64_t asked_ms = postgres_asked_ms(query);
     free(q);
     registry->reading_changes = false;
     if (err < 0 || !postgres_is_ready(registry->queries))

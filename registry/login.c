@@ -315,9 +315,9 @@ static void device_found(struct postgres_query *query, int err, const PGresult *
     bool exists = err == 0 && PQntuples(result) > 0;
     if (err == 0 && !exists && q->epoch == registry->epoch)
         cache_store_unknown(&registry->cache, q->login->tenant, q->login->name,
-                            postgres_sent_ms(query) + FRESH_MS);
+                            postgres_asked_ms(query) + FRESH_MS);
     struct cache_device *device =
-        exists ? cache_store_device(&registry->cache, result, postgres_sent_ms(query)) : NULL;
+        exists ? cache_store_device(&registry->cache, result, postgres_asked_ms(query)) : NULL;
     if (err < 0)
         login_reply(q->login, login_lookup_error(err));
     else if (exists && !device)
@@ -351,11 +351,11 @@ static void device_read_again(struct postgres_query *query, int err, const PGres
     if (device && device->reading == q)
         device->reading = NULL;
     if (err == 0 && !gone)
-        device = cache_store_device(&registry->cache, result, postgres_sent_ms(query));
+        device = cache_store_device(&registry->cache, result, postgres_asked_ms(query));
     if (err == 0 && !gone && !device)
         err = DG_ERR_NO_MEMORY;
     if (device)
-        device->read_again_ms = postgres_sent_ms(query);
+        device->read_again_ms = postgres_asked_ms(query);
     if (device && gone)
         device->read_ms = device->read_again_ms;
     while ((login = next_waiting(q, err)))
@@ -391,7 +391,7 @@ static void device_found_as(struct postgres_query *query, int err, const PGresul
     registry->device_lookups--;
     bool exists = err == 0 && PQntuples(result) > 0;
     const struct cache_device *device =
-        exists ? cache_store_device(&registry->cache, result, postgres_sent_ms(query)) : NULL;
+        exists ? cache_store_device(&registry->cache, result, postgres_asked_ms(query)) : NULL;
     if (exists && !device)
         err = DG_ERR_NO_MEMORY;
     if (err == 0 && q->credential_epoch != registry->credential_epoch)
@@ -461,7 +461,7 @@ static void principal_found(struct postgres_query *query, int err, const PGresul
     bool exists = current && PQntuples(result) > 0;
     struct cache_principal *principal =
         current ? cache_store_principal(&registry->cache, q->login->name, result,
-                                        postgres_sent_ms(query))
+                                        postgres_asked_ms(query))
                 : NULL;
     if (err < 0)
         login_reply(q->login, login_lookup_error(err));
@@ -482,7 +482,7 @@ static struct cache_principal *replace_principal(struct registry *registry,
                                                  const struct login_query *q) {
     struct cache_principal was = old ? *old : (struct cache_principal){.credential_key = 0};
     struct cache_principal *now = cache_store_principal(&registry->cache, q->login->name, result,
-                                                        postgres_sent_ms(&q->query));
+                                                        postgres_asked_ms(&q->query));
     bool known = now && now->credential_key == was.credential_key;
     if (known)
         now->is_unheard =
@@ -505,7 +505,7 @@ static void principal_read_again(struct postgres_query *query, int err, const PG
     if (current && !gone && !(principal = replace_principal(registry, principal, result, q)))
         err = DG_ERR_NO_MEMORY;
     if (principal)
-        principal->read_again_ms = postgres_sent_ms(query);
+        principal->read_again_ms = postgres_asked_ms(query);
     if (principal && gone)
         principal->read_ms = principal->read_again_ms;
     while ((login = next_waiting(q, err)))

@@ -116,6 +116,8 @@ static struct slot *slot_new(struct postgres_query *query, unsigned count,
     slot->query = query;
     slot->statement = query ? query->statement : STATEMENT_COUNT;
     slot->asked_ns = clock_monotonic_ns();
+    if (query)
+        query->asked_ns = slot->asked_ns;
     return slot;
 }
 

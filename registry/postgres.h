@@ -26,6 +26,7 @@ struct postgres;
 /* A statement under way. Embedded in the caller's object, which stays valid until done(). */
 struct postgres_query {
     enum registry_statement statement;
+    uint64_t asked_ns; /* monotonic; set by postgres_send() */
     bool is_urgent; /* of a change: goes before logins that wait, has room that they cannot take */
     /* err 0: result holds the rows (cleared by postgres.c afterwards). DG_ERR_EXISTS,
      * DG_ERR_INVALID: detail says what PostgreSQL said. DG_ERR_TIMEOUT: it may have been carried
@@ -64,6 +65,6 @@ void postgres_send(struct postgres *postgres, struct postgres_query *query, unsi
 bool postgres_is_ready(const struct postgres *postgres);
 
 /* Monotonic: the answer shows what was so at this time, or later. */
-static inline uint64_t postgres_sent_ms(const struct postgres_query *query) {
-    return query->sent_ns / 1000000;
+static inline uint64_t postgres_asked_ms(const struct postgres_query *query) {
+    return query->asked_ns / 1000000;
 }
