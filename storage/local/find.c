@@ -132,9 +132,12 @@ static int first_time(const struct time_search *search, int64_t base, int64_t *r
     return err;
 }
 
+/* Of those that have a record: the newest one may be empty. */
 static int copy_bases(struct partition *partition, int64_t **ret_bases, uint32_t *ret_count) {
     pthread_mutex_lock(&partition->mutex);
     uint32_t count = partition->segment_count;
+    if (count > 0 && partition->segments[count - 1]->end_bytes == 0)
+        count--;
     int64_t *bases = calloc((size_t)count + 1, sizeof(*bases));
     for (uint32_t i = 0; bases && i < count; i++)
         bases[i] = partition->segments[i]->base_offset;

@@ -393,6 +393,27 @@ Test(reading, a_look_up_of_the_oldest_time_reads_next_to_nothing) {
     finish();
 }
 
+/* All records of an idle partition are gone, and its newest segment has none yet. */
+Test(reading, a_look_up_by_time_passes_over_an_empty_segment) {
+    int64_t offset = -1, found_ms = -1;
+    struct stream_offsets offsets = {.durable_end = -1};
+    test_store_init(&store);
+    store.options.segment_age_ms = store.options.retention_ms = 500;
+    open_store();
+    append(0, 5, 100);
+    for (unsigned i = 0; i < 100 && offsets.log_start != offsets.durable_end; i++) {
+        usleep(50000);
+        stream_offsets(store.stream, STREAM_ID, 0, &offsets);
+    }
+    cr_assert_eq(offsets.log_start, 5);
+    struct partition *partition = partition_find(&store.stream->partitions, STREAM_ID, 0);
+    cr_expect_eq(find_time(partition, 0, true, &offset, &found_ms), DG_ERR_NOT_FOUND);
+    append(5, 1, 100);
+    cr_expect_eq(find_time(partition, 0, true, &offset, &found_ms), 0);
+    cr_expect_eq(offset, 5);
+    finish();
+}
+
 /* ---- what is missing ---- */
 
 /* Five records in each segment: bases 0, 5, 10, 15. */
