@@ -301,7 +301,7 @@ static void check_flood(struct bench *b) {
                   " and d.device_id = 'wet%u'",
                   i);
     }
-    for (unsigned i = 0; i < 100 && b->answers < DEVICES * ROUND; i++)
+    for (unsigned i = 0; i < 600 && b->answers < DEVICES * ROUND; i++)
         bench_run(b, 100);
     CHECK(b->answers == DEVICES * ROUND, "%u came back", b->answers);
     bench_run(b, 1500); /* what failed meanwhile is tried again every second */
