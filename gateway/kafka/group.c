@@ -78,6 +78,18 @@ void group_answer(struct groups *groups, struct group_request *request, int16_t 
     groups->effects->answer(groups->context, request);
 }
 
+bool group_text_set(struct group_text **text, struct slice value) {
+    struct group_text *copy = malloc(sizeof(*copy) + value.size);
+    if (!copy)
+        return false;
+    copy->size = value.size;
+    if (value.size > 0)
+        memcpy(copy->bytes, value.data, value.size);
+    free(*text);
+    *text = copy;
+    return true;
+}
+
 /* ---- the table ---- */
 
 struct groups *groups_create(const struct group_effects *effects, void *context,
@@ -127,9 +139,9 @@ struct group *group_obtain(struct groups *groups, int64_t tenant_key, struct sli
 static void free_group(struct group *group) {
     HASH_DEL(group->groups->all, group);
     group_offsets_free(group);
-    while (group->pending) {
-        struct group_pending *pending = group->pending;
-        group->pending = pending->next;
+    struct group_pending *pending, *next;
+    HASH_ITER(hh, group->pending, pending, next) {
+        HASH_DEL(group->pending, pending);
         free(pending);
     }
     free(group->protocol_type);

@@ -9,13 +9,14 @@
  *               when all known members have joined or the longest rebalance time-out is over: who
  *               did not join is dropped, the generation grows, everybody's join is answered.
  *   COMPLETING  ends with the leader's SyncGroup, which answers everybody's; who has not sent one
- *               within the rebalance time-out is dropped.
+ *               within the rebalance time-out is dropped, be it after the leader's.
  *   STABLE      until something of the above begins a new round.
  *
  * Static members (with an instance id, KIP-345) are not dropped for not joining, only when their
  * session time-out ends; one that comes back without its member id takes its place over, and the
- * old member id is fenced. Cooperative rebalancing is the clients' own affair: a follower that
- * rejoins with what is known already gets the answer it had.
+ * old member id is fenced; that is no round unless it wants something else (a consumer: other
+ * topics). Cooperative rebalancing is the clients' own affair: a follower that rejoins with what is
+ * known already gets the answer it had.
  *
  * A request is answered at once, or kept until the group moves. Offsets are answered after they are
  * durable: store() writes them, group_stored() follows.
@@ -119,6 +120,8 @@ void *group_take(struct group_request *request, size_t size);
 /* A copy of bytes; *ret_slice has data NULL only if the given one has. False: out of memory. */
 bool group_keep(struct group_request *request, struct slice bytes, struct slice *ret_slice);
 
+/* The coordinator is in the middle of its work when it calls these: store() may call
+ * group_stored(), beside that none of them may call it. */
 struct group_effects {
     /* The answer stands in the request, which is the receiver's. */
     void (*answer)(void *context, struct group_request *request);

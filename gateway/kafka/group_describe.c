@@ -3,7 +3,7 @@
 
 static bool describe_member(const struct group_member *member, struct group_request *answer,
                             struct group_item *item) {
-    return group_keep(answer, member->id, &item->id) &&
+    return group_keep(answer, group_member_id(member), &item->id) &&
            group_keep(answer, member->profile->instance, &item->instance) &&
            group_keep(answer, group_member_metadata(member), &item->bytes) &&
            group_keep(answer, member->assignment, &item->assignment) &&
@@ -11,17 +11,21 @@ static bool describe_member(const struct group_member *member, struct group_requ
            group_keep(answer, member->profile->client_host, &item->client_host);
 }
 
+/* The protocol says "", not null, where there is none. */
+static struct slice or_empty(const struct group_text *text) {
+    return text ? group_text_slice(text) : slice_from_string("");
+}
+
 static bool describe(const struct group *group, struct group_request *answer) {
     bool has_protocol = group->state == GROUP_STABLE || group->state == GROUP_COMPLETING;
     answer->state = group->state;
     answer->items = group_take(answer, group->member_count * sizeof(*answer->items) + 1);
     if (!answer->items ||
-        !group_keep(answer, slice_from_string(group->protocol_type ? group->protocol_type : ""),
-                    &answer->protocol_type) ||
-        !group_keep(answer, slice_from_string(has_protocol ? group->protocol : ""),
-                    &answer->protocol))
+        !group_keep(answer, or_empty(group->protocol_type), &answer->protocol_type) ||
+        !group_keep(answer, or_empty(has_protocol ? group->protocol : NULL), &answer->protocol))
         return false;
-    for (const struct group_member *m = group->members; m; m = m->next)
+    answer->item_count = 0;
+    for (const struct group_member *m = group->members; m; m = group_member_next(m))
         if (!describe_member(m, answer, &answer->items[answer->item_count++]))
             return false;
     return true;
@@ -37,10 +41,9 @@ void group_describe(struct groups *groups, struct group_request *request) {
 
 static bool list_group(const struct group *group, struct group_request *answer,
                        struct group_item *item) {
-    const char *type = group->protocol_type ? group->protocol_type : "";
     item->state = group->state;
     return group_keep(answer, group_name(group), &item->id) &&
-           group_keep(answer, slice_from_string(type), &item->bytes);
+           group_keep(answer, or_empty(group->protocol_type), &item->bytes);
 }
 
 /* The tenant's groups: name, and in bytes the protocol type. */
@@ -48,6 +51,7 @@ void group_list(struct groups *groups, struct group_request *request) {
     struct group *group, *next;
     bool listed = true;
     request->items = group_take(request, HASH_COUNT(groups->all) * sizeof(*request->items) + 1);
+    request->item_count = 0;
     HASH_ITER(hh, groups->all, group, next) {
         if (listed && request->items && group->tenant_key == request->tenant_key)
             listed = list_group(group, request, &request->items[request->item_count++]);

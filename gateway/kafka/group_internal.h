@@ -11,24 +11,29 @@
 
 #include <uthash.h>
 
+/* Bytes of a client's that live as long as a group's state: not a C string, for there may be a NUL
+ * in them. */
+struct group_text {
+    size_t size;
+    uint8_t bytes[];
+};
+
 struct group_member {
-    struct group_member *next; /* in the order of joining */
+    UT_hash_handle hh; /* by id */
     struct group *group;
-    struct group_request *profile; /* what its newest join said; id and assignment live there too */
-    struct slice id;
+    struct group_text *id;
+    struct group_request *profile; /* what its newest join said; the assignment lives there too */
     struct slice assignment;
     struct group_request *waiting; /* a join or a sync that is not answered */
     uint64_t expires_ms;           /* unless waiting */
-    bool has_joined;               /* this round */
     bool has_synced;               /* this generation */
 };
 
 /* A member id that was given out and not used yet (KIP-394). */
 struct group_pending {
-    struct group_pending *next;
+    UT_hash_handle hh; /* by id */
     uint64_t expires_ms;
-    size_t size;
-    char id[];
+    uint8_t id[];
 };
 
 struct group_offset_key {
@@ -51,13 +56,14 @@ struct group {
     int64_t tenant_key;
     enum group_state state;
     int32_t generation;
-    struct group_member *members;
+    struct group_member *members; /* a table by id that keeps the order of joining */
     struct group_member *leader;
     unsigned member_count;
-    struct group_pending *pending;
-    char *protocol_type;   /* of the members; NULL: none yet */
-    char *protocol;        /* chosen at the end of PREPARING; NULL: none yet */
-    uint64_t deadline_ms;  /* of PREPARING or COMPLETING */
+    size_t metadata_bytes;            /* of all members' protocols */
+    struct group_pending *pending;    /* a table; the oldest first */
+    struct group_text *protocol_type; /* of the members; NULL: none yet */
+    struct group_text *protocol;      /* chosen at the end of PREPARING; NULL: none yet */
+    uint64_t deadline_ms;             /* of PREPARING, or of the syncs after it */
     uint64_t delay_end_ms; /* PREPARING from EMPTY: not before; 0: as soon as all have joined */
     struct group_stored_offset *offsets;
     unsigned storing; /* requests that are with store() */
@@ -76,7 +82,22 @@ static inline struct slice group_name(const struct group *group) {
     return slice_make(group->key + sizeof(int64_t), group->key_size - sizeof(int64_t));
 }
 
+/* Data NULL: none. */
+static inline struct slice group_text_slice(const struct group_text *text) {
+    return text ? slice_make(text->bytes, text->size) : (struct slice){0};
+}
+
+static inline struct slice group_member_id(const struct group_member *member) {
+    return group_text_slice(member->id);
+}
+
+static inline struct group_member *group_member_next(const struct group_member *member) {
+    return member->hh.next;
+}
+
 /* group.c */
+/* Replaces *text by a copy. False: out of memory, nothing changed. */
+bool group_text_set(struct group_text **text, struct slice value);
 struct group *group_find(struct groups *groups, int64_t tenant_key, struct slice name);
 struct group *group_obtain(struct groups *groups, int64_t tenant_key, struct slice name);
 /* Forgets a group of which nothing is left; true when it did. */
@@ -105,14 +126,22 @@ void group_member_remove(struct group_member *member);
 void group_member_touch(struct group_member *member, uint64_t now_ms);
 /* The same protocols with the same metadata in the same order. */
 bool group_member_agrees(const struct group_member *member, const struct group_request *join);
+/* The same protocols, and of a consumer the same topics: what it had once is still right for it. */
+bool group_member_wants_the_same(const struct group_member *member,
+                                 const struct group_request *join);
+/* In a consumer's metadata the topics it subscribes to (a count and so many names); data NULL: that
+ * is no subscription. */
+struct slice group_subscription(struct slice metadata);
 /* Protocol metadata of the member under the protocol that was chosen. */
 struct slice group_member_metadata(const struct group_member *member);
 /* A protocol that all members support, by their votes; data NULL: there is none. */
 struct slice group_choose_protocol(const struct group *group);
-/* Whether the request has a protocol that all members (but one that it replaces) support, and is of
- * the group's type. */
-bool group_fits(const struct group *group, const struct group_request *join,
-                const struct group_member *replaced);
+/* Whether the request may be a member, perhaps in the place of one: 0; 23 when it is of another
+ * type or has no protocol that all the others support; 81 when that is more than a group may have.
+ */
+int16_t group_check_join(const struct group *group, const struct group_request *join,
+                         const struct group_member *replaced);
+/* Of too many the oldest is forgotten: its owner will be told that it is unknown, and ask again. */
 bool group_pending_add(struct group *group, struct slice id, uint64_t expires_ms);
 bool group_pending_remove(struct group *group, struct slice id);
 

@@ -3,24 +3,21 @@
 #include <string.h>
 
 #include "common/assert.h"
+#include "common/reader.h"
 #include "gateway/kafka/group_internal.h"
-
-static bool same(struct slice a, struct slice b) {
-    return a.size == b.size && (a.size == 0 || memcmp(a.data, b.data, a.size) == 0);
-}
 
 /* ---- finding ---- */
 
 struct group_member *group_member_find(const struct group *group, struct slice id) {
-    for (struct group_member *m = group->members; m; m = m->next)
-        if (same(m->id, id))
-            return m;
-    return NULL;
+    struct group_member *member = NULL;
+    if (id.size > 0)
+        HASH_FIND(hh, group->members, id.data, id.size, member);
+    return member;
 }
 
 struct group_member *group_member_by_instance(const struct group *group, struct slice instance) {
-    for (struct group_member *m = group->members; m; m = m->next)
-        if (m->profile->instance.data && same(m->profile->instance, instance))
+    for (struct group_member *m = group->members; m; m = group_member_next(m))
+        if (m->profile->instance.data && slice_equals(m->profile->instance, instance))
             return m;
     return NULL;
 }
@@ -55,14 +52,20 @@ static bool copy_items(struct group_request *to, const struct group_request *fro
     return true;
 }
 
-static struct group_request *make_profile(struct slice id, const struct group_request *join) {
+static size_t metadata_bytes(const struct group_request *join) {
+    size_t bytes = 0;
+    for (uint32_t i = 0; i < join->item_count; i++)
+        bytes += join->items[i].id.size + join->items[i].bytes.size;
+    return bytes;
+}
+
+static struct group_request *make_profile(const struct group_request *join) {
     struct group_request *profile = group_request_new(GROUP_JOIN);
     if (!profile)
         return NULL;
     profile->session_timeout_ms = join->session_timeout_ms;
     profile->rebalance_timeout_ms = join->rebalance_timeout_ms;
-    if (group_keep(profile, id, &profile->member) &&
-        group_keep(profile, join->instance, &profile->instance) &&
+    if (group_keep(profile, join->instance, &profile->instance) &&
         group_keep(profile, join->client_id, &profile->client_id) &&
         group_keep(profile, join->client_host, &profile->client_host) && copy_items(profile, join))
         return profile;
@@ -70,22 +73,25 @@ static struct group_request *make_profile(struct slice id, const struct group_re
     return NULL;
 }
 
+static void hash_member(struct group *group, struct group_member *member) {
+    HASH_ADD_KEYPTR(hh, group->members, member->id->bytes, member->id->size, member);
+}
+
 struct group_member *group_member_add(struct group *group, struct slice id,
                                       const struct group_request *join) {
     struct group_member *member = calloc(1, sizeof(*member));
-    struct group_request *profile = member ? make_profile(id, join) : NULL;
-    if (!profile) {
+    struct group_request *profile = member ? make_profile(join) : NULL;
+    dg_assert(id.size > 0 && !group_member_find(group, id));
+    if (!profile || !group_text_set(&member->id, id)) {
+        group_request_free(profile);
         free(member);
         return NULL;
     }
     member->group = group;
     member->profile = profile;
-    member->id = profile->member;
-    struct group_member **link = &group->members;
-    while (*link)
-        link = &(*link)->next;
-    *link = member;
+    hash_member(group, member);
     group->member_count++;
+    group->metadata_bytes += metadata_bytes(profile);
     if (!group->leader)
         group->leader = member;
     return member;
@@ -94,17 +100,26 @@ struct group_member *group_member_add(struct group *group, struct slice id,
 /* The assignment stays: it lives in the profile, so it is carried over. */
 bool group_member_renew(struct group_member *member, struct slice id,
                         const struct group_request *join) {
-    struct group_request *profile = make_profile(id, join);
+    struct group *group = member->group;
+    struct group_request *profile = make_profile(join);
+    struct group_text *new_id = NULL;
     struct slice assignment = {0};
-    if (profile && !group_keep(profile, member->assignment, &assignment)) {
+    bool is_renamed = !slice_equals(id, group_member_id(member));
+    if (!profile || !group_keep(profile, member->assignment, &assignment) ||
+        (is_renamed && !group_text_set(&new_id, id))) {
         group_request_free(profile);
-        profile = NULL;
-    }
-    if (!profile)
         return false;
+    }
+    if (is_renamed) {
+        HASH_DEL(group->members, member);
+        free(member->id);
+        member->id = new_id;
+        hash_member(group, member);
+    }
+    group->metadata_bytes += metadata_bytes(profile);
+    group->metadata_bytes -= metadata_bytes(member->profile);
     group_request_free(member->profile);
     member->profile = profile;
-    member->id = profile->member;
     member->assignment = assignment;
     return true;
 }
@@ -114,9 +129,39 @@ bool group_member_agrees(const struct group_member *member, const struct group_r
     if (known->item_count != join->item_count)
         return false;
     for (uint32_t i = 0; i < known->item_count; i++)
-        if (!same(known->items[i].id, join->items[i].id) ||
-            !same(known->items[i].bytes, join->items[i].bytes))
+        if (!slice_equals(known->items[i].id, join->items[i].id) ||
+            !slice_equals(known->items[i].bytes, join->items[i].bytes))
             return false;
+    return true;
+}
+
+struct slice group_subscription(struct slice metadata) {
+    struct reader r = reader_make(metadata.data, metadata.size);
+    reader_u16(&r); /* version */
+    const uint8_t *start = r.at;
+    uint32_t count = reader_u32(&r);
+    for (uint32_t i = 0; i < count && !r.failed; i++)
+        reader_take(&r, reader_u16(&r));
+    return r.failed ? (struct slice){0} : slice_make(start, (size_t)(r.at - start));
+}
+
+/* What else a consumer says (what it owned, in which generation) is new at each start. */
+bool group_member_wants_the_same(const struct group_member *member,
+                                 const struct group_request *join) {
+    const struct group_request *known = member->profile;
+    bool is_consumer =
+        slice_equals_string(group_text_slice(member->group->protocol_type), "consumer");
+    if (known->item_count != join->item_count)
+        return false;
+    for (uint32_t i = 0; i < known->item_count; i++) {
+        struct slice before = group_subscription(known->items[i].bytes);
+        struct slice topics = group_subscription(join->items[i].bytes);
+        bool same_topics =
+            is_consumer && before.data && topics.data && slice_equals(before, topics);
+        if (!slice_equals(known->items[i].id, join->items[i].id) ||
+            (!same_topics && !slice_equals(known->items[i].bytes, join->items[i].bytes)))
+            return false;
+    }
     return true;
 }
 
@@ -143,16 +188,15 @@ void group_member_answer(struct group_member *member, int16_t error, uint64_t no
 
 void group_member_remove(struct group_member *member) {
     struct group *group = member->group;
-    struct group_member **link = &group->members;
-    while (*link != member)
-        link = &(*link)->next;
-    *link = member->next;
+    HASH_DEL(group->members, member);
     group->member_count--;
+    group->metadata_bytes -= metadata_bytes(member->profile);
     if (group->leader == member)
         group->leader = group->members;
     if (member->waiting)
         group_answer(group->groups, member->waiting, KAFKA_ERROR_UNKNOWN_MEMBER);
     group_request_free(member->profile);
+    free(member->id);
     free(member);
 }
 
@@ -160,85 +204,99 @@ void group_member_remove(struct group_member *member) {
 
 static const struct group_item *find_protocol(const struct group_request *join, struct slice name) {
     for (uint32_t i = 0; i < join->item_count; i++)
-        if (same(join->items[i].id, name))
+        if (slice_equals(join->items[i].id, name))
             return &join->items[i];
     return NULL;
 }
 
 static bool all_support(const struct group *group, struct slice name,
                         const struct group_member *but) {
-    for (const struct group_member *m = group->members; m; m = m->next)
+    for (const struct group_member *m = group->members; m; m = group_member_next(m))
         if (m != but && !find_protocol(m->profile, name))
             return false;
     return true;
 }
 
-bool group_fits(const struct group *group, const struct group_request *join,
-                const struct group_member *replaced) {
-    unsigned others = group->member_count - (replaced ? 1 : 0);
-    if (join->item_count == 0 || join->protocol_type.size == 0)
-        return false;
-    if (others > 0 && !slice_equals_string(join->protocol_type, group->protocol_type))
-        return false;
+static bool has_common_protocol(const struct group *group, const struct group_request *join,
+                                const struct group_member *replaced) {
     for (uint32_t i = 0; i < join->item_count; i++)
         if (all_support(group, join->items[i].id, replaced))
             return true;
     return false;
 }
 
-/* Each member votes for the first of its own list that all support. */
+int16_t group_check_join(const struct group *group, const struct group_request *join,
+                         const struct group_member *replaced) {
+    struct slice type = group_text_slice(group->protocol_type);
+    size_t bytes = group->metadata_bytes + metadata_bytes(join);
+    if (replaced)
+        bytes -= metadata_bytes(replaced->profile);
+    if (join->protocol_type.size == 0 || join->item_count > LIMIT_KAFKA_GROUP_PROTOCOLS ||
+        (group->member_count > 0 && !slice_equals(join->protocol_type, type)) ||
+        !has_common_protocol(group, join, replaced))
+        return KAFKA_ERROR_INCONSISTENT_PROTOCOL;
+    if ((!replaced && group->member_count >= LIMIT_KAFKA_GROUP_MEMBERS) ||
+        bytes > LIMIT_KAFKA_GROUP_METADATA_BYTES)
+        return KAFKA_ERROR_GROUP_FULL;
+    return 0;
+}
+
+/* Each member votes for the first of its own list that all support. All members have one in common,
+ * for nobody joins without. */
 struct slice group_choose_protocol(const struct group *group) {
-    struct slice best = {0};
-    unsigned best_votes = 0;
-    const struct group_request *candidates = group->members ? group->members->profile : NULL;
-    for (uint32_t i = 0; candidates && i < candidates->item_count; i++) {
-        struct slice name = candidates->items[i].id;
-        unsigned votes = 0;
-        if (!all_support(group, name, NULL))
-            continue;
-        for (const struct group_member *m = group->members; m; m = m->next) {
-            uint32_t first = 0;
-            while (!all_support(group, m->profile->items[first].id, NULL))
-                first++;
-            votes += same(m->profile->items[first].id, name);
-        }
-        if (votes > best_votes) {
-            best = name;
-            best_votes = votes;
-        }
+    struct slice common[LIMIT_KAFKA_GROUP_PROTOCOLS];
+    unsigned votes[LIMIT_KAFKA_GROUP_PROTOCOLS] = {0};
+    uint32_t count = 0, best = 0;
+    const struct group_request *first = group->members->profile;
+    for (uint32_t i = 0; i < first->item_count; i++)
+        if (all_support(group, first->items[i].id, NULL))
+            common[count++] = first->items[i].id;
+    dg_assert(count > 0);
+    for (const struct group_member *m = group->members; m; m = group_member_next(m)) {
+        uint32_t choice = count;
+        for (uint32_t i = 0; choice == count; i++)
+            for (choice = 0; choice < count; choice++)
+                if (slice_equals(m->profile->items[i].id, common[choice]))
+                    break;
+        votes[choice]++;
     }
-    return best;
+    for (uint32_t i = 1; i < count; i++)
+        if (votes[i] > votes[best])
+            best = i;
+    return common[best];
 }
 
 struct slice group_member_metadata(const struct group_member *member) {
-    const char *chosen = member->group->protocol;
+    const struct group_text *chosen = member->group->protocol;
     const struct group_item *protocol =
-        chosen ? find_protocol(member->profile, slice_from_string(chosen)) : NULL;
+        chosen ? find_protocol(member->profile, group_text_slice(chosen)) : NULL;
     return protocol ? protocol->bytes : (struct slice){0};
 }
 
 /* ---- ids given out ---- */
 
+static void forget_pending(struct group *group, struct group_pending *pending) {
+    HASH_DEL(group->pending, pending);
+    free(pending);
+}
+
 bool group_pending_add(struct group *group, struct slice id, uint64_t expires_ms) {
     struct group_pending *pending = malloc(sizeof(*pending) + id.size);
     if (!pending)
         return false;
+    if (HASH_COUNT(group->pending) >= LIMIT_KAFKA_GROUP_MEMBERS)
+        forget_pending(group, group->pending);
     pending->expires_ms = expires_ms;
-    pending->size = id.size;
     memcpy(pending->id, id.data, id.size);
-    pending->next = group->pending;
-    group->pending = pending;
+    HASH_ADD(hh, group->pending, id, id.size, pending);
     return true;
 }
 
 bool group_pending_remove(struct group *group, struct slice id) {
-    struct group_pending **link = &group->pending;
-    while (*link && !same(slice_make((*link)->id, (*link)->size), id))
-        link = &(*link)->next;
-    struct group_pending *found = *link;
-    if (!found)
-        return false;
-    *link = found->next;
-    free(found);
-    return true;
+    struct group_pending *pending = NULL;
+    if (id.size > 0)
+        HASH_FIND(hh, group->pending, id.data, id.size, pending);
+    if (pending)
+        forget_pending(group, pending);
+    return pending;
 }

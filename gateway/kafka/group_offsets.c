@@ -82,12 +82,12 @@ void group_stored(struct groups *groups, struct group_request *request, int err,
 
 /* ---- OffsetCommit ---- */
 
-/* Without a generation and a member it is a consumer that assigns itself: only while the group has
- * no members. */
+/* Without a generation it is a consumer that assigns itself: only while the group has no members.
+ */
 static int16_t check_commit(const struct group *group, const struct group_request *request,
                             struct group_member **ret_member) {
-    if (request->generation < 0 && request->member.size == 0)
-        return group && group->member_count > 0 ? KAFKA_ERROR_UNKNOWN_MEMBER : 0;
+    if (request->generation < 0 && (!group || group->member_count == 0))
+        return 0;
     if (!group)
         return KAFKA_ERROR_UNKNOWN_MEMBER;
     int16_t error = group_member_check(group, request->member, request->instance, ret_member);
@@ -99,14 +99,18 @@ static int16_t check_commit(const struct group *group, const struct group_reques
 }
 
 static uint32_t check_offsets(const struct group *group, struct group_request *request) {
-    uint32_t good = 0, room = LIMIT_KAFKA_GROUP_OFFSETS - HASH_COUNT(group->offsets);
+    uint32_t good = 0, count = HASH_COUNT(group->offsets);
     for (uint32_t i = 0; i < request->offset_count; i++) {
         struct group_offset *offset = &request->offsets[i];
-        if (offset->error == 0 && offset->metadata.size > LIMIT_KAFKA_OFFSET_METADATA_BYTES)
+        if (offset->error != 0)
+            continue;
+        bool is_new = !find_offset(group, offset->stream_id, offset->partition);
+        if (offset->metadata.size > LIMIT_KAFKA_OFFSET_METADATA_BYTES)
             offset->error = KAFKA_ERROR_OFFSET_METADATA_TOO_LARGE;
-        if (offset->error == 0 && good >= room)
+        else if (is_new && count >= LIMIT_KAFKA_GROUP_OFFSETS)
             offset->error = KAFKA_ERROR_POLICY_VIOLATION;
         good += offset->error == 0;
+        count += is_new && offset->error == 0;
     }
     return good;
 }
@@ -152,6 +156,7 @@ static bool fill_offset(struct group_request *request, const struct group_stored
 
 static bool list_all(const struct group *group, struct group_request *request) {
     uint32_t count = HASH_COUNT(group->offsets);
+    request->offset_count = 0;
     request->offsets = group_take(request, count * sizeof(*request->offsets) + 1);
     if (!request->offsets)
         return false;
@@ -186,24 +191,23 @@ void group_read_offsets(struct groups *groups, struct group_request *request) {
 
 /* ---- OffsetDelete, DeleteGroups ---- */
 
-/* A consumer's subscription: version i16, then the topics' names. */
+/* A member that has not said what it subscribes to may want any topic. */
 static bool subscribes(const struct group_member *member, struct slice topic) {
-    struct slice metadata = group_member_metadata(member);
-    struct reader r = reader_make(metadata.data, metadata.size);
-    reader_u16(&r);
-    uint32_t count = reader_u32(&r);
-    for (uint32_t i = 0; i < count && !r.failed; i++) {
-        struct slice name = reader_slice(&r, reader_u16(&r));
-        if (!r.failed && name.size == topic.size && memcmp(name.data, topic.data, topic.size) == 0)
+    struct slice topics = group_subscription(group_member_metadata(member));
+    if (!topics.data)
+        return true;
+    struct reader r = reader_make(topics.data, topics.size);
+    for (uint32_t count = reader_u32(&r); count > 0; count--)
+        if (slice_equals(reader_slice(&r, reader_u16(&r)), topic))
             return true;
-    }
     return false;
 }
 
 static int16_t check_forgetting(const struct group *group, const struct group_offset *offset) {
-    if (group->member_count > 0 && strcmp(group->protocol_type, "consumer") != 0)
+    struct slice type = group_text_slice(group->protocol_type);
+    if (group->member_count > 0 && !slice_equals_string(type, "consumer"))
         return KAFKA_ERROR_NON_EMPTY_GROUP;
-    for (const struct group_member *m = group->members; m; m = m->next)
+    for (const struct group_member *m = group->members; m; m = group_member_next(m))
         if (subscribes(m, offset->topic))
             return KAFKA_ERROR_GROUP_SUBSCRIBED;
     return 0;
@@ -227,6 +231,7 @@ void group_delete_offsets(struct groups *groups, struct group_request *request) 
 
 void group_delete(struct groups *groups, struct group_request *request) {
     struct group *group = group_find(groups, request->tenant_key, request->group);
+    request->offset_count = 0;
     int16_t error = !group                                      ? KAFKA_ERROR_GROUP_NOT_FOUND
                     : group->member_count > 0 || group->pending ? KAFKA_ERROR_NON_EMPTY_GROUP
                     : !list_all(group, request) ? KAFKA_ERROR_COORDINATOR_NOT_AVAILABLE

@@ -7,25 +7,14 @@
 #include <string.h>
 
 #include "common/assert.h"
+#include "common/utf8.h"
 #include "gateway/kafka/group_internal.h"
 
 enum { FIRST_VERSION_ASKING_FOR_AN_ID = 4, FIRST_VERSION_SKIPPING_ASSIGNMENT = 9 };
 
-static bool set_text(char **text, struct slice value) {
-    char *copy = malloc(value.size + 1);
-    if (!copy)
-        return false;
-    if (value.size > 0)
-        memcpy(copy, value.data, value.size);
-    copy[value.size] = '\0';
-    free(*text);
-    *text = copy;
-    return true;
-}
-
 static uint64_t longest_rebalance_ms(const struct group *group) {
     int32_t longest = 0;
-    for (const struct group_member *m = group->members; m; m = m->next)
+    for (const struct group_member *m = group->members; m; m = group_member_next(m))
         if (m->profile->rebalance_timeout_ms > longest)
             longest = m->profile->rebalance_timeout_ms;
     return (uint64_t)longest;
@@ -39,8 +28,8 @@ static bool list_members(const struct group *group, struct group_request *answer
         return false;
     answer->item_count = group->member_count;
     struct group_item *item = answer->items;
-    for (const struct group_member *m = group->members; m; m = m->next, item++)
-        if (!group_keep(answer, m->id, &item->id) ||
+    for (const struct group_member *m = group->members; m; m = group_member_next(m), item++)
+        if (!group_keep(answer, group_member_id(m), &item->id) ||
             !group_keep(answer, m->profile->instance, &item->instance) ||
             !group_keep(answer, group_member_metadata(m), &item->bytes))
             return false;
@@ -52,17 +41,18 @@ static bool fill_join(const struct group_member *member, struct group_request *a
     const struct group *group = member->group;
     answer->generation = group->generation;
     answer->item_count = 0;
-    return group_keep(answer, slice_from_string(group->protocol_type), &answer->protocol_type) &&
-           group_keep(answer, slice_from_string(group->protocol), &answer->protocol) &&
+    return group_keep(answer, group_text_slice(group->protocol_type), &answer->protocol_type) &&
+           group_keep(answer, group_text_slice(group->protocol), &answer->protocol) &&
            group_keep(answer, leader, &answer->leader) &&
-           group_keep(answer, member->id, &answer->member) &&
+           group_keep(answer, group_member_id(member), &answer->member) &&
            (!with_members || list_members(group, answer));
 }
 
 /* Answers the member's join that waits with the round that is over. */
 static void answer_join(struct group_member *member, uint64_t now_ms) {
     const struct group *group = member->group;
-    bool filled = fill_join(member, member->waiting, group->leader->id, group->leader == member);
+    bool filled =
+        fill_join(member, member->waiting, group_member_id(group->leader), group->leader == member);
     group_member_answer(member, filled ? 0 : KAFKA_ERROR_COORDINATOR_NOT_AVAILABLE, now_ms);
 }
 
@@ -73,7 +63,7 @@ static bool waits_for(const struct group_member *member, enum group_operation op
 }
 
 static void begin_round(struct group *group, uint64_t now_ms) {
-    for (struct group_member *m = group->members; m; m = m->next)
+    for (struct group_member *m = group->members; m; m = group_member_next(m))
         if (waits_for(m, GROUP_SYNC))
             group_member_answer(m, KAFKA_ERROR_REBALANCE, now_ms);
     bool was_empty = group->state == GROUP_EMPTY;
@@ -94,7 +84,7 @@ static void become_empty(struct group *group) {
 static void drop_missing(struct group *group) {
     struct group_member *next;
     for (struct group_member *m = group->members; m; m = next) {
-        next = m->next;
+        next = group_member_next(m);
         if (!m->waiting && !m->profile->instance.data)
             group_member_remove(m);
     }
@@ -103,7 +93,7 @@ static void drop_missing(struct group *group) {
 static struct group_member *first_waiting(const struct group *group) {
     struct group_member *m = group->members;
     while (m && !m->waiting)
-        m = m->next;
+        m = group_member_next(m);
     return m;
 }
 
@@ -121,14 +111,14 @@ static void end_round(struct group *group, uint64_t now_ms) {
     }
     if (!group->leader->waiting)
         group->leader = joined;
-    if (!set_text(&group->protocol, group_choose_protocol(group))) {
+    if (!group_text_set(&group->protocol, group_choose_protocol(group))) {
         group->deadline_ms = now_ms + 1000; /* no memory: a moment later perhaps */
         return;
     }
     group->generation++;
     group->state = GROUP_COMPLETING;
     group->deadline_ms = now_ms + longest_rebalance_ms(group);
-    for (struct group_member *m = group->members; m; m = m->next) {
+    for (struct group_member *m = group->members; m; m = group_member_next(m)) {
         m->has_synced = !m->waiting; /* who is away is not waited for */
         m->assignment = (struct slice){0};
         if (m->waiting)
@@ -139,7 +129,7 @@ static void end_round(struct group *group, uint64_t now_ms) {
 static void end_round_if_complete(struct group *group, uint64_t now_ms) {
     if (group->state != GROUP_PREPARING || group->pending || now_ms < group->delay_end_ms)
         return;
-    for (const struct group_member *m = group->members; m; m = m->next)
+    for (const struct group_member *m = group->members; m; m = group_member_next(m))
         if (!m->waiting)
             return;
     end_round(group, now_ms);
@@ -173,13 +163,16 @@ static void wait_for_round(struct group_member *member, struct group_request *re
     end_round_if_complete(group, now_ms);
 }
 
-/* Ids that nobody guesses, since who knows one can speak for the member. */
+/* Ids that nobody guesses, since who knows one can speak for the member. They are text, or clients
+ * whose strings are would not send back what they got. */
 static bool make_member_id(struct groups *groups, struct group_request *request,
                            struct slice *ret_id) {
     char text[LIMIT_KAFKA_CLIENT_ID_BYTES + 40];
     struct slice prefix = request->instance.data ? request->instance : request->client_id;
-    size_t size =
-        prefix.size < LIMIT_KAFKA_CLIENT_ID_BYTES ? prefix.size : LIMIT_KAFKA_CLIENT_ID_BYTES;
+    size_t size = 0, more;
+    while ((more = utf8_character_size(prefix.data + size, prefix.size - size)) > 0 &&
+           size + more <= LIMIT_KAFKA_CLIENT_ID_BYTES)
+        size += more;
     int length = snprintf(text, sizeof(text), "%.*s-%016llx%016llx", (int)size,
                           size > 0 ? (const char *)prefix.data : "",
                           (unsigned long long)groups->effects->random(groups->context),
@@ -191,14 +184,11 @@ static void add_member(struct group *group, struct slice id, struct group_reques
                        uint64_t now_ms) {
     struct groups *groups = group->groups;
     struct group_member *member = NULL;
-    if (group->member_count < LIMIT_KAFKA_GROUP_MEMBERS &&
-        (group->member_count > 0 || set_text(&group->protocol_type, request->protocol_type)))
+    if (group->member_count > 0 || group_text_set(&group->protocol_type, request->protocol_type))
         member = group_member_add(group, id, request);
     if (!member) {
-        bool full = group->member_count >= LIMIT_KAFKA_GROUP_MEMBERS;
-        group_answer(groups, request,
-                     full ? KAFKA_ERROR_GROUP_FULL : KAFKA_ERROR_COORDINATOR_NOT_AVAILABLE);
-        group_drop_if_gone(group);
+        group_answer(groups, request, KAFKA_ERROR_COORDINATOR_NOT_AVAILABLE);
+        group_settle(group, now_ms);
         return;
     }
     group_member_touch(member, now_ms);
@@ -209,9 +199,10 @@ static void add_member(struct group *group, struct slice id, struct group_reques
 static void replace_static(struct group_member *member, struct slice id,
                            struct group_request *request, uint64_t now_ms) {
     struct group *group = member->group;
-    bool unchanged = group->state == GROUP_STABLE && group_member_agrees(member, request);
+    bool unchanged = group->state == GROUP_STABLE && group_member_wants_the_same(member, request);
     struct slice old_id;
-    if (!group_keep(request, member->id, &old_id) || !group_member_renew(member, id, request)) {
+    if (!group_keep(request, group_member_id(member), &old_id) ||
+        !group_member_renew(member, id, request)) {
         group_answer(group->groups, request, KAFKA_ERROR_COORDINATOR_NOT_AVAILABLE);
         return;
     }
@@ -226,7 +217,7 @@ static void replace_static(struct group_member *member, struct slice id,
     /* No round: it must not assign, for the others would not hear of it. */
     bool leads = group->leader == member;
     bool can_skip = request->version >= FIRST_VERSION_SKIPPING_ASSIGNMENT;
-    struct slice leader = leads && !can_skip ? old_id : group->leader->id;
+    struct slice leader = leads && !can_skip ? old_id : group_member_id(group->leader);
     bool filled = fill_join(member, request, leader, leads && can_skip);
     request->skip_assignment = leads && can_skip;
     group_answer(group->groups, request, filled ? 0 : KAFKA_ERROR_COORDINATOR_NOT_AVAILABLE);
@@ -237,10 +228,10 @@ static void join_unknown(struct group *group, struct group_request *request, uin
     struct group_member *same_instance =
         request->instance.data ? group_member_by_instance(group, request->instance) : NULL;
     struct slice id;
-    int16_t error = KAFKA_ERROR_COORDINATOR_NOT_AVAILABLE;
-    if (!group_fits(group, request, same_instance)) {
-        error = KAFKA_ERROR_INCONSISTENT_PROTOCOL;
-    } else if (make_member_id(groups, request, &id)) {
+    int16_t error = group_check_join(group, request, same_instance);
+    if (error == 0 && !make_member_id(groups, request, &id))
+        error = KAFKA_ERROR_COORDINATOR_NOT_AVAILABLE;
+    if (error == 0) {
         bool must_ask =
             request->version >= FIRST_VERSION_ASKING_FOR_AN_ID && !request->instance.data;
         if (same_instance) {
@@ -252,8 +243,9 @@ static void join_unknown(struct group *group, struct group_request *request, uin
             return;
         }
         request->member = id;
-        if (group_pending_add(group, id, now_ms + (uint64_t)request->session_timeout_ms))
-            error = KAFKA_ERROR_MEMBER_ID_REQUIRED;
+        error = group_pending_add(group, id, now_ms + (uint64_t)request->session_timeout_ms)
+                    ? KAFKA_ERROR_MEMBER_ID_REQUIRED
+                    : KAFKA_ERROR_COORDINATOR_NOT_AVAILABLE;
     }
     group_answer(groups, request, error);
     group_drop_if_gone(group);
@@ -263,7 +255,7 @@ static void join_unknown(struct group *group, struct group_request *request, uin
 static void rejoin(struct group_member *member, struct group_request *request, uint64_t now_ms) {
     struct group *group = member->group;
     bool agrees = group_member_agrees(member, request);
-    if (!group_member_renew(member, member->id, request)) {
+    if (!group_member_renew(member, group_member_id(member), request)) {
         group_answer(group->groups, request, KAFKA_ERROR_COORDINATOR_NOT_AVAILABLE);
         return;
     }
@@ -275,6 +267,8 @@ static void rejoin(struct group_member *member, struct group_request *request, u
         return;
     }
     group_member_keep(member, request, KAFKA_ERROR_REBALANCE);
+    if (group->state == GROUP_COMPLETING)
+        member->has_synced = false; /* what it asked for before it has no use for now */
     answer_join(member, now_ms);
 }
 
@@ -284,8 +278,8 @@ static void join_known(struct group *group, struct group_request *request, uint6
     bool is_pending = !request->instance.data && group_pending_remove(group, request->member);
     int16_t error =
         is_pending ? 0 : group_member_check(group, request->member, request->instance, &member);
-    if (error == 0 && !group_fits(group, request, member))
-        error = KAFKA_ERROR_INCONSISTENT_PROTOCOL;
+    if (error == 0)
+        error = group_check_join(group, request, member);
     if (error != 0) {
         group_answer(groups, request, error);
         group_settle(group, now_ms); /* an id less may be what the round waited for */
@@ -322,21 +316,18 @@ void group_join(struct groups *groups, struct group_request *request, uint64_t n
 /* ---- SyncGroup ---- */
 
 static bool assign(struct group *group, const struct group_request *request) {
-    for (struct group_member *m = group->members; m; m = m->next) {
-        for (uint32_t i = 0; i < request->item_count; i++) {
-            const struct group_item *item = &request->items[i];
-            if (item->id.size == m->id.size && memcmp(item->id.data, m->id.data, m->id.size) == 0 &&
-                !group_keep(m->profile, item->bytes, &m->assignment))
-                return false;
-        }
+    for (uint32_t i = 0; i < request->item_count; i++) {
+        struct group_member *member = group_member_find(group, request->items[i].id);
+        if (member && !group_keep(member->profile, request->items[i].bytes, &member->assignment))
+            return false;
     }
     return true;
 }
 
 static bool fill_sync(const struct group_member *member, struct group_request *answer) {
     const struct group *group = member->group;
-    return group_keep(answer, slice_from_string(group->protocol_type), &answer->protocol_type) &&
-           group_keep(answer, slice_from_string(group->protocol), &answer->protocol) &&
+    return group_keep(answer, group_text_slice(group->protocol_type), &answer->protocol_type) &&
+           group_keep(answer, group_text_slice(group->protocol), &answer->protocol) &&
            group_keep(answer, member->assignment, &answer->assignment);
 }
 
@@ -348,17 +339,18 @@ static void answer_sync(struct group_member *member, uint64_t now_ms) {
 static void take_assignment(struct group_member *leader, uint64_t now_ms) {
     struct group *group = leader->group;
     if (!assign(group, leader->waiting)) {
+        leader->has_synced = false;
         group_member_answer(leader, KAFKA_ERROR_COORDINATOR_NOT_AVAILABLE, now_ms);
         return;
     }
     group->state = GROUP_STABLE;
-    for (struct group_member *m = group->members; m; m = m->next)
+    for (struct group_member *m = group->members; m; m = group_member_next(m))
         if (waits_for(m, GROUP_SYNC))
             answer_sync(m, now_ms);
 }
 
-static bool contradicts(struct slice said, const char *known) {
-    return said.data && (!known || !slice_equals_string(said, known));
+static bool contradicts(struct slice said, const struct group_text *known) {
+    return said.data && !slice_equals(said, group_text_slice(known));
 }
 
 static int16_t check_sync(const struct group *group, const struct group_request *request,
@@ -395,24 +387,26 @@ void group_sync(struct groups *groups, struct group_request *request, uint64_t n
 /* ---- time ---- */
 
 static void expire_pending(struct group *group, uint64_t now_ms) {
-    for (struct group_pending **link = &group->pending; *link;) {
-        struct group_pending *pending = *link;
-        if (pending->expires_ms > now_ms) {
-            link = &pending->next;
+    struct group_pending *pending, *next;
+    HASH_ITER(hh, group->pending, pending, next) {
+        if (pending->expires_ms > now_ms)
             continue;
-        }
-        *link = pending->next;
+        HASH_DEL(group->pending, pending);
         free(pending);
     }
 }
 
-/* Sessions that have run out, and in COMPLETING those who never asked for their assignment. */
+static bool awaits_syncs(const struct group *group) {
+    return group->state == GROUP_COMPLETING || group->state == GROUP_STABLE;
+}
+
+/* Sessions that have run out, and those who joined and never asked for their assignment. */
 static bool expire_members(struct group *group, uint64_t now_ms) {
     bool any = false;
-    bool late = group->state == GROUP_COMPLETING && now_ms >= group->deadline_ms;
+    bool late = awaits_syncs(group) && now_ms >= group->deadline_ms;
     struct group_member *next;
     for (struct group_member *m = group->members; m; m = next) {
-        next = m->next;
+        next = group_member_next(m);
         if (m->waiting || (m->expires_ms > now_ms && !(late && !m->has_synced)))
             continue;
         group_member_remove(m);
@@ -427,12 +421,17 @@ static uint64_t sooner(uint64_t a, uint64_t b) {
 
 static uint64_t next_deadline(const struct group *group) {
     uint64_t at_ms = UINT64_MAX;
-    for (const struct group_pending *p = group->pending; p; p = p->next)
-        at_ms = sooner(at_ms, p->expires_ms);
-    for (const struct group_member *m = group->members; m; m = m->next)
+    const struct group_pending *pending, *next;
+    HASH_ITER(hh, group->pending, pending, next) {
+        at_ms = sooner(at_ms, pending->expires_ms);
+    }
+    for (const struct group_member *m = group->members; m; m = group_member_next(m)) {
         if (!m->waiting)
             at_ms = sooner(at_ms, m->expires_ms);
-    if (group->state == GROUP_PREPARING || group->state == GROUP_COMPLETING)
+        if (!m->has_synced && awaits_syncs(group))
+            at_ms = sooner(at_ms, group->deadline_ms);
+    }
+    if (group->state == GROUP_PREPARING)
         at_ms = sooner(at_ms, group->deadline_ms);
     if (group->state == GROUP_PREPARING && group->delay_end_ms > 0)
         at_ms = sooner(at_ms, group->delay_end_ms);
@@ -441,11 +440,11 @@ static uint64_t next_deadline(const struct group *group) {
 
 uint64_t group_tick(struct group *group, uint64_t now_ms) {
     expire_pending(group, now_ms);
-    bool members_gone = expire_members(group, now_ms);
+    if (expire_members(group, now_ms) && !group_after_removal(group, now_ms))
+        return UINT64_MAX;
     if (group->state == GROUP_PREPARING && now_ms >= group->delay_end_ms)
         group->delay_end_ms = 0;
     if (group->state == GROUP_PREPARING && now_ms >= group->deadline_ms)
         end_round(group, now_ms);
-    bool exists = members_gone ? group_after_removal(group, now_ms) : group_settle(group, now_ms);
-    return exists ? next_deadline(group) : UINT64_MAX;
+    return group_settle(group, now_ms) ? next_deadline(group) : UINT64_MAX;
 }
