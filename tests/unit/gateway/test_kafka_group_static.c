@@ -1,0 +1,246 @@
+/* Consumer groups: static members (KIP-345, KIP-814). */
+#include "group_recorder.h"
+
+TestSuite(kafka_group_static, .fini = check_leaks);
+
+static int16_t beat(struct recorder *r, struct slice member, const char *instance) {
+    return error_of(r, GROUP_HEARTBEAT, .member = member, .instance = instance, .generation = 1);
+}
+
+Test(kafka_group_static, a_static_member_needs_no_id_first) {
+    struct recorder *r = recorder_begin();
+    uint64_t ticket = ask(r, GROUP_JOIN, .version = 9, .instance = "i0");
+    advance(r, INITIAL_DELAY_MS);
+    cr_assert_eq(answer(r, ticket)->error, 0);
+    cr_assert(slice_starts_with(answer(r, ticket)->member, "i0-"));
+    recorder_end(r);
+}
+
+/* A follower that starts again: the same place under a new id, and nobody else hears of it. */
+Test(kafka_group_static, a_restart_is_no_round) {
+    for (int16_t version = 5; version <= 9; version++) {
+        struct recorder *r = recorder_begin();
+        struct formed f = form_stable(r, 2, true);
+        const struct group_request *back =
+            answer(r, ask(r, GROUP_JOIN, .version = version, .instance = "i1"));
+        cr_assert_eq(back->error, 0);
+        cr_assert_eq(back->generation, 1);
+        cr_assert(!slice_equals(back->member, f.ids[1]));
+        cr_assert(slice_equals(back->leader, f.ids[0]));
+        cr_assert_eq(back->item_count, 0);
+        cr_assert(!back->skip_assignment);
+        cr_assert_state(r, GROUP_STABLE);
+        cr_assert_eq(beat(r, f.ids[0], "i0"), 0);
+        cr_assert(is(
+            answer(r, ask(r, GROUP_SYNC, .member = back->member, .instance = "i1", .generation = 1))
+                ->assignment,
+            "a1"));
+        cr_assert_eq(beat(r, back->member, "i1"), 0);
+        /* The old id is fenced wherever it shows itself with the instance, and unknown without. */
+        const enum group_operation operations[] = {GROUP_HEARTBEAT, GROUP_SYNC, GROUP_JOIN};
+        for (unsigned i = 0; i < 3; i++) {
+            cr_assert_eq(
+                error_of(r, operations[i], .member = f.ids[1], .instance = "i1", .generation = 1),
+                KAFKA_ERROR_FENCED_INSTANCE);
+            cr_assert_eq(error_of(r, operations[i], .member = f.ids[1], .generation = 1),
+                         KAFKA_ERROR_UNKNOWN_MEMBER);
+        }
+        struct group_request *commit = make(
+            r, GROUP_COMMIT, &(struct said){.member = f.ids[1], .instance = "i1", .generation = 1});
+        commit->offsets = group_take(commit, sizeof(*commit->offsets));
+        commit->offset_count = 1;
+        cr_assert_eq(answer(r, send(r, commit))->offsets[0].error, KAFKA_ERROR_FENCED_INSTANCE);
+        cr_assert_eq(leave(r, f.ids[1], "i1"), KAFKA_ERROR_FENCED_INSTANCE);
+        cr_assert_eq(describe(r)->item_count, 2);
+        recorder_end(r);
+    }
+}
+
+/* The leader must not assign then: nobody would fetch it. */
+Test(kafka_group_static, a_leader_that_starts_again_does_not_assign) {
+    for (int16_t version = 5; version <= 9; version++) {
+        struct recorder *r = recorder_begin();
+        struct formed f = form_stable(r, 2, true);
+        const struct group_request *back =
+            answer(r, ask(r, GROUP_JOIN, .version = version, .instance = "i0"));
+        cr_assert_eq(back->error, 0);
+        cr_assert_eq(back->generation, 1);
+        cr_assert_eq(back->skip_assignment, version >= 9);
+        cr_assert_eq(back->item_count, version >= 9 ? 2 : 0);
+        cr_assert(slice_equals(back->leader, version >= 9 ? back->member : f.ids[0]));
+        cr_assert(is(
+            answer(r, ask(r, GROUP_SYNC, .member = back->member, .instance = "i0", .generation = 1))
+                ->assignment,
+            "a0"));
+        /* It leads all the same: when it joins again, that is a round. */
+        cr_assert(waits(r, ask(r, GROUP_JOIN, .member = back->member, .instance = "i0")));
+        recorder_end(r);
+    }
+}
+
+/* version, count of topics, topics; then what differs from start to start. */
+static void put_subscription(struct group_request *request, const char *topic, const char *more) {
+    uint8_t bytes[64] = {0, 3, 0, 0, 0, 1, 0, (uint8_t)strlen(topic)};
+    size_t size = 8;
+    memcpy(bytes + size, topic, strlen(topic));
+    size += strlen(topic);
+    memcpy(bytes + size, more, strlen(more));
+    size += strlen(more);
+    request->items = group_take(request, sizeof(*request->items));
+    request->item_count = 1;
+    keep(request, text("range"), &request->items[0].id);
+    keep(request, slice_make(bytes, size), &request->items[0].bytes);
+}
+
+static uint64_t subscribe(struct recorder *r, const char *type, struct slice member,
+                          const char *instance, const char *topic, const char *more) {
+    struct group_request *request =
+        make(r, GROUP_JOIN, &(struct said){.type = type, .instance = instance, .member = member});
+    put_subscription(request, topic, more);
+    return send(r, request);
+}
+
+Test(kafka_group_static, a_consumer_that_wants_other_topics_begins_a_round) {
+    const struct {
+        const char *type, *topic, *more;
+        bool is_round;
+    } cases[] = {
+        {"consumer", "telemetry", "owned", false},
+        {"consumer", "telemetry", "", false}, /* it owned something, and its generation */
+        {"consumer", "telemetri", "owned", true},
+        {"consumer", "telemetry2", "owned", true},
+        {"connect", "telemetry", "owned", false},
+        {"connect", "telemetry", "", true}, /* who knows what that means */
+    };
+    for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct recorder *r = recorder_begin();
+        uint64_t a = subscribe(r, cases[i].type, (struct slice){0}, "i0", "telemetry", "owned");
+        uint64_t b = subscribe(r, cases[i].type, (struct slice){0}, "i1", "telemetry", "owned");
+        advance(r, INITIAL_DELAY_MS);
+        struct slice ids[] = {answer(r, a)->member, answer(r, b)->member};
+        ask(r, GROUP_SYNC, .member = ids[0], .generation = 1, .items = "a0 a1", .to = ids);
+        uint64_t back =
+            subscribe(r, cases[i].type, (struct slice){0}, "i1", cases[i].topic, cases[i].more);
+        cr_assert_eq(waits(r, back), cases[i].is_round, "case %u", i);
+        cr_assert_state(r, cases[i].is_round ? GROUP_PREPARING : GROUP_STABLE);
+        recorder_end(r);
+    }
+    /* A member that is there says what it owns with its own id: that is a round, as ever. */
+    struct recorder *r = recorder_begin();
+    uint64_t a = subscribe(r, "consumer", (struct slice){0}, "i0", "telemetry", "");
+    uint64_t b = subscribe(r, "consumer", (struct slice){0}, "i1", "telemetry", "");
+    advance(r, INITIAL_DELAY_MS);
+    ask(r, GROUP_SYNC, .member = answer(r, a)->member, .generation = 1);
+    cr_assert(waits(r, subscribe(r, "consumer", answer(r, b)->member, "i1", "telemetry", "own")));
+    recorder_end(r);
+}
+
+Test(kafka_group_static, replaced_while_its_join_waits) {
+    struct recorder *r = recorder_begin();
+    struct formed f = form_stable(r, 2, true);
+    uint64_t old = ask(r, GROUP_JOIN, .member = f.ids[1], .instance = "i1", .items = "range=n");
+    cr_assert_state(r, GROUP_PREPARING);
+    uint64_t newer = ask(r, GROUP_JOIN, .instance = "i1", .items = "range=n");
+    cr_assert_eq(answer(r, old)->error, KAFKA_ERROR_FENCED_INSTANCE);
+    cr_assert(waits(r, newer));
+    uint64_t first = ask(r, GROUP_JOIN, .member = f.ids[0], .instance = "i0");
+    cr_assert_eq(answer(r, newer)->generation, 2);
+    cr_assert_eq(answer(r, first)->item_count, 2);
+    cr_assert(slice_equals(answer(r, first)->items[1].id, answer(r, newer)->member) ||
+              slice_equals(answer(r, first)->items[0].id, answer(r, newer)->member));
+    recorder_end(r);
+}
+
+/* The leader may have assigned to the old id already: the new one would get nothing. */
+Test(kafka_group_static, replaced_while_the_assignment_is_awaited) {
+    struct recorder *r = recorder_begin();
+    struct formed f = form_completing(r, 3, true);
+    uint64_t sync1 = ask(r, GROUP_SYNC, .member = f.ids[1], .generation = 1);
+    uint64_t sync2 = ask(r, GROUP_SYNC, .member = f.ids[2], .generation = 1);
+    uint64_t newer = ask(r, GROUP_JOIN, .instance = "i1");
+    cr_assert_eq(answer(r, sync2)->error, KAFKA_ERROR_REBALANCE);
+    cr_assert_eq(answer(r, sync1)->error, KAFKA_ERROR_FENCED_INSTANCE);
+    cr_assert_state(r, GROUP_PREPARING);
+    ask(r, GROUP_JOIN, .member = f.ids[0], .instance = "i0");
+    ask(r, GROUP_JOIN, .member = f.ids[2], .instance = "i2");
+    cr_assert_eq(answer(r, newer)->generation, 2);
+    recorder_end(r);
+}
+
+Test(kafka_group_static, away_for_a_whole_round) {
+    struct recorder *r = recorder_begin();
+    const char *const names[] = {"i0", "i1", "i2"};
+    uint64_t tickets[3];
+    struct slice ids[3];
+    for (unsigned i = 0; i < 3; i++) /* its session is longer than a round */
+        tickets[i] = ask(r, GROUP_JOIN, .instance = names[i], .session_ms = 30000,
+                         .rebalance_ms = 30000 - 1);
+    advance(r, INITIAL_DELAY_MS);
+    for (unsigned i = 0; i < 3; i++)
+        ids[i] = answer(r, tickets[i])->member;
+    ask(r, GROUP_SYNC, .member = ids[0], .generation = 1, .items = "a0 a1 a2", .to = ids);
+    advance(r, 15000);
+    cr_assert_eq(beat(r, ids[1], "i1"), 0);
+    uint64_t joins[] = {ask(r, GROUP_JOIN, .member = ids[0], .instance = "i0", .session_ms = 1000,
+                            .rebalance_ms = 1000),
+                        ask(r, GROUP_JOIN, .member = ids[2], .instance = "i2", .session_ms = 1000,
+                            .rebalance_ms = 1000)};
+    advance(r, 16000);
+    cr_assert(waits(r, joins[0]), "the longest time-out is i1's");
+    cr_assert_eq(beat(r, ids[1], "i1"), KAFKA_ERROR_REBALANCE);
+    advance(r, 14001);
+    /* The round ends without it, but it is still a member. */
+    cr_assert_eq(answer(r, joins[0])->generation, 2);
+    cr_assert_eq(answer(r, joins[0])->item_count, 3);
+    cr_assert_eq(
+        error_of(r, GROUP_SYNC, .member = ids[0], .generation = 2, .items = "b0 b1 b2", .to = ids),
+        0);
+    cr_assert_state(r, GROUP_STABLE);
+    ask(r, GROUP_SYNC, .member = ids[2], .generation = 2);
+    /* Its heartbeat tells it; it joins under its id and has what it was given. */
+    cr_assert_eq(beat(r, ids[1], "i1"), KAFKA_ERROR_ILLEGAL_GENERATION);
+    const struct group_request *back =
+        answer(r, ask(r, GROUP_JOIN, .member = ids[1], .instance = "i1"));
+    cr_assert_eq(back->generation, 2);
+    cr_assert(
+        is(answer(r, ask(r, GROUP_SYNC, .member = ids[1], .generation = 2))->assignment, "b1"));
+    recorder_end(r);
+}
+
+Test(kafka_group_static, its_session_ends_all_the_same) {
+    struct recorder *r = recorder_begin();
+    struct formed f = form_stable(r, 2, true);
+    advance(r, SESSION_MS - 1);
+    beat(r, f.ids[0], "i0");
+    advance(r, 1);
+    cr_assert_eq(beat(r, f.ids[0], "i0"), KAFKA_ERROR_REBALANCE);
+    cr_assert_eq(describe(r)->item_count, 1);
+    /* Then it is a new member. */
+    uint64_t back = ask(r, GROUP_JOIN, .instance = "i1");
+    uint64_t first = ask(r, GROUP_JOIN, .member = f.ids[0], .instance = "i0");
+    cr_assert_eq(answer(r, back)->generation, 2);
+    cr_assert_eq(answer(r, first)->item_count, 2);
+    recorder_end(r);
+}
+
+/* All are away when the round's time is over: it goes on until they come or run out. */
+Test(kafka_group_static, nobody_comes_to_the_round) {
+    struct recorder *r = recorder_begin();
+    struct slice ids[2];
+    uint64_t tickets[2];
+    tickets[0] = ask(r, GROUP_JOIN, .instance = "i0", .session_ms = 1000, .rebalance_ms = 1000);
+    tickets[1] = ask(r, GROUP_JOIN, .instance = "i1", .session_ms = 60000, .rebalance_ms = 1000);
+    advance(r, INITIAL_DELAY_MS);
+    for (unsigned i = 0; i < 2; i++)
+        ids[i] = answer(r, tickets[i])->member;
+    ask(r, GROUP_SYNC, .member = ids[0], .generation = 1, .items = "a0 a1", .to = ids);
+    ask(r, GROUP_SYNC, .member = ids[1], .generation = 1);
+    advance(r, 1000); /* i0 runs out */
+    cr_assert_state(r, GROUP_PREPARING);
+    advance(r, 58000);
+    cr_assert_state(r, GROUP_PREPARING);
+    uint64_t back = ask(r, GROUP_JOIN, .member = ids[1], .instance = "i1");
+    cr_assert_eq(answer(r, back)->generation, 2);
+    cr_assert(slice_equals(answer(r, back)->leader, ids[1]));
+    recorder_end(r);
+}
