@@ -129,9 +129,6 @@ bool group_member_agrees(const struct group_member *member, const struct group_r
 /* The same protocols, and of a consumer the same topics: what it had once is still right for it. */
 bool group_member_wants_the_same(const struct group_member *member,
                                  const struct group_request *join);
-/* In a consumer's metadata the topics it subscribes to (a count and so many names); data NULL: that
- * is no subscription. */
-struct slice group_subscription(struct slice metadata);
 /* Protocol metadata of the member under the protocol that was chosen. */
 struct slice group_member_metadata(const struct group_member *member);
 /* A protocol that all members support, by their votes; data NULL: there is none. */
@@ -144,6 +141,13 @@ int16_t group_check_join(const struct group *group, const struct group_request *
 /* Of too many the oldest is forgotten: its owner will be told that it is unknown, and ask again. */
 bool group_pending_add(struct group *group, struct slice id, uint64_t expires_ms);
 bool group_pending_remove(struct group *group, struct slice id);
+
+/* group_consumer.c */
+/* In a consumer's metadata the topics it subscribes to (a count and so many names); data NULL: that
+ * is no subscription. */
+struct slice group_subscription(struct slice metadata);
+/* Whether all that a consumer owned when it joined was assigned to it again. */
+bool group_has_nothing_to_give_back(struct slice metadata, struct slice assignment);
 
 /* group_rebalance.c */
 void group_join(struct groups *groups, struct group_request *request, uint64_t now_ms);

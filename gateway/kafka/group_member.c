@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "common/assert.h"
-#include "common/reader.h"
 #include "gateway/kafka/group_internal.h"
 
 /* ---- finding ---- */
@@ -135,17 +134,8 @@ bool group_member_agrees(const struct group_member *member, const struct group_r
     return true;
 }
 
-struct slice group_subscription(struct slice metadata) {
-    struct reader r = reader_make(metadata.data, metadata.size);
-    reader_u16(&r); /* version */
-    const uint8_t *start = r.at;
-    uint32_t count = reader_u32(&r);
-    for (uint32_t i = 0; i < count && !r.failed; i++)
-        reader_take(&r, reader_u16(&r));
-    return r.failed ? (struct slice){0} : slice_make(start, (size_t)(r.at - start));
-}
-
-/* What else a consumer says (what it owned, in which generation) is new at each start. */
+/* What else a consumer says (what it owns, since which generation) is new at each start. But what
+ * it was about to give back others wait for, and now it does not know. */
 bool group_member_wants_the_same(const struct group_member *member,
                                  const struct group_request *join) {
     const struct group_request *known = member->profile;
@@ -156,10 +146,11 @@ bool group_member_wants_the_same(const struct group_member *member,
     for (uint32_t i = 0; i < known->item_count; i++) {
         struct slice before = group_subscription(known->items[i].bytes);
         struct slice topics = group_subscription(join->items[i].bytes);
-        bool same_topics =
-            is_consumer && before.data && topics.data && slice_equals(before, topics);
+        bool is_served = is_consumer && before.data && topics.data &&
+                         slice_equals(before, topics) &&
+                         group_has_nothing_to_give_back(known->items[i].bytes, member->assignment);
         if (!slice_equals(known->items[i].id, join->items[i].id) ||
-            (!same_topics && !slice_equals(known->items[i].bytes, join->items[i].bytes)))
+            (!is_served && !slice_equals(known->items[i].bytes, join->items[i].bytes)))
             return false;
     }
     return true;

@@ -136,7 +136,7 @@ static void end_round_if_complete(struct group *group, uint64_t now_ms) {
 }
 
 bool group_settle(struct group *group, uint64_t now_ms) {
-    if (group->state == GROUP_PREPARING && group->member_count == 0 && !group->pending)
+    if (group->state == GROUP_PREPARING && group->member_count == 0)
         become_empty(group);
     end_round_if_complete(group, now_ms);
     return !group_drop_if_gone(group);

@@ -1,4 +1,5 @@
 /* Consumer groups: static members (KIP-345, KIP-814). */
+#include "common/writer.h"
 #include "group_recorder.h"
 
 TestSuite(kafka_group_static, .fini = check_leaks);
@@ -78,62 +79,158 @@ Test(kafka_group_static, a_leader_that_starts_again_does_not_assign) {
     }
 }
 
-/* version, count of topics, topics; then what differs from start to start. */
-static void put_subscription(struct group_request *request, const char *topic, const char *more) {
-    uint8_t bytes[64] = {0, 3, 0, 0, 0, 1, 0, (uint8_t)strlen(topic)};
-    size_t size = 8;
-    memcpy(bytes + size, topic, strlen(topic));
-    size += strlen(topic);
-    memcpy(bytes + size, more, strlen(more));
-    size += strlen(more);
-    request->items = group_take(request, sizeof(*request->items));
-    request->item_count = 1;
-    keep(request, text("range"), &request->items[0].id);
-    keep(request, slice_make(bytes, size), &request->items[0].bytes);
+/* ---- consumers that come back with something else to say ---- */
+
+/* Topic "t" with a partition for each digit. */
+static void write_partitions(struct writer *to, const char *digits) {
+    writer_u32(to, 1);
+    writer_u16(to, 1);
+    writer_u8(to, 't');
+    writer_u32(to, (uint32_t)strlen(digits));
+    for (; *digits; digits++)
+        writer_u32(to, (uint32_t)(*digits - '0'));
+}
+
+/* A subscription to one topic; owned NULL: of version 0, which does not say. */
+static struct slice subscription(uint8_t *bytes, const char *topic, const char *owned) {
+    struct writer to = writer_make(bytes, 256);
+    writer_u16(&to, owned ? 3 : 0);
+    writer_u32(&to, 1);
+    writer_u16(&to, (uint16_t)strlen(topic));
+    writer_bytes(&to, topic, strlen(topic));
+    writer_u32(&to, owned ? 3 : UINT32_MAX); /* user data */
+    writer_bytes(&to, "usr", owned ? 3 : 0);
+    if (owned)
+        write_partitions(&to, owned);
+    writer_u32(&to, 5); /* generation and more */
+    return slice_make(bytes, writer_size(&to));
+}
+
+static struct slice assignment(uint8_t *bytes, const char *digits) {
+    struct writer to = writer_make(bytes, 256);
+    writer_u16(&to, 1);
+    write_partitions(&to, digits);
+    writer_u32(&to, UINT32_MAX);
+    return slice_make(bytes, writer_size(&to));
 }
 
 static uint64_t subscribe(struct recorder *r, const char *type, struct slice member,
-                          const char *instance, const char *topic, const char *more) {
+                          const char *instance, struct slice metadata) {
     struct group_request *request =
         make(r, GROUP_JOIN, &(struct said){.type = type, .instance = instance, .member = member});
-    put_subscription(request, topic, more);
+    request->items = group_take(request, sizeof(*request->items));
+    request->item_count = 1;
+    keep(request, text("range"), &request->items[0].id);
+    keep(request, metadata, &request->items[0].bytes);
     return send(r, request);
 }
 
-Test(kafka_group_static, a_consumer_that_wants_other_topics_begins_a_round) {
+/* i0 and i1 have joined; i1 said `metadata` and is given `given`. */
+static void form_consumers(struct recorder *r, const char *type, struct slice metadata,
+                           struct slice given, struct slice *ret_ids) {
+    uint64_t a = subscribe(r, type, (struct slice){0}, "i0", metadata);
+    uint64_t b = subscribe(r, type, (struct slice){0}, "i1", metadata);
+    advance(r, INITIAL_DELAY_MS);
+    ret_ids[0] = answer(r, a)->member;
+    ret_ids[1] = answer(r, b)->member;
+    struct group_request *sync =
+        make(r, GROUP_SYNC, &(struct said){.member = ret_ids[0], .generation = 1});
+    put_items(sync, "x", &ret_ids[1]);
+    sync->items[0].bytes = given;
+    answer(r, send(r, sync));
+}
+
+Test(kafka_group_static, what_a_consumer_must_have_a_round_for) {
     const struct {
-        const char *type, *topic, *more;
+        const char *type, *owned, *given, *topic, *owns_now;
         bool is_round;
     } cases[] = {
-        {"consumer", "telemetry", "owned", false},
-        {"consumer", "telemetry", "", false}, /* it owned something, and its generation */
-        {"consumer", "telemetri", "owned", true},
-        {"consumer", "telemetry2", "owned", true},
-        {"connect", "telemetry", "owned", false},
-        {"connect", "telemetry", "", true}, /* who knows what that means */
+        {"consumer", "", "123", "tel", "", false},
+        {"consumer", "13", "123", "tel", "", false}, /* what it owned it has still */
+        {"consumer", "31", "123", "tel", "", false},
+        {"consumer", NULL, "123", "tel", NULL, false},
+        {"consumer", NULL, "123", "tel", "", false}, /* a newer version of the client */
+        {"consumer", "14", "123", "tel", "", true},  /* it should give 4 back, and does not know */
+        {"consumer", "1", "", "tel", "", true},
+        {"consumer", "13", "123", "tem", "", true},
+        {"consumer", "13", "123", "tel2", "", true},
+        {"consumer", "13", "123", "te", "", true},
+        {"connect", "13", "123", "tel", "13", false},
+        {"connect", "13", "123", "tel", "", true}, /* who knows what that means */
     };
     for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct recorder *r = recorder_begin();
-        uint64_t a = subscribe(r, cases[i].type, (struct slice){0}, "i0", "telemetry", "owned");
-        uint64_t b = subscribe(r, cases[i].type, (struct slice){0}, "i1", "telemetry", "owned");
-        advance(r, INITIAL_DELAY_MS);
-        struct slice ids[] = {answer(r, a)->member, answer(r, b)->member};
-        ask(r, GROUP_SYNC, .member = ids[0], .generation = 1, .items = "a0 a1", .to = ids);
-        uint64_t back =
-            subscribe(r, cases[i].type, (struct slice){0}, "i1", cases[i].topic, cases[i].more);
+        uint8_t before[256], given[256], now[256];
+        struct slice ids[2];
+        form_consumers(r, cases[i].type, subscription(before, "tel", cases[i].owned),
+                       assignment(given, cases[i].given), ids);
+        uint64_t back = subscribe(r, cases[i].type, (struct slice){0}, "i1",
+                                  subscription(now, cases[i].topic, cases[i].owns_now));
         cr_assert_eq(waits(r, back), cases[i].is_round, "case %u", i);
         cr_assert_state(r, cases[i].is_round ? GROUP_PREPARING : GROUP_STABLE);
         recorder_end(r);
     }
     /* A member that is there says what it owns with its own id: that is a round, as ever. */
     struct recorder *r = recorder_begin();
-    uint64_t a = subscribe(r, "consumer", (struct slice){0}, "i0", "telemetry", "");
-    uint64_t b = subscribe(r, "consumer", (struct slice){0}, "i1", "telemetry", "");
-    advance(r, INITIAL_DELAY_MS);
-    ask(r, GROUP_SYNC, .member = answer(r, a)->member, .generation = 1);
-    cr_assert(waits(r, subscribe(r, "consumer", answer(r, b)->member, "i1", "telemetry", "own")));
+    uint8_t before[256], given[256], now[256];
+    struct slice ids[2];
+    form_consumers(r, "consumer", subscription(before, "tel", ""), assignment(given, "1"), ids);
+    cr_assert(waits(r, subscribe(r, "consumer", ids[1], "i1", subscription(now, "tel", "1"))));
     recorder_end(r);
 }
+
+/* Bytes that are cut anywhere, or changed, are a round at worst. */
+Test(kafka_group_static, consumers_that_speak_nonsense) {
+    unsigned rounds = 0, others = 0;
+    for (unsigned cut = 0; cut < 60; cut++) {
+        for (unsigned change = 0; change < 3; change++) {
+            struct recorder *r = recorder_begin();
+            uint8_t before[256], given[256], now[256];
+            struct slice ids[2];
+            struct slice metadata = subscription(before, "tel", "13");
+            struct slice gives = assignment(given, "123");
+            if (change == 0 && cut < metadata.size)
+                metadata.size = cut;
+            else if (change == 1)
+                before[cut] ^= 0xff;
+            else if (cut < gives.size)
+                given[cut] ^= 0x80;
+            form_consumers(r, "consumer", metadata, gives, ids);
+            uint64_t back =
+                subscribe(r, "consumer", (struct slice){0}, "i1", subscription(now, "tel", ""));
+            rounds += waits(r, back);
+            others += !waits(r, back);
+            recorder_end(r);
+        }
+    }
+    cr_assert_gt(rounds, 50);
+    cr_assert_gt(others, 5);
+}
+
+/* Each of very many partitions would be looked up in very many. */
+Test(kafka_group_static, a_consumer_of_very_many_partitions) {
+    enum { COUNT = 200000 };
+    struct recorder *r = recorder_begin();
+    uint8_t *bytes = calloc(1, 64 + COUNT * 4), now[256];
+    struct writer to = writer_make(bytes, 64 + COUNT * 4);
+    writer_u16(&to, 1);
+    writer_u32(&to, 1); /* a topic without a name */
+    writer_u16(&to, 0);
+    writer_u32(&to, UINT32_MAX);
+    writer_u32(&to, 1);
+    writer_u16(&to, 0);
+    writer_u32(&to, COUNT);
+    for (uint32_t i = 0; i < COUNT; i++)
+        writer_u32(&to, i);
+    struct slice ids[2], metadata = slice_make(bytes, writer_size(&to));
+    form_consumers(r, "consumer", metadata, metadata, ids);
+    cr_assert(
+        waits(r, subscribe(r, "consumer", (struct slice){0}, "i1", subscription(now, "", ""))));
+    free(bytes);
+    recorder_end(r);
+}
+
+/* ---- replaced in other states ---- */
 
 Test(kafka_group_static, replaced_while_its_join_waits) {
     struct recorder *r = recorder_begin();
