@@ -291,6 +291,17 @@ static void join_known(struct group *group, struct group_request *request, uint6
         rejoin(member, request, now_ms);
 }
 
+/* Version 0 says none and means the session's. It may be shorter than that: static members that are
+ * away for long shall not make the others wait. */
+static int32_t bounded_rebalance_ms(const struct group_request *request) {
+    int32_t ms = request->rebalance_timeout_ms;
+    if (ms <= 0)
+        return request->session_timeout_ms;
+    if (ms < LIMIT_KAFKA_SESSION_MS_MIN)
+        return LIMIT_KAFKA_SESSION_MS_MIN;
+    return ms < LIMIT_KAFKA_SESSION_MS_MAX ? ms : LIMIT_KAFKA_SESSION_MS_MAX;
+}
+
 void group_join(struct groups *groups, struct group_request *request, uint64_t now_ms) {
     bool is_new = request->member.size == 0;
     if (request->session_timeout_ms < LIMIT_KAFKA_SESSION_MS_MIN ||
@@ -298,10 +309,7 @@ void group_join(struct groups *groups, struct group_request *request, uint64_t n
         group_answer(groups, request, KAFKA_ERROR_INVALID_SESSION_TIMEOUT);
         return;
     }
-    if (request->rebalance_timeout_ms < request->session_timeout_ms)
-        request->rebalance_timeout_ms = request->session_timeout_ms;
-    if (request->rebalance_timeout_ms > LIMIT_KAFKA_SESSION_MS_MAX)
-        request->rebalance_timeout_ms = LIMIT_KAFKA_SESSION_MS_MAX;
+    request->rebalance_timeout_ms = bounded_rebalance_ms(request);
     struct group *group = is_new ? group_obtain(groups, request->tenant_key, request->group)
                                  : group_find(groups, request->tenant_key, request->group);
     if (!group)

@@ -645,8 +645,7 @@ static void begin_run(uint64_t seed) {
         c->version = versions[below(4)];
         c->is_static = c->version >= 5 && below(2) == 0;
         c->session_ms = 3000 + (int32_t)below(SESSION_MS_MAX - 3000 + 1);
-        c->rebalance_ms =
-            c->session_ms + (int32_t)below((unsigned)(REBALANCE_MS_MAX - c->session_ms));
+        c->rebalance_ms = 2000 + (int32_t)below(REBALANCE_MS_MAX - 2000);
         c->generation = -1;
         c->wake_ms = below(3) == 0 ? UINT64_MAX : w.now_ms + below(2000);
     }

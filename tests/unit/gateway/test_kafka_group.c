@@ -357,6 +357,18 @@ Test(kafka_group, syncs) {
     recorder_end(r);
 }
 
+Test(kafka_group, whom_the_leader_forgets_has_nothing_not_what_it_had) {
+    struct recorder *r = recorder_begin();
+    struct formed f = form_stable(r, 2, false);
+    ask(r, GROUP_JOIN, .member = f.ids[0]);
+    ask(r, GROUP_JOIN, .member = f.ids[1]);
+    ask(r, GROUP_SYNC, .member = f.ids[0], .generation = 2, .items = "b0", .to = f.ids);
+    const struct group_request *second = answer(r, sync_with(r, f.ids[1], 2));
+    cr_assert_eq(second->error, 0);
+    cr_assert_eq(second->assignment.size, 0);
+    recorder_end(r);
+}
+
 Test(kafka_group, a_round_that_begins_ends_the_syncs_that_wait) {
     struct recorder *r = recorder_begin();
     struct formed f = form_completing(r, 3, false);
@@ -402,6 +414,38 @@ Test(kafka_group, the_longest_time_out_counts) {
     advance(r, SESSION_MS / 2);
     cr_assert_eq(answer(r, again)->item_count, 1);
     recorder_end(r);
+}
+
+/* How long a round waits for a member that does not come. */
+Test(kafka_group, time_outs_of_a_round_have_bounds) {
+    const struct {
+        int32_t session_ms, rebalance_ms, waits_ms;
+    } cases[] = {
+        {10000, 20000, 20000},
+        {10000, 4000, 4000},
+        {10000, 1, LIMIT_KAFKA_SESSION_MS_MIN},
+        {10000, -1, 10000}, /* version 0 */
+        {10000, INT32_MIN, 10000},
+        {10000, INT32_MAX, LIMIT_KAFKA_SESSION_MS_MAX},
+    };
+    for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct recorder *r = recorder_begin();
+        uint64_t a = ask(r, GROUP_JOIN, .version = 3, .session_ms = cases[i].session_ms,
+                         .rebalance_ms = cases[i].rebalance_ms);
+        uint64_t b = ask(r, GROUP_JOIN, .version = 3, .rebalance_ms = 1);
+        advance(r, INITIAL_DELAY_MS);
+        struct slice ids[] = {answer(r, a)->member, answer(r, b)->member};
+        uint64_t again =
+            ask(r, GROUP_JOIN, .member = ids[0], .items = "range=n",
+                .session_ms = cases[i].session_ms, .rebalance_ms = cases[i].rebalance_ms);
+        for (int32_t ms = 0; ms < cases[i].waits_ms; ms += 1000) {
+            beat(r, ids[1], 1);
+            cr_assert(waits(r, again), "case %u, %d ms", i, ms);
+            advance(r, 1000);
+        }
+        cr_assert_eq(answer(r, again)->item_count, 1, "case %u", i);
+        recorder_end(r);
+    }
 }
 
 Test(kafka_group, who_never_syncs_is_dropped) {

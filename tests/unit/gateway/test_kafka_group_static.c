@@ -92,14 +92,15 @@ static void write_partitions(struct writer *to, const char *digits) {
 }
 
 /* A subscription to one topic; owned NULL: of version 0, which does not say. */
-static struct slice subscription(uint8_t *bytes, const char *topic, const char *owned) {
+static struct slice subscription(uint8_t *bytes, const char *topic, const char *owned,
+                                 const char *user_data) {
     struct writer to = writer_make(bytes, 256);
     writer_u16(&to, owned ? 3 : 0);
     writer_u32(&to, 1);
     writer_u16(&to, (uint16_t)strlen(topic));
     writer_bytes(&to, topic, strlen(topic));
-    writer_u32(&to, owned ? 3 : UINT32_MAX); /* user data */
-    writer_bytes(&to, "usr", owned ? 3 : 0);
+    writer_u32(&to, user_data ? (uint32_t)strlen(user_data) : UINT32_MAX);
+    writer_bytes(&to, user_data, user_data ? strlen(user_data) : 0);
     if (owned)
         write_partitions(&to, owned);
     writer_u32(&to, 5); /* generation and more */
@@ -158,14 +159,17 @@ Test(kafka_group_static, what_a_consumer_must_have_a_round_for) {
         {"connect", "13", "123", "tel", "13", false},
         {"connect", "13", "123", "tel", "", true}, /* who knows what that means */
     };
-    for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+    const unsigned count = sizeof(cases) / sizeof(cases[0]);
+    for (unsigned n = 0; n < 3 * count; n++) {
+        const char *user_data = n < count ? "usr" : n < 2 * count ? "" : NULL;
+        unsigned i = n % count;
         struct recorder *r = recorder_begin();
         uint8_t before[256], given[256], now[256];
         struct slice ids[2];
-        form_consumers(r, cases[i].type, subscription(before, "tel", cases[i].owned),
+        form_consumers(r, cases[i].type, subscription(before, "tel", cases[i].owned, user_data),
                        assignment(given, cases[i].given), ids);
         uint64_t back = subscribe(r, cases[i].type, (struct slice){0}, "i1",
-                                  subscription(now, cases[i].topic, cases[i].owns_now));
+                                  subscription(now, cases[i].topic, cases[i].owns_now, user_data));
         cr_assert_eq(waits(r, back), cases[i].is_round, "case %u", i);
         cr_assert_state(r, cases[i].is_round ? GROUP_PREPARING : GROUP_STABLE);
         recorder_end(r);
@@ -174,8 +178,10 @@ Test(kafka_group_static, what_a_consumer_must_have_a_round_for) {
     struct recorder *r = recorder_begin();
     uint8_t before[256], given[256], now[256];
     struct slice ids[2];
-    form_consumers(r, "consumer", subscription(before, "tel", ""), assignment(given, "1"), ids);
-    cr_assert(waits(r, subscribe(r, "consumer", ids[1], "i1", subscription(now, "tel", "1"))));
+    form_consumers(r, "consumer", subscription(before, "tel", "", NULL), assignment(given, "1"),
+                   ids);
+    cr_assert(
+        waits(r, subscribe(r, "consumer", ids[1], "i1", subscription(now, "tel", "1", NULL))));
     recorder_end(r);
 }
 
@@ -187,7 +193,7 @@ Test(kafka_group_static, consumers_that_speak_nonsense) {
             struct recorder *r = recorder_begin();
             uint8_t before[256], given[256], now[256];
             struct slice ids[2];
-            struct slice metadata = subscription(before, "tel", "13");
+            struct slice metadata = subscription(before, "tel", "13", "usr");
             struct slice gives = assignment(given, "123");
             if (change == 0 && cut < metadata.size)
                 metadata.size = cut;
@@ -196,8 +202,8 @@ Test(kafka_group_static, consumers_that_speak_nonsense) {
             else if (cut < gives.size)
                 given[cut] ^= 0x80;
             form_consumers(r, "consumer", metadata, gives, ids);
-            uint64_t back =
-                subscribe(r, "consumer", (struct slice){0}, "i1", subscription(now, "tel", ""));
+            uint64_t back = subscribe(r, "consumer", (struct slice){0}, "i1",
+                                      subscription(now, "tel", "", NULL));
             rounds += waits(r, back);
             others += !waits(r, back);
             recorder_end(r);
@@ -209,23 +215,28 @@ Test(kafka_group_static, consumers_that_speak_nonsense) {
 
 /* Each of very many partitions would be looked up in very many. */
 Test(kafka_group_static, a_consumer_of_very_many_partitions) {
-    enum { COUNT = 200000 };
+    enum { COUNT = 20000 };
     struct recorder *r = recorder_begin();
-    uint8_t *bytes = calloc(1, 64 + COUNT * 4), now[256];
+    uint8_t *bytes = calloc(2, 64 + COUNT * 4), *given = bytes + 64 + COUNT * 4, now[256];
     struct writer to = writer_make(bytes, 64 + COUNT * 4);
+    struct writer gives = writer_make(given, 64 + COUNT * 4);
     writer_u16(&to, 1);
     writer_u32(&to, 1); /* a topic without a name */
     writer_u16(&to, 0);
     writer_u32(&to, UINT32_MAX);
-    writer_u32(&to, 1);
-    writer_u16(&to, 0);
-    writer_u32(&to, COUNT);
-    for (uint32_t i = 0; i < COUNT; i++)
-        writer_u32(&to, i);
+    writer_u16(&gives, 1);
+    for (unsigned i = 0; i < 2; i++) {
+        struct writer *list = i == 0 ? &to : &gives;
+        writer_u32(list, 1);
+        writer_u16(list, 0);
+        writer_u32(list, COUNT);
+        for (uint32_t p = 0; p < COUNT; p++)
+            writer_u32(list, p);
+    }
     struct slice ids[2], metadata = slice_make(bytes, writer_size(&to));
-    form_consumers(r, "consumer", metadata, metadata, ids);
-    cr_assert(
-        waits(r, subscribe(r, "consumer", (struct slice){0}, "i1", subscription(now, "", ""))));
+    form_consumers(r, "consumer", metadata, slice_make(given, writer_size(&gives)), ids);
+    cr_assert(waits(
+        r, subscribe(r, "consumer", (struct slice){0}, "i1", subscription(now, "", "", NULL))));
     free(bytes);
     recorder_end(r);
 }
@@ -301,6 +312,36 @@ Test(kafka_group_static, away_for_a_whole_round) {
     cr_assert_eq(back->generation, 2);
     cr_assert(
         is(answer(r, ask(r, GROUP_SYNC, .member = ids[1], .generation = 2))->assignment, "b1"));
+    recorder_end(r);
+}
+
+/* The leader too: then one that has come leads. And who stays away is kept as long as its session
+ * lasts, though it does not ask for what it was given. */
+Test(kafka_group_static, a_leader_that_is_away) {
+    struct recorder *r = recorder_begin();
+    uint64_t tickets[2];
+    struct slice ids[2];
+    tickets[0] = ask(r, GROUP_JOIN, .instance = "i0", .session_ms = 60000, .rebalance_ms = 60000);
+    tickets[1] = ask(r, GROUP_JOIN, .instance = "i1", .session_ms = 1000, .rebalance_ms = 1000);
+    advance(r, INITIAL_DELAY_MS);
+    for (unsigned i = 0; i < 2; i++)
+        ids[i] = answer(r, tickets[i])->member;
+    ask(r, GROUP_SYNC, .member = ids[0], .generation = 1, .items = "a0 a1", .to = ids);
+    ask(r, GROUP_JOIN, .member = ids[0], .instance = "i0", .session_ms = 200000,
+        .rebalance_ms = 1000);
+    ask(r, GROUP_JOIN, .member = ids[1], .instance = "i1", .session_ms = 1000);
+    cr_assert_state(r, GROUP_COMPLETING);
+    ask(r, GROUP_SYNC, .member = ids[0], .generation = 2, .items = "a0 a1", .to = ids);
+    uint64_t back = ask(r, GROUP_JOIN, .member = ids[1], .instance = "i1", .items = "range=new",
+                        .session_ms = 1000, .rebalance_ms = 1000);
+    advance(r, 200000 - 1000);
+    cr_assert_eq(answer(r, back)->generation, 3);
+    cr_assert(slice_equals(answer(r, back)->leader, ids[1]));
+    cr_assert_eq(answer(r, back)->item_count, 2);
+    cr_assert_eq(describe(r)->item_count, 1, "i1 did not beat since, i0 is still in");
+    cr_assert(slice_equals(describe(r)->items[0].id, ids[0]));
+    advance(r, 1000);
+    cr_assert_state(r, GROUP_DEAD);
     recorder_end(r);
 }
 
