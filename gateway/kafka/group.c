@@ -122,11 +122,14 @@ struct group *group_find(struct groups *groups, int64_t tenant_key, struct slice
 
 struct group *group_obtain(struct groups *groups, int64_t tenant_key, struct slice name) {
     struct group *group = group_find(groups, tenant_key, name);
-    if (group)
+    if (group || HASH_COUNT(groups->all) >= LIMIT_KAFKA_GROUPS)
         return group;
-    if (HASH_COUNT(groups->all) >= LIMIT_KAFKA_GROUPS)
-        return NULL;
-    group = calloc(1, sizeof(*group) + sizeof(int64_t) + name.size);
+    return group_make(groups, tenant_key, name);
+}
+
+struct group *group_make(struct groups *groups, int64_t tenant_key, struct slice name) {
+    dg_assert(name.size <= LIMIT_KAFKA_GROUP_NAME_BYTES);
+    struct group *group = calloc(1, sizeof(*group) + sizeof(int64_t) + name.size);
     if (!group)
         return NULL;
     group->groups = groups;

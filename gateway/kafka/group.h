@@ -146,6 +146,7 @@ void group_stored(struct groups *groups, struct group_request *request, int err,
 /* Lets time pass; when to call again (UINT64_MAX: not needed). */
 uint64_t groups_tick(struct groups *groups, uint64_t now_ms);
 
-/* At start: an offset that was stored before. DG_ERR_NO_MEMORY. */
+/* At start: an offset that was stored before, also where there are more groups or offsets than may
+ * be made now. DG_ERR_NO_MEMORY, DG_ERR_CORRUPT (a name that is too long). */
 DG_NODISCARD int group_restore_offset(struct groups *groups, int64_t tenant_key, struct slice group,
                                       const struct group_offset *offset);

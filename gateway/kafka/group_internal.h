@@ -99,7 +99,10 @@ static inline struct group_member *group_member_next(const struct group_member *
 /* Replaces *text by a copy. False: out of memory, nothing changed. */
 bool group_text_set(struct group_text **text, struct slice value);
 struct group *group_find(struct groups *groups, int64_t tenant_key, struct slice name);
+/* The one that is there, or a new one. NULL: out of memory, or there are too many. */
 struct group *group_obtain(struct groups *groups, int64_t tenant_key, struct slice name);
+/* A new one; there is none of that name. NULL: out of memory. */
+struct group *group_make(struct groups *groups, int64_t tenant_key, struct slice name);
 /* Forgets a group of which nothing is left; true when it did. */
 bool group_drop_if_gone(struct group *group);
 void group_answer(struct groups *groups, struct group_request *request, int16_t error);

@@ -50,7 +50,11 @@ static bool put_offset(struct group *group, const struct group_offset *offset) {
 
 int group_restore_offset(struct groups *groups, int64_t tenant_key, struct slice name,
                          const struct group_offset *offset) {
-    struct group *group = group_obtain(groups, tenant_key, name);
+    if (name.size > LIMIT_KAFKA_GROUP_NAME_BYTES)
+        return DG_ERR_CORRUPT;
+    struct group *group = group_find(groups, tenant_key, name);
+    if (!group)
+        group = group_make(groups, tenant_key, name);
     return group && put_offset(group, offset) ? 0 : DG_ERR_NO_MEMORY;
 }
 
