@@ -1,10 +1,17 @@
 #include "common/buffer.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/assert.h"
 
 enum { SMALLEST_BYTES = 256 };
+
+static void give_back(struct buffer *b) {
+    if (b->is_secret && b->data)
+        explicit_bzero(b->data, b->capacity);
+    free(b->data);
+}
 
 static void move_to_front(struct buffer *b) {
     size_t size = buffer_size(b);
@@ -35,8 +42,9 @@ int buffer_reserve(struct buffer *b, size_t size, size_t limit_bytes) {
             return DG_ERR_NO_MEMORY;
         if (unread > 0)
             memcpy(data, b->data + b->start, unread);
-        free(b->data);
-        *b = (struct buffer){.data = data, .end = unread, .capacity = capacity};
+        give_back(b);
+        *b = (struct buffer){
+            .data = data, .end = unread, .capacity = capacity, .is_secret = b->is_secret};
         return 0;
     }
     move_to_front(b);
@@ -61,6 +69,6 @@ void buffer_consume(struct buffer *b, size_t count) {
 }
 
 void buffer_free(struct buffer *b) {
-    free(b->data);
-    *b = (struct buffer){0};
+    give_back(b);
+    *b = (struct buffer){.is_secret = b->is_secret};
 }

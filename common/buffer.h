@@ -4,6 +4,8 @@
  */
 #pragma once
 
+#include <stdbool.h>
+
 #include "common/err.h"
 #include "common/slice.h"
 
@@ -12,6 +14,7 @@ struct buffer {
     size_t start; /* first unread byte */
     size_t end;   /* after the last byte */
     size_t capacity;
+    bool is_secret; /* set by the owner: memory is wiped before it is given back */
 };
 
 static inline size_t buffer_size(const struct buffer *b) {

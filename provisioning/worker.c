@@ -1,10 +1,22 @@
 #include "provisioning/worker.h"
 
+#include <jansson.h>
+#include <malloc.h>
+#include <stdlib.h>
+#include <string.h>
+
 #include "common/assert.h"
 
 /* Each worker touches only its own; static, so there is nothing to free and nothing to run out of.
  */
 static struct provisioning_worker states[LIMIT_WORKERS];
+
+/* A body may hold a password, and so may the values that were parsed from it. */
+static void wipe_free(void *memory) {
+    if (memory)
+        explicit_bzero(memory, malloc_usable_size(memory));
+    free(memory);
+}
 
 int provisioning_worker_start(struct worker *worker, struct registry *registry,
                               struct stream *stream, const struct provisioning_options *options) {
@@ -12,5 +24,6 @@ int provisioning_worker_start(struct worker *worker, struct registry *registry,
     struct provisioning_worker *state = &states[worker->index];
     *state = (struct provisioning_worker){.registry = registry, .health = options->health};
     worker->slots[WORKER_SLOT_PROVISIONING] = state;
+    json_set_alloc_funcs(malloc, wipe_free);
     return 0;
 }

@@ -29,6 +29,7 @@ struct http_exchange {
     struct http_chunks chunks;
     struct buffer headers; /* added by the handler, ready to send */
     bool own_cache_control;
+    size_t bytes_size;
     void *context;
     void (*free_context)(void *);
     struct http_target target;

@@ -32,6 +32,7 @@ static void free_exchange(struct http_exchange *x) {
         x->free_context(x->context);
     buffer_free(&x->body);
     buffer_free(&x->headers);
+    explicit_bzero(x->bytes, x->bytes_size); /* an Authorization, perhaps */
     free(x);
 }
 
@@ -175,6 +176,8 @@ static struct http_exchange *create_exchange(struct connection *c, const uint8_t
     if (!x)
         return NULL;
     memset(x, 0, offsetof(struct http_exchange, head));
+    x->bytes_size = size + head->target.size;
+    x->body.is_secret = true;
     memcpy(x->bytes, data, size);
     memcpy(x->bytes + size, data + head->target.at, head->target.size);
     x->head = *head;
@@ -317,6 +320,7 @@ static void http_closed(struct connection *c, int err) {
 }
 
 const struct connection_protocol http_protocol = {.name = "http",
+                                                  .has_secrets = true,
                                                   .open = http_open,
                                                   .receive = http_receive,
                                                   .deadline = http_deadline,

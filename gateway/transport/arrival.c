@@ -83,6 +83,8 @@ void arrival_forget(struct connection *c) {
 
 void connection_set_known(struct connection *c) {
     arrival_forget(c);
+    if (!c->protocol->has_secrets)
+        connection_clear(c, CONNECTION_SECRETS);
 }
 
 /* ---- lines ---- */

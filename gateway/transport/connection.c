@@ -391,6 +391,7 @@ static struct connection *admit(struct worker *worker, const struct connection_l
     c->fd = fd;
     c->input_limit_bytes = LIMIT_BEFORE_LOGIN_BYTES;
     c->accepted_low_ms = (uint32_t)connection_now_ms(c);
+    connection_set(c, CONNECTION_SECRETS);
     set_peer(c);
     if (arrival_admit(c))
         return c;

@@ -45,6 +45,7 @@ struct connection_protocol {
     /* The deadline passed. Returns the next one (monotonic ms), or 0 to close with
      * DG_ERR_KEEP_ALIVE; the protocol may also call connection_close() itself. */
     uint64_t (*deadline)(struct connection *connection, uint64_t now_ms);
+    bool has_secrets; /* in every request, not only in a login: all input is wiped after use */
     /* Last call; err says why (DG_ERR_CLOSED: by the peer). Frees connection->session. */
     void (*closed)(struct connection *connection, int err);
     size_t output_limit_bytes; /* unsent; 0: LIMIT_OUTPUT_BYTES */
@@ -132,7 +133,8 @@ void connection_close(struct connection *c, int err);
  * store the last activity and answer from deadline(). */
 void connection_set_deadline(struct connection *c, uint64_t deadline_ms);
 
-/* The peer has shown who it is: it no longer counts among the unknown ones of its source. */
+/* The peer has shown who it is: it no longer counts among the unknown ones of its source, and what
+ * it sends from now on is not wiped (unless the protocol has secrets throughout). */
 void connection_set_known(struct connection *c);
 
 /* Replaces the protocol after an HTTP upgrade; frames are unwrapped and wrapped from here on.

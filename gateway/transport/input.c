@@ -5,6 +5,7 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #include "common/assert.h"
@@ -23,6 +24,14 @@ void connection_free_input(struct connection *c) {
     buffer_free(c->input);
     free(c->input);
     c->input = NULL;
+}
+
+struct buffer *connection_input(struct connection *c) {
+    if (!c->input)
+        c->input = calloc(1, sizeof(*c->input));
+    if (c->input)
+        c->input->is_secret = connection_has(c, CONNECTION_SECRETS);
+    return c->input;
 }
 
 static size_t kept_size(const struct connection *c) {
@@ -66,10 +75,8 @@ static size_t offer(struct connection *c, const uint8_t *data, size_t size) {
 static void keep_rest(struct connection *c, const uint8_t *data, size_t size) {
     if (size == 0 || connection_has(c, CONNECTION_CLOSING))
         return;
-    if (!c->input)
-        c->input = calloc(1, sizeof(*c->input));
-    int err =
-        c->input ? buffer_append(c->input, data, size, c->input_limit_bytes) : DG_ERR_NO_MEMORY;
+    struct buffer *input = connection_input(c);
+    int err = input ? buffer_append(input, data, size, c->input_limit_bytes) : DG_ERR_NO_MEMORY;
     if (err < 0)
         connection_close(c, err);
     else if (kept_size(c) >= c->input_limit_bytes && !connection_has(c, CONNECTION_PAUSED))
@@ -168,12 +175,20 @@ static ssize_t read_run(struct connection *c, uint8_t *data, size_t size) {
     return count;
 }
 
+/* The worker's buffer is everybody's: what may hold a secret does not stay there. */
+static void wipe_read_buffer(struct worker *worker, bool had_secrets, size_t size) {
+    if (had_secrets)
+        explicit_bzero(worker->read_buffer, size);
+}
+
 static ssize_t read_websocket(struct connection *c) {
+    bool has_secrets = connection_has(c, CONNECTION_SECRETS);
     size_t room = read_allowance(c, LIMIT_READ_BUFFER_BYTES);
     ssize_t count = read_run(c, c->worker->read_buffer, room);
     if (count <= 0)
         return count;
     unwrap_and_offer(c, c->worker->read_buffer, (size_t)count);
+    wipe_read_buffer(c->worker, has_secrets, (size_t)count);
     return count;
 }
 
@@ -193,6 +208,7 @@ static ssize_t read_to_kept(struct connection *c) {
 
 static ssize_t read_in_place(struct connection *c) {
     uint8_t *start = c->worker->read_buffer;
+    bool has_secrets = connection_has(c, CONNECTION_SECRETS);
     size_t kept = kept_size(c);
     size_t room = read_allowance(c, LIMIT_READ_BUFFER_BYTES - kept);
     ssize_t count = read_run(c, start + kept, room);
@@ -202,6 +218,7 @@ static ssize_t read_in_place(struct connection *c) {
         memcpy(start, c->input->data + c->input->start, kept);
     connection_free_input(c);
     offer_run(c, start, kept + (size_t)count);
+    wipe_read_buffer(c->worker, has_secrets, kept + (size_t)count);
     return count;
 }
 

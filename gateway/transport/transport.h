@@ -29,6 +29,7 @@ enum connection_flag {
     CONNECTION_SILENT = 1 << 11,    /* in a line: no byte has come ... */
     CONNECTION_SHAKING = 1 << 12,   /* ... or some have, and TLS is not done */
     CONNECTION_UNKNOWN = 1 << 13,   /* counted for its source */
+    CONNECTION_SECRETS = 1 << 14,   /* input may hold passwords or keys: it is wiped */
 };
 
 enum {
@@ -85,6 +86,8 @@ void connection_count(const struct connection_protocol *protocol, int amount);
 /* ---- input.c ---- */
 /* The socket is readable, or there may be bytes in TLS or in the kept rest. */
 void connection_receive(struct connection *c);
+/* The kept rest, with a buffer for it if there is none yet; NULL when memory is out. */
+struct buffer *connection_input(struct connection *c);
 /* Frees the kept rest. */
 void connection_free_input(struct connection *c);
 

@@ -78,11 +78,9 @@ static void on_frame_chunk(wslay_event_context_ptr context,
     bool is_data = ws->opcode == WSLAY_BINARY_FRAME || ws->opcode == WSLAY_CONTINUATION_FRAME;
     if (!is_data || ws->err < 0 || chunk->data_length == 0)
         return;
-    if (!c->input)
-        c->input = calloc(1, sizeof(*c->input));
-    ws->err = c->input
-                  ? buffer_append(c->input, chunk->data, chunk->data_length, c->input_limit_bytes)
-                  : DG_ERR_NO_MEMORY;
+    struct buffer *input = connection_input(c);
+    ws->err = input ? buffer_append(input, chunk->data, chunk->data_length, c->input_limit_bytes)
+                    : DG_ERR_NO_MEMORY;
 }
 
 static const struct wslay_event_callbacks CALLBACKS = {

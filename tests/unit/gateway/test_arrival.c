@@ -191,6 +191,33 @@ Test(arrival, one_source_has_so_many_unknown_connections) {
     close(listening);
 }
 
+/* ---- secrets ---- */
+
+static void find_word(struct worker *worker, void *context) {
+    const char **word = context;
+    if (!memmem(worker->read_buffer, LIMIT_READ_BUFFER_BYTES, *word, strlen(*word)))
+        *word = NULL;
+}
+
+static bool buffer_has(struct client *client, const char *word) {
+    char got[16];
+    size_t size = strlen(word);
+    cr_expect(client_send(client, word, size) && client_read(client, got, size) == size);
+    loopback_run(loopback.workers[0], find_word, &word);
+    return word;
+}
+
+/* What comes before the login is wiped; what comes after it costs nothing more. */
+Test(arrival, input_is_wiped_until_the_login) {
+    struct client client;
+    client_connect(&client, &loopback, &plain);
+    cr_expect_not(buffer_has(&client, "SECRET-ONE"));
+    cr_expect_not(buffer_has(&client, "SECRET-TWO"));
+    cr_expect(answers(&client, "k"));
+    cr_expect(buffer_has(&client, "TELEMETRY"));
+    client_close(&client);
+}
+
 /* ---- TLS ---- */
 
 static bool tls_works(void) {

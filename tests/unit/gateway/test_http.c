@@ -485,6 +485,33 @@ Test(http, an_unjudged_body_is_not_read) {
     client_close(&client);
 }
 
+static void find_secret(struct worker *worker, void *context) {
+    *(bool *)context = memmem(worker->read_buffer, LIMIT_READ_BUFFER_BYTES, "TOPSECRET", 9);
+}
+
+/* Keys and bodies do not stay behind in the buffer that all connections share. */
+Test(http, the_read_buffer_is_wiped) {
+    static const char request[] =
+        "POST /echo HTTP/1.1\r\n" HOST "Authorization: Bearer a.TOPSECRET\r\n"
+        "Content-Length: 18\r\n\r\nTOPSECRETTOPSECRET";
+    static const size_t first_part[] = {sizeof(request) - 1, 60, sizeof(request) - 5, 20};
+    for (unsigned i = 0; i < sizeof(first_part) / sizeof(first_part[0]); i++) {
+        struct client client;
+        char text[12];
+        bool found = true;
+        client_connect(&client, &loopback, &listener);
+        client_send(&client, request, first_part[i]);
+        usleep(20000);
+        loopback_run(loopback.workers[0], find_secret, &found);
+        cr_expect_not(found, "case %u, after the first part", i);
+        client_send(&client, request + first_part[i], sizeof(request) - 1 - first_part[i]);
+        cr_expect_eq(client_read(&client, text, 12), 12);
+        loopback_run(loopback.workers[0], find_secret, &found);
+        cr_expect_not(found, "case %u", i);
+        client_close(&client);
+    }
+}
+
 Test(http, deadlines) {
     static const struct {
         const char *send;
