@@ -181,11 +181,15 @@ static void on_room(void *context) {
 
 /* ---- time ---- */
 
-static void on_tick(evutil_socket_t fd, short what, void *context) {
-    struct kafka_groups *k = context;
+void kafka_groups_tick(struct kafka_worker *worker) {
+    struct kafka_groups *k = worker->groups;
     worker_refresh_time(k->worker);
     if (now_ms(k) >= k->next_ms)
         k->next_ms = groups_tick(k->groups, now_ms(k));
+}
+
+static void on_tick(evutil_socket_t fd, short what, void *context) {
+    kafka_groups_tick(context);
 }
 
 static void end_turn(void *context) {
@@ -227,7 +231,7 @@ static int create_parts(struct kafka_groups *k, struct stream *stream) {
     struct restoring restoring = {.k = k};
     stream_visit_state(stream, STREAM_STATE_CONSUMER, restore, &restoring);
     static const struct timeval tick = {.tv_usec = TICK_MS * 1000};
-    event_assign(&k->tick, k->worker->base, -1, EV_PERSIST, on_tick, k);
+    event_assign(&k->tick, k->worker->base, -1, EV_PERSIST, on_tick, kafka_of(k->worker));
     event_add(&k->tick, &tick);
     return restoring.err;
 }

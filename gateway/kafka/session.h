@@ -206,6 +206,8 @@ void kafka_groups_free(struct kafka_worker *worker);
  * worker that request->tag names. kafka_group_answered() follows. */
 void kafka_groups_ask(struct kafka_worker *worker, struct group_request *request);
 unsigned kafka_groups_worker_count(const struct kafka_worker *worker);
+/* Lets time pass for the coordinator; its own timer calls it. */
+void kafka_groups_tick(struct kafka_worker *worker);
 
 /* ---- metadata.c ---- */
 

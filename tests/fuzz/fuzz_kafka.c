@@ -193,6 +193,61 @@ int stream_watcher_create(struct stream *stream, struct mailbox *mailbox,
 void stream_watcher_free(struct stream_watcher *watcher) {
 }
 
+/* Offsets are durable at the end of the turn; every other request is refused for lack of room. */
+static stream_done_fn *stored;
+static void *stored_context;
+static struct stream_ticket tickets[64];
+static unsigned ticket_count;
+
+int stream_appender_create(struct stream *stream, struct mailbox *mailbox, stream_done_fn *done,
+                           stream_ready_fn *ready, void *context,
+                           struct stream_appender **ret_appender) {
+    stored = done;
+    stored_context = context;
+    return 0;
+}
+
+void stream_appender_free(struct stream_appender *appender) {
+    check(ticket_count == 0);
+}
+
+int stream_mutate(struct stream_appender *appender, const struct stream_mutation *mutations,
+                  unsigned count, struct stream_ticket ticket) {
+    size_t size = 0;
+    for (unsigned i = 0; i < count; i++) {
+        check(mutations[i].key.size <= LIMIT_MUTATION_KEY_BYTES);
+        check(mutations[i].value.size <= LIMIT_MUTATION_VALUE_BYTES);
+        size += mutations[i].key.size + mutations[i].value.size + 8;
+    }
+    check(count > 0 && size <= STREAM_MUTATIONS_BYTES);
+    if (ticket_count == sizeof(tickets) / sizeof(tickets[0]))
+        return DG_ERR_NO_MEMORY;
+    tickets[ticket_count++] = ticket;
+    return 0;
+}
+
+void stream_appender_turn(struct stream_appender *appender) {
+    while (ticket_count > 0) {
+        struct stream_ticket ticket = tickets[--ticket_count];
+        stored(stored_context, &ticket, ticket_count % 2 ? DG_ERR_STORAGE_FULL : 0, -1);
+    }
+}
+
+uint64_t stream_appender_pending(const struct stream_appender *appender) {
+    return ticket_count;
+}
+
+void stream_visit_state(struct stream *stream, enum stream_namespace name_space,
+                        stream_state_fn *visit, void *context) {
+}
+
+void worker_add_turn_hook(struct worker *owner, void (*run)(void *context), void *context) {
+}
+
+void worker_await_mail(struct worker *owner) {
+    mailbox_drain(&owner->mailbox);
+}
+
 static const struct registry_tenant tenants[] = {
     {.tenant_key = 1, .stream_id = 3, .partition_count = 4, .name = "acme"},
     {.tenant_key = 2, .stream_id = 9, .partition_count = 4, .name = "beta"},
@@ -237,6 +292,7 @@ static void prepare(void) {
     kafka.output_bytes = malloc(KAFKA_OUTPUT_SIZE);
     kafka.gaps = malloc(LIMIT_KAFKA_FETCH_PARTITIONS * sizeof(*kafka.gaps));
     worker.base = event_base_new();
+    check(mailbox_init(&worker.mailbox, &worker) == 0);
     worker.slots[WORKER_SLOT_KAFKA] = &kafka;
     worker.config = &config;
     worker.now_ns = 10000000000;
@@ -245,9 +301,25 @@ static void prepare(void) {
     connection = (struct connection){.worker = &worker, .listener = &listener};
 }
 
+/* A session that waits for a group: mail travels, offsets become durable, time passes. */
+static void let_groups_answer(struct kafka_session *s) {
+    for (unsigned i = 0; i < 100 && !closed && s->gather; i++) {
+        while (mailbox_drain(&worker.mailbox) > 0)
+            ;
+        stream_appender_turn(NULL);
+        while (mailbox_drain(&worker.mailbox) > 0)
+            ;
+        worker.now_ns += 31ull * 1000000000;
+        kafka_groups_tick(&kafka);
+    }
+    check(closed || !s->gather);
+}
+
 static void fuzz_connection(int kind, const uint8_t *data, size_t size) {
+    static struct worker *workers[] = {&worker};
     closed = false;
     check(kafka_protocol.open(&connection) == 0);
+    check(kafka_groups_start(&worker, workers, 1) == 0);
     struct kafka_session *s = connection.session;
     if (kind > 1) {
         s->state = KAFKA_STATE_READY;
@@ -262,6 +334,7 @@ static void fuzz_connection(int kind, const uint8_t *data, size_t size) {
         check(used <= (ssize_t)size && extents == 0);
         if (used < 0 || (used == 0 && again))
             break;
+        let_groups_answer(s);
         again = used == 0 && !s->parked; /* it asked the registry, or it wants more bytes */
         if (s->parked) {                 /* time passes */
             worker.now_ns += 31ull * 1000000000;
@@ -271,6 +344,9 @@ static void fuzz_connection(int kind, const uint8_t *data, size_t size) {
         size -= (size_t)used;
     }
     kafka_protocol.closed(&connection, DG_ERR_CLOSED);
+    kafka_groups_free(&kafka);
+    while (mailbox_drain(&worker.mailbox) > 0)
+        ;
     check(!kafka.sessions && !kafka.waits.lists);
 }
 
