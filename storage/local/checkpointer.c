@@ -65,8 +65,8 @@ static bool wait_for_work(struct checkpointer *checkpointer, bool *ret_wanted) {
  * sends any. */
 static void probe_space(struct stream *stream) {
     struct statvfs status;
-    if (!atomic_load(&stream->is_full))
-        return;
+    if (!atomic_load(&stream->is_full) || atomic_load(&stream->checkpointer.has_failed))
+        return; /* a checkpoint that finds room tells it */
     int fd = file_open(stream->directory, O_RDONLY | O_DIRECTORY);
     if (fd < 0)
         return;
