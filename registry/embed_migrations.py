@@ -8,8 +8,8 @@ rows = []
 last = 0
 for path in sorted(inputs, key=lambda path: path.name):
     number = int(path.name.split("_")[0])
-    if number <= last:
-        sys.exit(f"{path.name}: a migration's number is its own; {last:04} was the last")
+    if number != last + 1:
+        sys.exit(f"{path.name}: migrations are numbered without a gap; {last:04} was the last")
     last = number
     data = path.read_bytes()
     text = "".join(chr(byte) if 32 <= byte < 127 and chr(byte) not in '"\\?' else f"\\{byte:03o}"
