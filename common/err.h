@@ -55,7 +55,7 @@
     X(DG_ERR_OFFSET_OUT_OF_RANGE, -39, 0x80, 0,    1,  416, "amqp:not-found",                 "offset out of range")                    \
     X(DG_ERR_PRESSURE,            -40, 0x89, 0,    7,  503, "amqp:resource-limit-exceeded",   "too much in flight, wait")               \
     X(DG_ERR_COLD,                -41, 0x89, 0,    7,  503, "amqp:internal-error",            "being read from disk, wait")             \
-    X(DG_ERR_CORRUPT,             -42, 0x80, 0,   56,  500, "amqp:internal-error",            "stored data is damaged")                 \
+    X(DG_ERR_CORRUPT,             -42, 0x80, 0,    2,  500, "amqp:internal-error",            "stored data is damaged")                 \
     X(DG_ERR_IO,                  -43, 0x80, 0,   56,  500, "amqp:internal-error",            "input/output error")                     \
     X(DG_ERR_CLOSED,              -44, 0x80, 0,   -1,  499, "amqp:connection:forced",         "closed by the peer")                     \
     X(DG_ERR_TLS,                 -45, 0x80, 0,   -1,  400, "amqp:connection:forced",         "TLS error")                              \
