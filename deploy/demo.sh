@@ -64,7 +64,14 @@ IDENT
     fi
 }
 
+# A zombie has a number that pg_ctl takes for a server.
 demo_postgres_running() {
+    local pid
+    pid=$(as_pg head -n 1 "$pg_home/data/postmaster.pid" 2>/dev/null) || return 1
+    if grep -q '^State:[[:space:]]*Z' "/proc/$pid/status" 2>/dev/null; then
+        as_pg rm -f "$pg_home/data/postmaster.pid"
+        return 1
+    fi
     as_pg "$pg_bin/pg_ctl" -D "$pg_home/data" status >/dev/null 2>&1
 }
 
