@@ -14,7 +14,7 @@
 #include "common/clock.h"
 #include "common/err.h"
 
-enum { KEEP_ALIVE_S = 30, DRAIN_STEPS = 500, STEP_US = 10000 };
+enum { KEEP_ALIVE_S = 30, DRAIN_STEPS = 500, STEP_US = 10000, FAILURES_MAX = 3 };
 
 struct simulation {
     struct cli_run *run;
@@ -23,6 +23,9 @@ struct simulation {
     long published, acknowledged;
     int refused; /* CONNACK code */
     bool connected;
+    const char *user, *host, *port;
+    unsigned failures; /* connections lost before the first one succeeded */
+    bool was_connected;
 };
 
 static volatile sig_atomic_t interrupted;
@@ -31,21 +34,45 @@ static void on_interrupt(int number) {
     interrupted = number;
 }
 
+/* The return codes of MQTT 3.1.1, 3.2.2.3, and what to do about them. */
+static const struct {
+    const char *text;
+    int exit_code;
+} refusals[] = {
+    {"connected", DG_EXIT_OK},
+    {"the protocol version is not accepted", DG_EXIT_UNAVAILABLE},
+    {"the client identifier is refused", DG_EXIT_NOPERM},
+    {"the gateway cannot look at the key now, try again later", DG_EXIT_UNAVAILABLE},
+    {"no such device, or a wrong key; see DURAGATE_DEVICE_KEY", DG_EXIT_NOPERM},
+    {"the device may not connect; it is disabled, or this port takes no keys in plain text",
+     DG_EXIT_NOPERM},
+};
+enum { REFUSAL_COUNT = sizeof(refusals) / sizeof(refusals[0]) };
+
 static void on_connect(struct mosquitto *client, void *context, int code) {
     struct simulation *simulation = context;
     simulation->connected = code == 0;
+    simulation->was_connected |= code == 0;
     simulation->refused = code;
     if (code == 0)
         puts("connected");
     else
-        cli_fail(simulation->run, 0, "refused: %s", mosquitto_connack_string(code));
+        cli_fail(simulation->run, 0, "%s was refused by %s:%s: %s", simulation->user,
+                 simulation->host, simulation->port,
+                 code > 0 && code < REFUSAL_COUNT ? refusals[code].text
+                                                  : mosquitto_connack_string(code));
 }
 
 static void on_disconnect(struct mosquitto *client, void *context, int code) {
     struct simulation *simulation = context;
     simulation->connected = false;
-    if (code != 0 && !simulation->refused)
-        cli_fail(simulation->run, 0, "connection lost, trying again");
+    if (code == 0 || simulation->refused)
+        return;
+    cli_fail(simulation->run, 0, "%s:%s: connection lost, trying again", simulation->host,
+             simulation->port);
+    if (!simulation->was_connected && ++simulation->failures == FAILURES_MAX)
+        cli_fail(simulation->run, 0, "is that the gateway's MQTT port%s?",
+                 cli_has(simulation->run, CLI_TLS) ? " for TLS" : ", and without TLS");
 }
 
 static void on_publish(struct mosquitto *client, void *context, int mid) {
@@ -78,6 +105,8 @@ static bool connect_device(struct simulation *simulation) {
         cli_fail(run, 0, "--tls needs a readable --ca-file");
         return false;
     }
+    simulation->host = host;
+    simulation->port = port;
     int err = mosquitto_connect(simulation->client, host, atoi(port), KEEP_ALIVE_S);
     if (err != MOSQ_ERR_SUCCESS)
         cli_fail(run, 0, "%s:%s: %s", host, port, mosquitto_strerror(err));
@@ -85,7 +114,8 @@ static bool connect_device(struct simulation *simulation) {
 }
 
 static void simulate(struct simulation *simulation) {
-    while (!interrupted && !simulation->refused && simulation->left != 0) {
+    while (!interrupted && !simulation->refused && simulation->left != 0 &&
+           simulation->failures < FAILURES_MAX) {
         if (simulation->connected)
             publish_temperature(simulation);
         struct timespec pause = {.tv_sec = simulation->interval_ms / 1000,
@@ -120,9 +150,13 @@ int device_simulate_run(struct cli_run *run) {
     mosquitto_disconnect_callback_set(simulation.client, on_disconnect);
     mosquitto_publish_callback_set(simulation.client, on_publish);
     int code = DG_EXIT_UNAVAILABLE;
+    simulation.user = user;
     if (connect_device(&simulation)) {
         simulate(&simulation);
-        code = simulation.refused                               ? DG_EXIT_NOPERM
+        int refused = simulation.refused;
+        code = refused ? (refused > 0 && refused < REFUSAL_COUNT ? refusals[refused].exit_code
+                                                                 : DG_EXIT_NOPERM)
+               : simulation.failures >= FAILURES_MAX            ? DG_EXIT_UNAVAILABLE
                : simulation.acknowledged < simulation.published ? DG_EXIT_FAILURE
                                                                 : DG_EXIT_OK;
         mosquitto_disconnect(simulation.client);
