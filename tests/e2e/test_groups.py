@@ -21,8 +21,9 @@ class Consumer:
             stdout=self.output, stderr=subprocess.DEVNULL)
 
     def lines(self):
+        """Whole ones: kcat may be in the middle of one."""
         with open(self.output.name, encoding="utf-8") as file:
-            return file.read().splitlines()
+            return file.read().rpartition("\n")[0].splitlines()
 
     def values(self):
         return [line.split(" ", 2)[2] for line in self.lines() if line.split(" ", 2)[2].startswith("m")]
