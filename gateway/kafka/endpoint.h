@@ -4,7 +4,8 @@
  *
  * Requests of one connection are answered in order. One that has to wait (a long poll, a look-up in
  * the registry) stays unread in the connection's input, and reading is paused; when the wait is
- * over the same bytes are handled again. So a waiting consumer costs no copy of its request.
+ * over the same bytes are handled again. So a waiting consumer costs no copy of its request. Group
+ * requests alone are copied and used up, since they travel to the group's worker (group_wire.c).
  */
 #pragma once
 
