@@ -53,6 +53,7 @@ CONFIG(storage, segment_size,       SIZE, "128MiB", 1048576, 2147483647, RELOAD,
 CONFIG(storage, segment_age,        DURATION_MS, "1d", 1000, 31536000000, RELOAD, "... or this age")
 CONFIG(storage, retention_bytes,    SIZE, "0", 0, 9000000000000000, RELOAD, "Size a partition may keep; 0: no limit")
 CONFIG(storage, retention_time,     DURATION_MS, "7d", 0, 315360000000, RELOAD, "How long events are kept; 0: for ever")
+CONFIG(storage, compression,        STRING, "none", 1, 8, RELOAD, "How record batches are compressed from now on: none, lz4 or zstd. It costs CPU; consumers need the codec (kafkajs: a plug-in, zstd: Fetch 10 or later)")
 CONFIG(storage, reserve,            SIZE, "64MiB", 0, 9000000000000000, RELOAD, "Free space that is left untouched on the file system")
 
 CONFIG(events, device_time_window,  DURATION_MS, "7d", 0, 315360000000, RELOAD, "A device's own time is believed if it is at most so far from the receive time")

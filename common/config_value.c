@@ -39,6 +39,7 @@ static const struct {
 } choice_rows[] = {
     {"server.log_level", "debug, info, warn, error"},
     {"server.log_format", "text, json"},
+    {"storage.compression", "none, lz4, zstd"},
 };
 
 const char *config_key_choices(const struct config_key *key) {

@@ -36,6 +36,8 @@ METRIC(JOURNAL_FREE_BYTES,      GAUGE,   "duragate_journal_free_bytes", "", "Jou
 METRIC(CHECKPOINT_LAG_BYTES,    GAUGE,   "duragate_checkpoint_lag_bytes", "", "Journal written since the last checkpoint")
 METRIC(CHECKPOINTS,             COUNTER, "duragate_checkpoints_total", "", "Checkpoints written")
 METRIC(PLACER_BACKLOG_BYTES,    GAUGE,   "duragate_placer_backlog_bytes", "", "Durable bytes not yet written to their segments")
+METRIC(COMPRESSION_IN_BYTES,    COUNTER, "duragate_compression_bytes_total", "direction=\"in\"", "Bytes of record batches before and after compression")
+METRIC(COMPRESSION_OUT_BYTES,   COUNTER, "duragate_compression_bytes_total", "direction=\"out\"", "Bytes of record batches before and after compression")
 METRIC(STORAGE_FULL,            GAUGE,   "duragate_storage_full", "", "1 while events are refused for want of room")
 METRIC(STORED_BYTES,            GAUGE,   "duragate_stored_bytes", "", "Bytes in all segments")
 METRIC(KAFKA_REQUESTS,          COUNTER, "duragate_kafka_requests_total", "", "Kafka requests answered")

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "cli/cli.h"
+#include "common/assert.h"
 #include "common/clock.h"
 #include "common/config.h"
 #include "common/log.h"
@@ -65,6 +66,14 @@ struct server {
     atomic_uint drained_workers;
 };
 
+/* The value is one of the key's choices: config_load() has checked it. */
+static enum compression compression_of(const struct config *config) {
+    enum compression codec = COMPRESSION_NONE;
+    int err = compression_by_name(config->storage_compression, &codec);
+    dg_assert(err == 0);
+    return codec;
+}
+
 static void config_to_stream_options(const struct config *config, struct stream_options *ret) {
     *ret = (struct stream_options){
         .directory = config->storage_directory,
@@ -74,6 +83,7 @@ static void config_to_stream_options(const struct config *config, struct stream_
         .retention_bytes = config->storage_retention_bytes,
         .retention_ms = config->storage_retention_time,
         .reserve_bytes = config->storage_reserve,
+        .compression = compression_of(config),
     };
 }
 

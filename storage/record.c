@@ -13,7 +13,11 @@
  */
 #include "storage/record.h"
 
+#include <stdlib.h>
+
 #include "common/crc32c.h"
+#include "common/limits.h"
+#include "storage/compression.h"
 
 void record_write_header(struct writer *w, struct slice key, struct slice value) {
     writer_varlong(w, (int64_t)key.size);
@@ -65,6 +69,28 @@ int record_batch_read(struct reader *r, bool check_crc, struct record_batch *ret
                                    batch.size_bytes - RECORD_ATTRIBUTES_AT) != batch.crc)
         return fail(r);
     *ret_batch = batch;
+    return 0;
+}
+
+int record_batch_expand(const struct record_batch *batch, struct slice *ret_records,
+                        uint8_t **ret_owned) {
+    enum compression codec = batch->attributes & RECORD_CODEC_MASK;
+    if (codec == COMPRESSION_NONE) {
+        *ret_records = batch->records;
+        *ret_owned = NULL;
+        return 0;
+    }
+    uint8_t *buffer = malloc(LIMIT_UNIT_BYTES);
+    if (!buffer)
+        return DG_ERR_NO_MEMORY;
+    size_t size;
+    int err = compression_expand(codec, batch->records, buffer, LIMIT_UNIT_BYTES, &size);
+    if (err < 0) {
+        free(buffer);
+        return err;
+    }
+    *ret_records = slice_make(buffer, size);
+    *ret_owned = buffer;
     return 0;
 }
 

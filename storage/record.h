@@ -46,7 +46,15 @@ struct record {
     struct slice headers; /* read with record_header_read */
 };
 
-/* Next record of an uncompressed batch. */
+/*
+ * The records of a batch, expanded if they are compressed. ret_owned: memory to be freed after the
+ * last use of them, or NULL. DG_ERR_MALFORMED: an unknown codec, damaged, or more than
+ * LIMIT_UNIT_BYTES, which no batch of this stream has; DG_ERR_NO_MEMORY.
+ */
+DG_NODISCARD int record_batch_expand(const struct record_batch *batch, struct slice *ret_records,
+                                     uint8_t **ret_owned);
+
+/* Next record of a batch; `records` is at one in what record_batch_expand() gave. */
 DG_NODISCARD int record_read(const struct record_batch *batch, struct reader *records,
                              struct record *ret_record);
 DG_NODISCARD int record_header_read(struct reader *headers, struct slice *ret_key,

@@ -19,6 +19,7 @@
 #include "common/err.h"
 #include "common/mailbox.h"
 #include "common/slice.h"
+#include "storage/compression.h"
 
 struct stream;
 
@@ -27,9 +28,10 @@ struct stream_options {
     uint64_t journal_size_bytes;
     uint64_t segment_size_bytes;
     uint64_t segment_age_ms;
-    uint64_t retention_bytes; /* per partition; 0: no limit */
-    uint64_t retention_ms;    /* 0: no limit */
-    uint64_t reserve_bytes;   /* of free disk space */
+    uint64_t retention_bytes;     /* per partition; 0: no limit */
+    uint64_t retention_ms;        /* 0: no limit */
+    uint64_t reserve_bytes;       /* of free disk space */
+    enum compression compression; /* of batches of 1 KiB and more; what is stored stays as it is */
 };
 
 enum { STREAM_ERROR_SIZE = 512 };
@@ -39,7 +41,7 @@ enum { STREAM_ERROR_SIZE = 512 };
 DG_NODISCARD int stream_open(const struct stream_options *options, struct stream **ret_stream,
                              char *ret_error);
 
-/* Changes what a reload may change (segment and retention settings, reserve). */
+/* Changes what a reload may change (segment and retention settings, reserve, compression). */
 void stream_reconfigure(struct stream *stream, const struct stream_options *options);
 
 /* Writes a last checkpoint and stops the threads. Appenders and watchers are freed before. */

@@ -11,6 +11,7 @@
 
 #include "common/log.h"
 #include "common/metrics.h"
+#include "gateway/kafka/fetch_codec.h"
 #include "gateway/kafka/fetch_size.h"
 #include "gateway/kafka/session.h"
 
@@ -32,7 +33,7 @@ int16_t kafka_storage_error(struct kafka_session *session, const struct kafka_to
     const struct kafka_place *last = &session->unreadable;
     bool is_news = last->stream_id != topic->stream_id || last->partition != partition ||
                    last->at != at || last->err != err;
-    if (is_news && (err == DG_ERR_CORRUPT || err == DG_ERR_IO)) {
+    if (is_news && (err == DG_ERR_CORRUPT || err == DG_ERR_IO || err == DG_ERR_CODEC)) {
         session->unreadable = (struct kafka_place){topic->stream_id, at, partition, err};
         LOG_ERROR("storage.unreadable", log_int("stream", (int64_t)topic->stream_id),
                   log_int("partition", partition), log_int("at", at),
@@ -69,6 +70,11 @@ static int read_extent(struct kafka_call *call, const struct kafka_topic_ref *to
                           worker->watcher, &read->extent);
     if (err < 0 || read->extent.size_bytes == 0)
         return err;
+    if (call->header.version < KAFKA_FETCH_WITH_ZSTD &&
+        (err = kafka_extent_check_codec(&read->extent)) < 0) {
+        stream_extent_release(&read->extent);
+        return err;
+    }
     if (!kafka_budget_take(&progress->budget, room, read->extent.size_bytes)) {
         progress->is_full = true;
         stream_extent_release(&read->extent);

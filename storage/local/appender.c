@@ -7,12 +7,14 @@
 #include <string.h>
 
 #include "common/assert.h"
+#include "common/metrics.h"
 #include "storage/local/engine.h"
 #include "storage/record.h"
 
 enum {
     SUBMIT_BYTES = 1024 * 1024, /* hand over even if the committer is busy: a good group */
     FREE_UNITS_MAX = 256,
+    COMPRESS_MIN_BYTES = 1024, /* below it nothing is gained */
 };
 
 /* What the worker appends to now, or did before. */
@@ -33,6 +35,7 @@ struct stream_appender {
     stream_done_fn *done;
     stream_ready_fn *ready;
     void *context;
+    struct compressor *compressor; /* NULL until something is to be compressed */
     struct open_partition *partitions;
     struct open_partition *open_first, *open_last;
     struct unit *state;                  /* open, of mutations alone; NULL: none */
@@ -172,11 +175,25 @@ static void queue_unit(struct stream_appender *appender, struct unit *unit) {
     appender->full_last = unit;
 }
 
+/* Here, not on the committer's thread: workers compress beside each other, and who waits for a
+ * group that is being written waits for no compression. */
+static void compress(struct stream_appender *appender, struct batch *batch) {
+    enum compression codec = atomic_load_explicit(&appender->stream->codec, memory_order_relaxed);
+    if (codec == COMPRESSION_NONE || batch->size_bytes < COMPRESS_MIN_BYTES)
+        return;
+    if (!appender->compressor && !(appender->compressor = compressor_create()))
+        return;
+    metric_add(METRIC_COMPRESSION_IN_BYTES, batch->size_bytes);
+    batch_compress(batch, &appender->stream->chunks, appender->compressor, codec);
+    metric_add(METRIC_COMPRESSION_OUT_BYTES, batch->size_bytes);
+}
+
 static void close_unit(struct stream_appender *appender, struct open_partition *entry) {
     struct unit *unit = entry->unit;
     entry->unit = NULL;
     if (unit->batch.record_count > 0) {
         entry->size_hint = unit->batch.size_bytes;
+        compress(appender, &unit->batch);
         batch_seal(&unit->batch);
     }
     queue_unit(appender, unit);
@@ -373,6 +390,7 @@ void stream_appender_free(struct stream_appender *appender) {
     }
     if (appender->state)
         unit_free(appender->state);
+    compressor_free(appender->compressor);
     while (appender->free_units) {
         struct unit *unit = appender->free_units;
         appender->free_units = unit->next;

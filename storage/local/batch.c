@@ -144,11 +144,29 @@ static void write_header(struct batch *batch, int64_t base_offset, uint16_t attr
     put_u32(header + RECORD_CRC_AT, combined_crc(batch));
 }
 
+void batch_compress(struct batch *batch, struct chunk_pool *pool, struct compressor *compressor,
+                    enum compression codec) {
+    struct slice compressed;
+    struct slice records = slice_make(batch->chunk->data + RECORD_BATCH_HEADER_SIZE,
+                                      batch->size_bytes - RECORD_BATCH_HEADER_SIZE);
+    if (compressor_run(compressor, codec, records, &compressed) < 0)
+        return;
+    uint32_t size_bytes = RECORD_BATCH_HEADER_SIZE + (uint32_t)compressed.size;
+    struct chunk *chunk = chunk_take(pool, size_bytes);
+    if (!chunk)
+        return;
+    memcpy(chunk->data + RECORD_BATCH_HEADER_SIZE, compressed.data, compressed.size);
+    chunk_release(batch->chunk);
+    batch->chunk = chunk;
+    batch->size_bytes = size_bytes;
+    batch->codec = codec;
+}
+
 void batch_seal(struct batch *batch) {
     dg_assert(batch->record_count > 0 && batch->size_bytes > RECORD_BATCH_HEADER_SIZE);
     batch->body_crc = crc32c_update(0, batch->chunk->data + RECORD_BATCH_HEADER_SIZE,
                                     batch->size_bytes - RECORD_BATCH_HEADER_SIZE);
-    write_header(batch, 0, 0);
+    write_header(batch, 0, (uint16_t)batch->codec);
 }
 
 void batch_place(struct batch *batch, int64_t base_offset, int64_t last_ms) {
@@ -159,5 +177,5 @@ void batch_place(struct batch *batch, int64_t base_offset, int64_t last_ms) {
     if (batch->max_ms < last_ms)
         batch->max_ms = last_ms;
     batch->has_one_time = true;
-    write_header(batch, base_offset, RECORD_LOG_APPEND_TIME);
+    write_header(batch, base_offset, RECORD_LOG_APPEND_TIME | (uint16_t)batch->codec);
 }

@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "storage/compression.h"
 #include "storage/local/chunk.h"
 #include "storage/stream.h"
 
@@ -14,7 +15,8 @@ struct batch {
     uint32_t body_crc; /* of everything after the header; set by batch_seal() */
     int64_t base_ms;
     int64_t max_ms;
-    bool has_one_time; /* placed as LogAppendTime: all records have max_ms */
+    bool has_one_time;      /* placed as LogAppendTime: all records have max_ms */
+    enum compression codec; /* of the records; set by batch_compress() */
 };
 
 /* Time of the first record, once placed. */
@@ -32,6 +34,13 @@ uint64_t batch_record_bound(const struct stream_record *record);
  */
 DG_NODISCARD int batch_append(struct batch *batch, struct chunk_pool *pool, uint32_t size_hint,
                               const struct stream_record *record);
+
+/*
+ * Compresses the records, into a chunk that fits them. The batch stays as it is when they would not
+ * get smaller or memory is short: both are no reason to lose it. After this nothing is appended.
+ */
+void batch_compress(struct batch *batch, struct chunk_pool *pool, struct compressor *compressor,
+                    enum compression codec);
 
 /* Writes the header (base offset 0) and the body's CRC. After this nothing is appended. */
 void batch_seal(struct batch *batch);

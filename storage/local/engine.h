@@ -1,6 +1,7 @@
 /* struct stream: the parts of the embedded engine and how they find each other. */
 #pragma once
 
+#include "storage/compression.h"
 #include "storage/local/checkpointer.h"
 #include "storage/local/chunk.h"
 #include "storage/local/committer.h"
@@ -21,7 +22,8 @@ struct stream {
     _Atomic uint64_t segment_age_ms;
     _Atomic uint64_t retention_bytes;
     _Atomic uint64_t retention_ms;
-    atomic_bool is_full; /* units are being refused */
+    _Atomic enum compression codec; /* of batches to come */
+    atomic_bool is_full;            /* units are being refused */
     struct chunk_pool chunks;
     struct segment_files files;
     struct partition_map partitions;

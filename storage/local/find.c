@@ -23,9 +23,10 @@ struct time_search {
     int64_t timestamp_ms;
 };
 
-/* 0: found in this batch; DG_ERR_NOT_FOUND. */
-static int find_in_batch(const struct record_batch *batch, struct time_search *search) {
-    struct reader records = reader_make(batch->records.data, batch->records.size);
+/* 0: found among these records of the batch; DG_ERR_NOT_FOUND. */
+static int find_in_records(const struct record_batch *batch, struct slice bytes,
+                           struct time_search *search) {
+    struct reader records = reader_make(bytes.data, bytes.size);
     for (uint32_t i = 0; i < batch->record_count; i++) {
         struct record record;
         int err = record_read(batch, &records, &record);
@@ -38,6 +39,17 @@ static int find_in_batch(const struct record_batch *batch, struct time_search *s
         }
     }
     return DG_ERR_NOT_FOUND;
+}
+
+static int find_in_batch(const struct record_batch *batch, struct time_search *search) {
+    struct slice records;
+    uint8_t *owned;
+    int err = record_batch_expand(batch, &records, &owned);
+    if (err < 0)
+        return err == DG_ERR_MALFORMED ? DG_ERR_CORRUPT : err;
+    err = find_in_records(batch, records, search);
+    free(owned);
+    return err;
 }
 
 static int find_in_bytes(const uint8_t *bytes, size_t size, struct time_search *search) {

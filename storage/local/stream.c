@@ -31,6 +31,7 @@ void stream_reconfigure(struct stream *stream, const struct stream_options *opti
     atomic_store(&stream->retention_bytes, options->retention_bytes);
     atomic_store(&stream->retention_ms, options->retention_ms);
     atomic_store(&stream->files.reserve_bytes, options->reserve_bytes);
+    atomic_store(&stream->codec, options->compression);
 }
 
 static struct stream *stream_create(const struct stream_options *options) {

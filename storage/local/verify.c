@@ -73,11 +73,9 @@ static bool dump_is_done(const struct verify *verify) {
     return verify->filter && verify->filter->limit > 0 && verify->visited >= verify->filter->limit;
 }
 
-static void dump_batch(struct verify *verify, const struct verify_partition *partition,
-                       const struct record_batch *batch) {
-    struct reader records = reader_make(batch->records.data, batch->records.size);
-    if (!verify->visit || !wants_partition(verify->filter, &partition->key))
-        return;
+static void dump_records(struct verify *verify, const struct verify_partition *partition,
+                         const struct record_batch *batch, struct slice bytes) {
+    struct reader records = reader_make(bytes.data, bytes.size);
     for (uint32_t i = 0; i < batch->record_count && !dump_is_done(verify); i++) {
         struct record record;
         if (record_read(batch, &records, &record) < 0) {
@@ -89,6 +87,20 @@ static void dump_batch(struct verify *verify, const struct verify_partition *par
         verify->visited++;
         verify->visit(verify->context, partition->key.stream_id, partition->key.number, &record);
     }
+}
+
+static void dump_batch(struct verify *verify, const struct verify_partition *partition,
+                       const struct record_batch *batch) {
+    struct slice records;
+    uint8_t *owned;
+    if (!verify->visit || !wants_partition(verify->filter, &partition->key))
+        return;
+    if (record_batch_expand(batch, &records, &owned) < 0) {
+        verify->damaged = true;
+        return;
+    }
+    dump_records(verify, partition, batch, records);
+    free(owned);
 }
 
 /* ---- segments -----------------------------------------------------------------------------------

@@ -154,7 +154,7 @@ class Gateway:
     def metric(self, name):
         with urllib.request.urlopen(self.HTTP_URL + "/metrics", timeout=10) as answer:
             for line in answer.read().decode().splitlines():
-                if line.startswith(name + " ") or line.startswith(name + "{"):
+                if line.startswith((name + " ", name + "{")):
                     return float(line.rsplit(" ", 1)[1])
         raise AssertionError("no metric " + name)
 

@@ -35,7 +35,7 @@ class Checker(unittest.TestCase):
 class Load(unittest.TestCase):
     DEVICES = 8
 
-    def run_load(self, interrupt, seconds=8):
+    def run_load(self, interrupt, look=lambda gateway: None, seconds=8):
         gateway = Gateway("release")
         self.addCleanup(gateway.close)
         gateway.up()
@@ -48,6 +48,7 @@ class Load(unittest.TestCase):
              gateway.MQTT_PORT, str(seconds), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(3):
             time.sleep(1.5)
+            look(gateway)
             interrupt(gateway)
             gateway.up()
         output, states = publisher.communicate(timeout=120)
@@ -68,8 +69,20 @@ class Load(unittest.TestCase):
     def test_kill_9(self):
         self.run_load(lambda gateway: gateway.kill(signal.SIGKILL))
 
-    def test_stop(self):
-        self.run_load(lambda gateway: gateway.kill(signal.SIGTERM))
+    def test_stop_and_start_with_another_compression(self):
+        """Batches of all codecs side by side in one store; a stock consumer reads them."""
+        codecs = ["lz4", "zstd", "none"]
+        compressed = []
+
+        def interrupt(gateway):
+            gateway.kill(signal.SIGTERM)
+            gateway.environment["DURAGATE_CFG_STORAGE__COMPRESSION"] = codecs.pop(0)
+
+        def look(gateway):
+            compressed.append(gateway.metric('duragate_compression_bytes_total{direction="in"}'))
+
+        self.run_load(interrupt, look)
+        self.assertTrue(compressed[0] == 0 < min(compressed[1:]), compressed)
 
 
 if __name__ == "__main__":

@@ -87,3 +87,60 @@ Test(kafka_fetch, a_partition_is_named_once) {
     kafka_disconnect(&client);
     kafka_server_stop(&server);
 }
+
+/* ---- compressed batches ---- */
+
+static int16_t fetch_with_version_4(int64_t offset, uint32_t *ret_size) {
+    kafka_begin(&client, KAFKA_FETCH, 4);
+    writer_u32(&client.request, UINT32_MAX);
+    writer_u32(&client.request, 0);
+    writer_u32(&client.request, 1);
+    writer_u32(&client.request, MIB);
+    writer_u8(&client.request, 0);
+    writer_u32(&client.request, 1);
+    kafka_put_text(&client, "acme.events");
+    writer_u32(&client.request, 1);
+    writer_u32(&client.request, 1);
+    writer_u64(&client.request, (uint64_t)offset);
+    writer_u32(&client.request, MIB);
+    kafka_call_server(&client);
+    struct reader *r = &client.answer;
+    cr_assert_eq(reader_u32(r), 0); /* throttle */
+    cr_assert_eq(reader_u32(r), 1);
+    reader_take(r, reader_u16(r));
+    cr_assert(reader_u32(r) == 1 && reader_u32(r) == 1);
+    int16_t error = (int16_t)reader_u16(r);
+    reader_take(r, 8 + 8);
+    cr_assert_eq(reader_u32(r), UINT32_MAX); /* aborted: null */
+    *ret_size = reader_u32(r);
+    return error;
+}
+
+static void compress_with(enum compression codec) {
+    struct stream_options options = {
+        .segment_size_bytes = 4 * MIB, .segment_age_ms = 3600 * 1000, .compression = codec};
+    stream_reconfigure(server.stream, &options);
+}
+
+/* KIP-110: who cannot know zstd gets an error, not bytes that look like damage; what comes before
+ * it, and lz4, is given. */
+Test(kafka_fetch, zstd_and_consumers_before_it) {
+    kafka_server_start(&server, NULL);
+    compress_with(COMPRESSION_LZ4);
+    kafka_server_append(&server, STREAM_EVENTS, 1, 10, 400, 1000);
+    compress_with(COMPRESSION_ZSTD);
+    kafka_server_append(&server, STREAM_EVENTS, 1, 10, 400, 2000);
+    kafka_enter(&client, &server, "reader");
+    uint32_t size;
+    cr_expect(fetch_with_version_4(0, &size) == 0 && size > 0);
+    cr_expect_eq(fetch_with_version_4(10, &size), KAFKA_ERROR_UNSUPPORTED_COMPRESSION);
+    cr_expect_leq((int32_t)size, 0);
+
+    struct kafka_fetched got;
+    kafka_begin_fetch(&client, "acme.events", 0, 1, MIB, (struct kafka_asked[]){{1, 0, MIB}}, 1);
+    kafka_call_server(&client);
+    kafka_take_fetch(&client, &got, 1);
+    cr_expect(got.error == 0 && got.records.size > size);
+    kafka_disconnect(&client);
+    kafka_server_stop(&server);
+}

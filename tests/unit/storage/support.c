@@ -150,27 +150,38 @@ static bool check_record(struct check *check, const struct record *record) {
     return good;
 }
 
+static bool check_records(struct check *check, const struct record_batch *batch, struct slice bytes,
+                          int64_t from) {
+    struct reader records = reader_make(bytes.data, bytes.size);
+    for (uint32_t i = 0; i < batch->record_count; i++) {
+        struct record record;
+        if (record_read(batch, &records, &record) < 0)
+            return false;
+        if (record.offset < from)
+            continue;
+        if (!check_record(check, &record))
+            return false;
+        check->count++;
+    }
+    return true;
+}
+
 static bool check_bytes(struct check *check, const uint8_t *bytes, size_t size, int64_t from) {
     struct reader r = reader_make(bytes, size);
-    while (reader_left(&r) > 0) {
+    bool good = true;
+    while (good && reader_left(&r) > 0) {
         struct record_batch batch;
-        struct record record;
-        if (record_batch_read(&r, true, &batch) < 0) {
+        struct slice records;
+        uint8_t *owned;
+        if (record_batch_read(&r, true, &batch) < 0 ||
+            record_batch_expand(&batch, &records, &owned) < 0) {
             fprintf(stderr, "bad batch at offset %" PRId64 "\n", check->next_offset);
             return false;
         }
-        struct reader records = reader_make(batch.records.data, batch.records.size);
-        for (uint32_t i = 0; i < batch.record_count; i++) {
-            if (record_read(&batch, &records, &record) < 0)
-                return false;
-            if (record.offset < from)
-                continue;
-            if (!check_record(check, &record))
-                return false;
-            check->count++;
-        }
+        good = check_records(check, &batch, records, from);
+        free(owned);
     }
-    return true;
+    return good;
 }
 
 static bool check_extent(struct check *check, const struct stream_extent *extent, int64_t from) {

@@ -1,6 +1,8 @@
 /* Open batches: what is built can be read, and placing changes what it should and no more. */
 #include <criterion/criterion.h>
 
+#include <stdlib.h>
+
 #include "storage/local/batch.h"
 #include "storage/record.h"
 #include "support.h"
@@ -56,6 +58,57 @@ Test(batch, keeps_records_and_raises_times) {
     expect_times(&batch, 0, (int64_t[]){1000, 1000, 1500, 1500}, 4);
     cr_expect_eq(read_back(&batch).max_timestamp_ms, 1500);
     chunk_release(batch.chunk);
+    chunk_pool_free(&pool);
+}
+
+/* Smaller, the same records, and the codec in the header, also after the batch got one time. */
+Test(batch, compresses) {
+    static const enum compression codecs[] = {COMPRESSION_LZ4, COMPRESSION_ZSTD};
+    struct compressor *compressor = compressor_create();
+    chunk_pool_init(&pool);
+    for (size_t c = 0; c < COUNT_OF(codecs); c++) {
+        struct batch batch = {0};
+        for (unsigned i = 0; i < 100; i++)
+            append_text(&batch, 1000 + i, "the same text again and again");
+        uint32_t size_before = batch.size_bytes;
+        batch_compress(&batch, &pool, compressor, codecs[c]);
+        cr_expect_lt(batch.size_bytes, size_before / 4);
+        batch_seal(&batch);
+        for (unsigned one_time = 0; one_time < 2; one_time++) {
+            batch_place(&batch, 7, one_time ? 5000 : 0);
+            struct record_batch read = read_back(&batch);
+            cr_expect_eq(read.attributes, (one_time ? RECORD_LOG_APPEND_TIME : 0) | codecs[c]);
+            struct slice records;
+            uint8_t *owned;
+            cr_assert_eq(record_batch_expand(&read, &records, &owned), 0);
+            struct reader r = reader_make(records.data, records.size);
+            for (unsigned i = 0; i < 100; i++) {
+                struct record record;
+                cr_assert_eq(record_read(&read, &r, &record), 0);
+                cr_expect_eq(record.offset, 7 + i);
+                cr_expect_eq(record.timestamp_ms, one_time ? 5000 : 1000 + i);
+                cr_expect(slice_equals_string(record.value, "the same text again and again"));
+            }
+            cr_expect_eq(reader_left(&r), 0);
+            free(owned);
+        }
+        chunk_release(batch.chunk);
+    }
+    compressor_free(compressor);
+    chunk_pool_free(&pool);
+}
+
+Test(batch, stays_as_it_is_when_nothing_is_gained) {
+    struct compressor *compressor = compressor_create();
+    struct batch batch = {0};
+    chunk_pool_init(&pool);
+    append_text(&batch, 1000, "short");
+    batch_compress(&batch, &pool, compressor, COMPRESSION_ZSTD);
+    batch_seal(&batch);
+    expect_times(&batch, 0, (int64_t[]){1000}, 1);
+    cr_expect_eq(read_back(&batch).attributes, 0);
+    chunk_release(batch.chunk);
+    compressor_free(compressor);
     chunk_pool_free(&pool);
 }
 

@@ -15,7 +15,7 @@ enum { STREAM_ID = 7, RECORDS_MAX = 1000 };
 
 static int64_t times_ms[RECORDS_MAX]; /* as stored, by offset */
 static int64_t count;
-static unsigned one_time_batches;
+static unsigned one_time_batches, compressed_batches;
 
 static void take_times(const uint8_t *bytes, size_t size) {
     struct reader r = reader_make(bytes, size);
@@ -23,13 +23,18 @@ static void take_times(const uint8_t *bytes, size_t size) {
         struct record_batch batch;
         cr_assert_eq(record_batch_read(&r, true, &batch), 0);
         one_time_batches += (batch.attributes & RECORD_LOG_APPEND_TIME) != 0;
-        struct reader records = reader_make(batch.records.data, batch.records.size);
+        struct slice expanded;
+        uint8_t *owned;
+        cr_assert_eq(record_batch_expand(&batch, &expanded, &owned), 0);
+        compressed_batches += owned != NULL;
+        struct reader records = reader_make(expanded.data, expanded.size);
         for (uint32_t i = 0; i < batch.record_count; i++) {
             struct record record;
             cr_assert_eq(record_read(&batch, &records, &record), 0);
             times_ms[record.offset] = record.timestamp_ms;
             count = record.offset + 1;
         }
+        free(owned);
     }
 }
 
@@ -99,6 +104,31 @@ Test(find, is_exact_in_memory_and_in_files_and_across_segments) {
         cr_assert_eq(count, 240);
         cr_expect(one_time_batches >= 5);
         cr_expect(test_file_size(&store, test_segment_name(STREAM_ID, 0, 64)) > 0);
+        expect_all_found(&store, 0);
+        test_store_close(&store);
+        cr_assert_eq(test_store_open(&store), 0, "%s", store.error);
+    }
+    test_store_close(&store);
+    test_store_remove(&store);
+}
+
+/* Batches of all codecs side by side, as after changes of the configuration. */
+Test(find, is_exact_in_compressed_batches) {
+    struct test_store store;
+    test_store_init(&store);
+    store.options.segment_size_bytes = 200000;
+    cr_assert_eq(test_store_open(&store), 0, "%s", store.error);
+    append_mixed(&store, 20);
+    for (unsigned round = 0; round < 2; round++) {
+        store.options.compression = round == 0 ? COMPRESSION_LZ4 : COMPRESSION_ZSTD;
+        stream_reconfigure(store.stream, &store.options);
+        append_mixed(&store, 20);
+    }
+    for (unsigned round = 0; round < 2; round++) {
+        compressed_batches = 0;
+        read_times(&store, 0);
+        cr_assert_eq(count, 240);
+        cr_expect_eq(compressed_batches, 40);
         expect_all_found(&store, 0);
         test_store_close(&store);
         cr_assert_eq(test_store_open(&store), 0, "%s", store.error);
