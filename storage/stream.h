@@ -31,7 +31,7 @@ struct stream_options {
     uint64_t retention_bytes;     /* per partition; 0: no limit */
     uint64_t retention_ms;        /* 0: no limit */
     uint64_t reserve_bytes;       /* of free disk space */
-    enum compression compression; /* of batches of 1 KiB and more; what is stored stays as it is */
+    enum compression compression; /* of batches to come; what is stored stays as it is */
 };
 
 enum { STREAM_ERROR_SIZE = 512 };

@@ -14,7 +14,7 @@
 enum {
     SUBMIT_BYTES = 1024 * 1024, /* hand over even if the committer is busy: a good group */
     FREE_UNITS_MAX = 256,
-    COMPRESS_MIN_BYTES = 1024, /* below it nothing is gained */
+    COMPRESS_MIN_BYTES = 256, /* below it nothing is gained */
 };
 
 /* What the worker appends to now, or did before. */

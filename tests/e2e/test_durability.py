@@ -4,10 +4,10 @@ import collections
 import os
 import signal
 import subprocess
-import time
+import tempfile
 import unittest
 
-from harness import Gateway
+from harness import Gateway, wait_until
 
 
 def check_acknowledged(acknowledged, stored):
@@ -35,7 +35,7 @@ class Checker(unittest.TestCase):
 class Load(unittest.TestCase):
     DEVICES = 8
 
-    def run_load(self, interrupt, look=lambda gateway: None, seconds=8):
+    def run_load(self, interrupt, look=lambda gateway: None, seconds=15):
         gateway = Gateway("release")
         self.addCleanup(gateway.close)
         gateway.up()
@@ -43,15 +43,19 @@ class Load(unittest.TestCase):
         for number in range(self.DEVICES):
             name = f"load{number}"
             arguments += [f"{name}@{gateway.TENANT}", gateway.device(name)]
-        publisher = subprocess.Popen(
-            [os.path.join(os.path.dirname(gateway.build), "asan/tests/e2e/acked_publisher"),
-             gateway.MQTT_PORT, str(seconds), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(3):
-            time.sleep(1.5)
-            look(gateway)
-            interrupt(gateway)
-            gateway.up()
-        output, states = publisher.communicate(timeout=120)
+        # Not a pipe: nobody reads while the gateway is being killed, and a full one stops the load.
+        with tempfile.TemporaryFile("w+") as lines:
+            publisher = subprocess.Popen(
+                [os.path.join(os.path.dirname(gateway.build), "asan/tests/e2e/acked_publisher"),
+                 gateway.MQTT_PORT, str(seconds), *arguments], stdout=lines, stderr=subprocess.PIPE, text=True)
+            for _ in range(3):
+                wait_until(lambda: gateway.metric("duragate_events_stored_total") > 500, 30)
+                look(gateway)
+                interrupt(gateway)
+                gateway.up()
+            _, states = publisher.communicate(timeout=120)
+            lines.seek(0)
+            output = lines.read()
         self.assertEqual(publisher.returncode, 0,
                          "not everything was acknowledged in the end:\n" + states + gateway.log()[-6000:])
         acknowledged = collections.defaultdict(list)
