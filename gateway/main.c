@@ -505,11 +505,15 @@ static int server_open_parts(struct server *server, char *ret_error) {
     struct stream_options stream_options;
     config_to_stream_options(config, &stream_options);
     int err = tls_load(config, &server->tls, ret_error);
-    if (err < 0 || (err = stream_open(&stream_options, &server->stream, ret_error)) < 0)
+    if (err < 0)
         return err;
     if (server->tls)
         metric_set(METRIC_CERTIFICATE_EXPIRY, tls_expiry(server->tls));
-    return registry_open(&registry_options, &server->registry, ret_error);
+    err = registry_open(&registry_options, &server->registry, ret_error);
+    if (err ==
+        0) /* before the stream, which a newer release may make unreadable for an older one */
+        err = registry_check_schema(server->registry, registry_options.query_timeout_ms, ret_error);
+    return err == 0 ? stream_open(&stream_options, &server->stream, ret_error) : err;
 }
 
 static int server_start(struct server *server, char *ret_error) {

@@ -31,10 +31,21 @@ struct change_query {
 static void read_changes(struct registry *registry);
 static void read_stale(struct registry *registry);
 
+static int condition_without_queries(struct registry *registry) {
+    int version;
+    enum schema_fit schema = postgres_schema(registry->queries, &version);
+    return schema == SCHEMA_OLDER     ? REGISTRY_OLD_SCHEMA
+           : schema == SCHEMA_NEWER   ? REGISTRY_NEW_SCHEMA
+           : schema == SCHEMA_CHANGED ? REGISTRY_OTHER_SCHEMA
+                                      : REGISTRY_NO_QUERIES;
+}
+
 void changes_update_condition(struct registry *registry) {
     bool queries = postgres_is_ready(registry->queries) && requests_are_taken(registry);
     bool changes = postgres_is_ready(registry->changes) && registry->synced;
-    int condition = !queries ? REGISTRY_NO_QUERIES : !changes ? REGISTRY_NO_CHANGES : REGISTRY_UP;
+    int condition = !queries   ? condition_without_queries(registry)
+                    : !changes ? REGISTRY_NO_CHANGES
+                               : REGISTRY_UP;
     if (atomic_exchange(&registry->condition, condition) != condition)
         metric_set(METRIC_REGISTRY_UP, condition == REGISTRY_UP);
 }

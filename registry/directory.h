@@ -21,6 +21,9 @@ enum registry_condition {
     REGISTRY_UP,
     REGISTRY_NO_QUERIES,
     REGISTRY_NO_CHANGES,
+    REGISTRY_OLD_SCHEMA,
+    REGISTRY_NEW_SCHEMA,
+    REGISTRY_OTHER_SCHEMA,
 };
 
 struct registry {
@@ -42,6 +45,8 @@ struct registry {
     struct cache cache;
     struct authorities authorities;
     atomic_int condition; /* enum registry_condition */
+    atomic_int schema;    /* enum schema_fit, as the queries' connection found it */
+    atomic_int schema_version;
     _Atomic(struct registry_listener *) listeners;
     unsigned device_lookups; /* under way: a change of any device may concern them */
     /* changes.c */

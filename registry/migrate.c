@@ -2,11 +2,10 @@
 
 #include <libpq-fe.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "registry/migrations.h"
 #include "registry/registry.h"
+#include "registry/schema.h"
 #include "registry/synchronous.h"
 
 /* Any number that nobody else takes in this database. */
@@ -35,35 +34,19 @@ static int run(struct migrate *m, const char *what, const char *sql) {
     return DG_ERR_INTERNAL;
 }
 
-/* Compares what the database says was applied with what the binary holds. */
+/* What the database says was applied; a schema that is older than ours is what we are here for. */
 static int check_applied(struct migrate *m, const PGresult *result, unsigned *ret_count) {
-    char text[REGISTRY_ERROR_SIZE];
-    for (int row = 0; row < PQntuples(result); row++) {
-        const char *version = PQgetvalue(result, row, 0), *name = PQgetvalue(result, row, 1);
-        if ((unsigned)row >= migration_count) {
-            snprintf(text, sizeof(text),
-                     "the database has migration %s (%.100s), which this duragate does not know: "
-                     "install the newer release that made it",
-                     version, name);
-            return refuse(m, DG_ERR_UNSUPPORTED_VERSION, text);
-        }
-        if (atoi(version) != migrations[row].version ||
-            strcmp(PQgetvalue(result, row, 2), migrations[row].checksum) != 0) {
-            snprintf(
-                text, sizeof(text),
-                "migration %s (%.100s) was applied in another form than this duragate has: use "
-                "the release that applied it, or start with an empty database",
-                version, name);
-            return refuse(m, DG_ERR_CORRUPT, text);
-        }
-    }
+    int version;
+    enum schema_fit fit = schema_judge(result, &version);
     *ret_count = (unsigned)PQntuples(result);
-    return 0;
+    if (fit == SCHEMA_FITS || fit == SCHEMA_OLDER)
+        return 0;
+    schema_describe(fit, version, m->ret_error, REGISTRY_ERROR_SIZE);
+    return fit == SCHEMA_NEWER ? DG_ERR_UNSUPPORTED_VERSION : DG_ERR_CORRUPT;
 }
 
 static int read_applied(struct migrate *m, unsigned *ret_count) {
-    PGresult *result =
-        PQexec(m->connection, "select version, name, checksum from schema_migration order by 1");
+    PGresult *result = PQexec(m->connection, SCHEMA_SQL);
     int err = PQresultStatus(result) == PGRES_TUPLES_OK
                   ? check_applied(m, result, ret_count)
                   : refuse(m, DG_ERR_INTERNAL, PQerrorMessage(m->connection));
@@ -109,11 +92,13 @@ static int apply_missing(struct migrate *m) {
                   " applied_at timestamptz not null default now())");
     if (err == 0)
         err = read_applied(m, &applied);
-    unsigned missing = migration_count - applied;
+    if (err == 0 && applied >= migration_count && m->progress)
+        m->progress(m->context, applied > migration_count
+                                    ? "the schema is that of the next release, which this one runs "
+                                      "on: nothing to do"
+                                    : "the schema is up to date");
     for (; err == 0 && applied < migration_count; applied++)
         err = apply(m, &migrations[applied]);
-    if (err == 0 && missing == 0 && m->progress)
-        m->progress(m->context, "the schema is up to date");
     return err;
 }
 

@@ -50,7 +50,9 @@ struct postgres {
     uint64_t first_since_ns;  /* when the first of those sent became the first: PostgreSQL's turn */
     uint64_t told_timeout_ms; /* the statement_timeout that PostgreSQL knows of */
     PGresult *result;         /* of the first one, until its Sync comes back */
-    char said[256];           /* the last complaint, so that a row of failures is logged once */
+    enum schema_fit schema;
+    int schema_version;
+    char said[256]; /* the last complaint, so that a row of failures is logged once */
 };
 
 static const struct {
@@ -218,8 +220,9 @@ static void fail(struct postgres *p, const char *why) {
     set_state(p, POSTGRES_DOWN);
     set_timer(p, p->backoff_ms + random_u64() % (p->backoff_ms / 4 + 1));
     p->backoff_ms = p->backoff_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : p->backoff_ms * 2;
-    if (was_ready)
-        p->options.lost(p->options.context);
+    if (p->schema == SCHEMA_UNKNOWN || p->schema == SCHEMA_FITS)
+        p->schema = SCHEMA_UNREACHED;
+    p->options.lost(p->options.context);
     answer_all(p, DG_ERR_UNAVAILABLE);
 }
 
@@ -262,10 +265,11 @@ static bool send_listen(struct postgres *p) {
     return send_text(p, sql);
 }
 
-/* All statements and settings in one batch with one Sync. */
+/* The question for the schema, all statements and settings in one batch with one Sync. */
 static void start_prepare(struct postgres *p) {
     set_state(p, POSTGRES_PREPARING);
-    bool sent = PQsetnonblocking(p->connection, 1) == 0 && PQenterPipelineMode(p->connection) == 1;
+    bool sent = PQsetnonblocking(p->connection, 1) == 0 &&
+                PQenterPipelineMode(p->connection) == 1 && send_text(p, SCHEMA_SQL);
     for (unsigned i = 0; sent && i < STATEMENT_COUNT; i++)
         sent = PQsendPrepare(p->connection, statements[i].name, statements[i].sql,
                              statements[i].parameter_count, NULL) == 1;
@@ -308,6 +312,7 @@ static void start_connect(struct postgres *p) {
     if (!p->options.password[0])
         values[1] = NULL; /* as if not given: the conninfo or a password file may have it */
     set_state(p, POSTGRES_CONNECTING);
+    p->schema = SCHEMA_UNKNOWN;
     p->connection = PQconnectStartParams(names, values, 1);
     if (!p->connection || PQstatus(p->connection) == CONNECTION_BAD) {
         fail(p, p->connection ? PQerrorMessage(p->connection) : "out of memory");
@@ -366,21 +371,45 @@ static void become_ready(struct postgres *p) {
     p->options.ready(p->options.context);
 }
 
+/* The schema comes before the statements, which may not fit it. */
+static bool take_schema(struct postgres *p, const PGresult *applied) {
+    char why[256];
+    p->schema = schema_judge(applied, &p->schema_version);
+    if (p->schema == SCHEMA_FITS)
+        return true;
+    schema_describe(p->schema, p->schema_version, why, sizeof(why));
+    fail(p, why);
+    return false;
+}
+
+static void refuse_prepare(struct postgres *p, const PGresult *result) {
+    static const char NO_TABLE[] = "42P01";
+    char why[256];
+    const char *state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+    if (p->schema == SCHEMA_UNKNOWN && state && strcmp(state, NO_TABLE) == 0) {
+        p->schema = SCHEMA_OLDER; /* an empty database */
+        p->schema_version = 0;
+        schema_describe(p->schema, 0, why, sizeof(why));
+    } else {
+        snprintf(why, sizeof(why), "preparing a statement: %.200s", PQresultErrorMessage(result));
+    }
+    fail(p, why);
+}
+
 /* False when the connection was given up. */
 static bool take_prepare_result(struct postgres *p, PGresult *result) {
     ExecStatusType status = PQresultStatus(result);
-    bool refused = status == PGRES_FATAL_ERROR;
-    if (refused) {
-        char why[256];
-        snprintf(why, sizeof(why), "%.150s (is the schema up to date? run: duragate migrate)",
-                 PQresultErrorMessage(result));
-        why[strcspn(why, "\n")] = ' ';
-        fail(p, why);
+    bool good = true;
+    if (status == PGRES_FATAL_ERROR) {
+        refuse_prepare(p, result);
+        good = false;
+    } else if (status == PGRES_TUPLES_OK) {
+        good = take_schema(p, result);
     } else if (status == PGRES_PIPELINE_SYNC) {
         become_ready(p);
     }
     PQclear(result);
-    return !refused;
+    return good;
 }
 
 static void take_result(struct postgres *p, PGresult *result) {
@@ -535,6 +564,11 @@ void postgres_free(struct postgres *postgres) {
 
 bool postgres_is_ready(const struct postgres *postgres) {
     return postgres->state == POSTGRES_READY;
+}
+
+enum schema_fit postgres_schema(const struct postgres *postgres, int *ret_version) {
+    *ret_version = postgres->schema_version;
+    return postgres->schema;
 }
 
 uint64_t postgres_total_ms(uint64_t timeout_ms) {

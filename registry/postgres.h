@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #include "common/err.h"
+#include "registry/schema.h"
 #include "registry/statements.h"
 
 struct postgres;
@@ -42,7 +43,7 @@ struct postgres_options {
     bool waits_for_each; /* whoever asks keeps the total itself, and one statement under way */
     void *context;
     void (*ready)(void *context);    /* connected and prepared */
-    void (*lost)(void *context);     /* was ready and is no longer */
+    void (*lost)(void *context);     /* is ready no longer, or could not become it */
     void (*notified)(void *context); /* a NOTIFY came in */
 };
 
@@ -63,6 +64,9 @@ void postgres_set_timeout(struct postgres *postgres, uint64_t timeout_ms);
 void postgres_send(struct postgres *postgres, struct postgres_query *query, unsigned count,
                    const char *const *parameters);
 bool postgres_is_ready(const struct postgres *postgres);
+/* What the last attempt to connect found. Statements are prepared on a schema that fits only; on
+ * any other the connection is tried again, as if the server were away. */
+enum schema_fit postgres_schema(const struct postgres *postgres, int *ret_version);
 
 /* Monotonic: the answer shows what was so at this time, or later. */
 static inline uint64_t postgres_asked_ms(const struct postgres_query *query) {

@@ -1,6 +1,7 @@
 /* The registry thread: its life, its mailbox, and what others ask of it. */
 #include "registry/registry.h"
 
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -243,10 +244,27 @@ bool registry_is_up(struct registry *registry, const char **ret_why) {
         [REGISTRY_UP] = "",
         [REGISTRY_NO_QUERIES] = "PostgreSQL does not answer",
         [REGISTRY_NO_CHANGES] = "changes in PostgreSQL are not being heard",
+        [REGISTRY_OLD_SCHEMA] = "the database has an older schema: run duragate migrate",
+        [REGISTRY_NEW_SCHEMA] = "the database has a schema that is too new: install its release",
+        [REGISTRY_OTHER_SCHEMA] = "a migration was applied in another form than this release has",
     };
     int condition = atomic_load(&registry->condition);
     *ret_why = texts[condition];
     return condition == REGISTRY_UP;
+}
+
+int registry_check_schema(struct registry *registry, uint64_t timeout_ms, char *ret_error) {
+    enum { LOOK_MS = 5 };
+    int fit;
+    for (uint64_t waited_ms = 0;
+         (fit = atomic_load(&registry->schema)) == SCHEMA_UNKNOWN && waited_ms < timeout_ms;
+         waited_ms += LOOK_MS)
+        poll(NULL, 0, LOOK_MS);
+    if (fit == SCHEMA_UNKNOWN || fit == SCHEMA_UNREACHED || fit == SCHEMA_FITS)
+        return 0;
+    schema_describe((enum schema_fit)fit, atomic_load(&registry->schema_version), ret_error,
+                    REGISTRY_ERROR_SIZE);
+    return DG_ERR_UNSUPPORTED_VERSION;
 }
 
 int registry_listen(struct registry *registry, struct mailbox *mailbox,
@@ -289,7 +307,12 @@ int registry_reconfigure(struct registry *registry, uint64_t query_timeout_ms) {
 /* ---- the thread ---- */
 
 static void queries_changed(void *context) {
-    changes_update_condition(context);
+    struct registry *registry = context;
+    int version;
+    enum schema_fit fit = postgres_schema(registry->queries, &version);
+    atomic_store(&registry->schema_version, version); /* first: whoever sees the fit reads it */
+    atomic_store(&registry->schema, (int)fit);
+    changes_update_condition(registry);
 }
 
 static void ignore(void *context) {

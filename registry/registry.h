@@ -49,6 +49,13 @@ DG_NODISCARD int registry_reconfigure(struct registry *registry, uint64_t query_
  * text) says what is wrong. */
 bool registry_is_up(struct registry *registry, const char **ret_why);
 
+/* At the start: waits until PostgreSQL has been asked which schema it has, or could not be asked.
+ * DG_ERR_UNSUPPORTED_VERSION, with a sentence that says what to do, when it is none that this
+ * duragate runs on. A gateway that began without PostgreSQL asks when it comes, and serves those it
+ * knows as long as the schema does not fit. */
+DG_NODISCARD int registry_check_schema(struct registry *registry, uint64_t timeout_ms,
+                                       char *ret_error);
+
 /* ---- who is it ---------------------------------------------------------------------------------
  */
 

@@ -8,32 +8,10 @@
 
 #include "common/clock.h"
 #include "common/log.h"
-#include "registry/migrate.h"
 #include "tests/unit/registry/ends.h"
 #include "tests/unit/registry/logins.h"
 #include "tests/unit/registry/pressure.h"
-
-static void count_line(void *context, const char *text) {
-    ++*(unsigned *)context;
-}
-
-static void check_migrations(struct bench *b) {
-    char error[REGISTRY_ERROR_SIZE] = "";
-    unsigned lines = 0;
-    CHECK(registry_migrate(b->conninfo, "", count_line, &lines, error) == 0, "%s", error);
-    CHECK(lines >= 1);
-    CHECK(registry_migrate(b->conninfo, "", NULL, NULL, error) == 0, "%s", error);
-    bench_sql(b->conninfo, "insert into schema_migration values (9999, '9999_later', 'x')");
-    CHECK(registry_migrate(b->conninfo, "", NULL, NULL, error) == DG_ERR_UNSUPPORTED_VERSION &&
-              strstr(error, "newer release"),
-          "%s", error);
-    bench_sql(b->conninfo, "delete from schema_migration where version = 9999");
-    bench_sql(b->conninfo, "update schema_migration set checksum = 'x' || checksum");
-    CHECK(registry_migrate(b->conninfo, "", NULL, NULL, error) == DG_ERR_CORRUPT, "%s", error);
-    bench_sql(b->conninfo, "update schema_migration set checksum = substr(checksum, 2)");
-    CHECK(registry_migrate("host=/nowhere dbname=x", "", NULL, NULL, error) == DG_ERR_UNAVAILABLE,
-          "%s", error);
-}
+#include "tests/unit/registry/schema.h"
 
 static void add_population(struct bench *b) {
     bench_sql(b->conninfo, "insert into tenant (name, enabled) values ('acme', true),"
@@ -340,7 +318,8 @@ int main(int argc, char **argv) {
         return 64;
     log_configure(LOG_LEVEL_ERROR, LOG_FORMAT_TEXT);
     bench_start(&b, argv[1]);
-    check_migrations(&b);
+    schema_check_migrations(&b);
+    schema_check_fit(&b);
     add_population(&b);
     bench_open(&b);
     CHECK(bench_wait_up(&b, true, 5000));
