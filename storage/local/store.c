@@ -192,7 +192,8 @@ static int check_format(const struct stream_options *options, int err,
                         const struct format_store *store, char *ret_error) {
     if (err == DG_ERR_UNSUPPORTED_VERSION)
         snprintf(ret_error, STREAM_ERROR_SIZE,
-                 "%.300s is a store of format %u; this version reads format %u and nothing else",
+                 "%.300s is a store of format %u; this version reads format %u and nothing else: "
+                 "start the release that wrote it, or restore a backup from before",
                  options->directory, store->version, FORMAT_VERSION);
     else if (err < 0)
         snprintf(ret_error, STREAM_ERROR_SIZE, "%.300s/format: %s", options->directory,

@@ -100,7 +100,7 @@ Test(store, format_file_is_checked) {
     changed = format;
     changed.version = FORMAT_VERSION + 1;
     write_format(&store, &changed);
-    expect_refused(&store, DG_ERR_UNSUPPORTED_VERSION, "this version reads format");
+    expect_refused(&store, DG_ERR_UNSUPPORTED_VERSION, "start the release that wrote it");
     changed = format;
     changed.magic[7]++;
     write_format(&store, &changed);
