@@ -91,8 +91,9 @@ SQL
 demo_gateway_running() {
     local pid
     pid=$(cat "$var/duragate.pid" 2>/dev/null) || return 1
-    # A zombie has no executable; one that was built anew since is "duragate (deleted)".
-    case $(readlink "/proc/$pid/exe" 2>/dev/null) in */duragate | */duragate\ *) ;; *) return 1 ;; esac
+    # Not by its executable: a process with keys in its memory shows that to root only.
+    [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = duragate ] &&
+        ! grep -q '^State:[[:space:]]*Z' "/proc/$pid/status" 2>/dev/null
 }
 
 demo_gateway_stop() {

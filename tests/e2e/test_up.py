@@ -1,8 +1,10 @@
 """deploy/up: what it refuses, what it repairs, what it leaves alone."""
 
 import os
+import shutil
 import signal
 import subprocess
+import tempfile
 import unittest
 
 from harness import ROOT, Gateway, wait_until
@@ -60,6 +62,32 @@ class Up(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assertEqual(self.read("demo.env"), before)
         self.gateway.publish("-q", "1", "-t", "still", "-m", "here")
+
+    def test_another_build_takes_the_place_of_the_running_one(self):
+        pid = self.gateway.pid()
+        self.assertEqual(self.run_up().returncode, 0)
+        self.assertEqual(self.gateway.pid(), pid, "started anew without a reason")
+        other = os.path.join(self.gateway.directory, "other")
+        os.mkdir(other)
+        shutil.copy(os.path.join(self.gateway.build, "duragate"), other)
+        self.gateway.build = other
+        self.assertEqual(self.run_up().returncode, 0)
+        self.assertNotEqual(self.gateway.pid(), pid, "the build before still runs")
+
+    def test_a_running_gateway_is_seen_without_looking_at_its_executable(self):
+        """Which the kernel shows to root only, since the process may hold keys."""
+        with tempfile.TemporaryDirectory() as var:
+            os.chmod(var, 0o755)
+            shutil.copy(self.gateway.PID_FILE, var)
+            shutil.copy(os.path.join(ROOT, "deploy/demo.sh"), var)
+            for name in os.listdir(var):
+                os.chmod(os.path.join(var, name), 0o644)
+            user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.getuid() == 0 else []
+            look = [*user, "bash", "-c", 'root=$1 var=$1; . "$1/demo.sh"; demo_gateway_running', "bash", var]
+            self.assertEqual(subprocess.run(look, cwd="/", timeout=20, check=False).returncode, 0)
+            with open(os.path.join(var, "duragate.pid"), "w", encoding="ascii") as file:
+                file.write(str(os.getpid()))
+            self.assertNotEqual(subprocess.run(look, cwd="/", timeout=20, check=False).returncode, 0)
 
 
 if __name__ == "__main__":
