@@ -21,6 +21,7 @@ class Gateway:
 
     def __init__(self, build="asan", settings=None):
         self.build = os.path.join(BUILDS, build)  # an absolute build stays as it is
+        self.root = ROOT  # whose deploy/up
         self.directory = tempfile.mkdtemp(prefix="duragate-e2e-")
         os.chmod(self.directory, 0o755)
         self.var = os.path.join(self.directory, "var")
@@ -29,7 +30,7 @@ class Gateway:
 
     def up(self, *arguments):
         done = subprocess.run(
-            [os.path.join(ROOT, "deploy/up"), "--build", self.build, *arguments],
+            [os.path.join(self.root, "deploy/up"), "--build", self.build, *arguments],
             env=self.environment, capture_output=True, text=True, timeout=180, check=False)
         if done.returncode != 0:
             raise AssertionError("deploy/up failed:\n" + done.stdout + done.stderr + self.log()[-3000:])
