@@ -61,6 +61,8 @@
 #define LIMIT_KAFKA_BEFORE_LOGIN_BYTES (16 * 1024)
 #define LIMIT_KAFKA_PIPELINED_BYTES (64 * 1024)
 #define LIMIT_KAFKA_FETCH_PARTITIONS 4096
+#define LIMIT_KAFKA_DESCRIBED_CONFIGS 1024          /* topics of one DescribeConfigs */
+#define LIMIT_KAFKA_DESCRIBED_KEYS 256              /* ... and the keys that are named for each */
 #define LIMIT_KAFKA_FETCH_BYTES (16 * 1024 * 1024)  /* of one answer */
 #define LIMIT_KAFKA_ANSWER_BYTES (16 * 1024 * 1024) /* ... without its records: many topics */
 #define LIMIT_KAFKA_MAX_WAIT_MS 30000

@@ -321,6 +321,8 @@ const struct kafka_api kafka_apis[] = {
     API(KAFKA_SASL_HANDSHAKE,          0, 1,  NEVER, true,  "SaslHandshake", sasl_handshake),
     API(KAFKA_API_VERSIONS,            0, 4,  3,     true,  "ApiVersions", api_versions),
     API(KAFKA_OFFSET_FOR_LEADER_EPOCH, 2, 4,  4,     false, "OffsetForLeaderEpoch", epoch),
+    API(KAFKA_DESCRIBE_CONFIGS,        1, 4,  4,     false, "DescribeConfigs", describe_configs),
+    API(KAFKA_DESCRIBE_CLUSTER,        0, 1,  0,     false, "DescribeCluster", describe_cluster),
     API(KAFKA_SASL_AUTHENTICATE,       0, 2,  2,     true,  "SaslAuthenticate", sasl_authenticate),
     {.name = NULL},
 };

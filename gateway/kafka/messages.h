@@ -23,9 +23,11 @@ enum kafka_api_key {
     KAFKA_SASL_HANDSHAKE = 17,
     KAFKA_API_VERSIONS = 18,
     KAFKA_OFFSET_FOR_LEADER_EPOCH = 23,
+    KAFKA_DESCRIBE_CONFIGS = 32,
     KAFKA_SASL_AUTHENTICATE = 36,
     KAFKA_DELETE_GROUPS = 42,
     KAFKA_OFFSET_DELETE = 47,
+    KAFKA_DESCRIBE_CLUSTER = 60,
 };
 
 /* Kafka's error codes that have no row of their own in the error table. */
@@ -61,6 +63,7 @@ enum kafka_error {
     KAFKA_ERROR_FENCED_INSTANCE = 82,
     KAFKA_ERROR_GROUP_SUBSCRIBED = 86,
     KAFKA_ERROR_UNKNOWN_TOPIC_ID = 100,
+    KAFKA_ERROR_UNSUPPORTED_ENDPOINT = 115,
 };
 
 struct kafka_api {
@@ -473,4 +476,54 @@ struct kafka_deleted_group {
 struct kafka_delete_groups_response {
     int32_t throttle;
     struct kafka_array results; /* struct kafka_deleted_group */
+};
+
+/* ---- administrators' tools (rows: messages_admin.c) ---- */
+
+struct kafka_describe_configs_request {
+    struct kafka_array resources; /* struct kafka_config_resource */
+    bool synonyms, documentation;
+};
+struct kafka_config_resource {
+    int8_t type;
+    struct slice name;
+    struct kafka_array keys; /* struct slice; null: all */
+};
+struct kafka_describe_configs_response {
+    int32_t throttle;
+    struct kafka_array results; /* struct kafka_config_result */
+};
+struct kafka_config_result {
+    int16_t error;
+    struct slice message;
+    int8_t type;
+    struct slice name;
+    struct kafka_array entries; /* struct kafka_config_entry */
+};
+struct kafka_config_entry {
+    struct slice name, value;
+    bool read_only;
+    int8_t source;
+    bool sensitive;
+    struct kafka_array synonyms; /* struct kafka_config_synonym */
+    int8_t type;
+    struct slice documentation;
+};
+struct kafka_config_synonym {
+    struct slice name, value;
+    int8_t source;
+};
+struct kafka_describe_cluster_request {
+    bool operations;
+    int8_t endpoint_type;
+};
+struct kafka_describe_cluster_response {
+    int32_t throttle;
+    int16_t error;
+    struct slice message;
+    int8_t endpoint_type;
+    struct slice cluster_id;
+    int32_t controller;
+    struct kafka_array brokers; /* struct kafka_broker */
+    int32_t operations;
 };

@@ -34,3 +34,5 @@ ROWS(offset_delete);
 ROWS(describe_groups);
 ROWS(list_groups);
 ROWS(delete_groups);
+ROWS(describe_configs);
+ROWS(describe_cluster);

@@ -176,7 +176,7 @@ int kafka_handle_metadata(struct kafka_call *call, const void *request) {
     kafka_fill_broker(call->session, &broker);
     struct kafka_metadata_response response = {
         .brokers = {.items = &broker, .count = 1},
-        .cluster_id = slice_from_string("duragate"),
+        .cluster_id = slice_from_string(KAFKA_CLUSTER_ID),
         .controller = KAFKA_NODE_ID,
         .cluster_operations = OPERATIONS_UNSET,
     };

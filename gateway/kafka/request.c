@@ -25,6 +25,8 @@ static const struct {
     {KAFKA_SASL_HANDSHAKE, kafka_handle_sasl_handshake},
     {KAFKA_API_VERSIONS, kafka_handle_api_versions},
     {KAFKA_OFFSET_FOR_LEADER_EPOCH, kafka_handle_epoch},
+    {KAFKA_DESCRIBE_CONFIGS, kafka_handle_describe_configs},
+    {KAFKA_DESCRIBE_CLUSTER, kafka_handle_describe_cluster},
     {KAFKA_SASL_AUTHENTICATE, kafka_handle_authenticate},
     {KAFKA_DELETE_GROUPS, kafka_handle_group},
     {KAFKA_OFFSET_DELETE, kafka_handle_group},

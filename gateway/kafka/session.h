@@ -23,6 +23,8 @@ enum kafka_state {
 
 enum { KAFKA_SOFTWARE_SIZE = 64, KAFKA_NODE_ID = 1, KAFKA_LEADER_EPOCH = 0 };
 
+#define KAFKA_CLUSTER_ID "duragate"
+
 /* A worker's scratch memory; touched only as far as used. */
 enum { KAFKA_ARENA_SIZE = 16 * 1024 * 1024, KAFKA_OUTPUT_SIZE = 1024 * 1024 };
 
@@ -95,16 +97,18 @@ enum kafka_outcome { KAFKA_ANSWERED = 0, KAFKA_WAITS = 1 };
 
 /* Handlers: the decoded request of their API; an outcome, or an error that closes. */
 typedef int kafka_handler(struct kafka_call *call, const void *request);
-kafka_handler kafka_handle_api_versions;   /* metadata.c */
-kafka_handler kafka_handle_metadata;       /* metadata.c */
-kafka_handler kafka_handle_list_offsets;   /* offsets.c */
-kafka_handler kafka_handle_epoch;          /* offsets.c */
-kafka_handler kafka_handle_fetch;          /* fetch.c */
-kafka_handler kafka_handle_produce;        /* refuse.c */
-kafka_handler kafka_handle_coordinator;    /* metadata.c */
-kafka_handler kafka_handle_group;          /* group_wire.c: all of them */
-kafka_handler kafka_handle_sasl_handshake; /* sasl.c */
-kafka_handler kafka_handle_authenticate;   /* sasl.c */
+kafka_handler kafka_handle_api_versions;     /* metadata.c */
+kafka_handler kafka_handle_metadata;         /* metadata.c */
+kafka_handler kafka_handle_list_offsets;     /* offsets.c */
+kafka_handler kafka_handle_epoch;            /* offsets.c */
+kafka_handler kafka_handle_fetch;            /* fetch.c */
+kafka_handler kafka_handle_produce;          /* refuse.c */
+kafka_handler kafka_handle_coordinator;      /* metadata.c */
+kafka_handler kafka_handle_group;            /* group_wire.c: all of them */
+kafka_handler kafka_handle_describe_configs; /* describe.c */
+kafka_handler kafka_handle_describe_cluster; /* describe.c */
+kafka_handler kafka_handle_sasl_handshake;   /* sasl.c */
+kafka_handler kafka_handle_authenticate;     /* sasl.c */
 
 static inline struct kafka_worker *kafka_of(struct worker *worker) {
     return worker->slots[WORKER_SLOT_KAFKA];

@@ -319,4 +319,44 @@ static const struct kafka_layout kafka_layouts[] = {
      "  partitions [] 0+\n"
      "   index i32 0+\n"
      "   error i16 0+\n"},
+    {32,
+     " resources [] 0+\n"
+     "  type i8 0+\n"
+     "  name str 0+\n"
+     "  keys str[] 0+ null0\n"
+     " synonyms bool 1+\n"
+     " docs bool 3+\n",
+     " throttle i32 0+\n"
+     " results [] 0+\n"
+     "  error i16 0+\n"
+     "  message str 0+ null0\n"
+     "  type i8 0+\n"
+     "  name str 0+\n"
+     "  configs [] 0+\n"
+     "   name str 0+\n"
+     "   value str 0+ null0\n"
+     "   read_only bool 0+\n"
+     "   source i8 1+\n"
+     "   sensitive bool 0+\n"
+     "   synonyms [] 1+\n"
+     "    name str 1+\n"
+     "    value str 1+ null1\n"
+     "    source i8 1+\n"
+     "   config_type i8 3+\n"
+     "   doc str 3+ null3\n"},
+    {60,
+     " incl_ops bool 0+\n"
+     " endpoint_type i8 1+\n",
+     " throttle i32 0+\n"
+     " error i16 0+\n"
+     " message str 0+ null0\n"
+     " endpoint_type i8 1+\n"
+     " cluster_id str 0+\n"
+     " controller i32 0+\n"
+     " brokers [] 0+\n"
+     "  id i32 0+\n"
+     "  host str 0+\n"
+     "  port i32 0+\n"
+     "  rack str 0+ null0\n"
+     " cluster_ops i32 0+\n"},
 };

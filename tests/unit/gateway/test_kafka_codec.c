@@ -95,6 +95,28 @@ Test(kafka_codec, rows_are_the_layouts) {
     cr_assert_null(kafka_api_find(999));
 }
 
+/* What clients were tested with; ranges are load-bearing. InitProducerId (22) must not be there:
+ * with it producers would believe that they may write. */
+Test(kafka_codec, what_is_advertised) {
+    static const struct {
+        int key, first, last;
+    } offered[] = {
+        {0, 0, 9},  {1, 4, 13}, {2, 1, 7},  {3, 0, 12}, {8, 2, 8},  {9, 1, 8},  {10, 0, 4},
+        {11, 0, 9}, {12, 0, 4}, {13, 0, 5}, {14, 0, 5}, {15, 0, 5}, {16, 0, 4}, {17, 0, 1},
+        {18, 0, 4}, {23, 2, 4}, {32, 1, 4}, {36, 0, 2}, {42, 0, 2}, {47, 0, 0}, {60, 0, 1},
+    };
+    size_t count = 0;
+    while (kafka_apis[count].name)
+        count++;
+    cr_expect_eq(count, sizeof(offered) / sizeof(offered[0]));
+    for (size_t i = 0; i < sizeof(offered) / sizeof(offered[0]); i++) {
+        const struct kafka_api *api = kafka_api_find(offered[i].key);
+        cr_assert(api, "%d", offered[i].key);
+        cr_expect(api->first == offered[i].first && api->last == offered[i].last, "%s", api->name);
+    }
+    cr_expect_null(kafka_api_find(22));
+}
+
 /* ---- what is written is what is read ---- */
 
 static int next_value;
