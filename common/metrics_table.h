@@ -43,6 +43,8 @@ METRIC(STORED_BYTES,            GAUGE,   "duragate_stored_bytes", "", "Bytes in 
 METRIC(KAFKA_REQUESTS,          COUNTER, "duragate_kafka_requests_total", "", "Kafka requests answered")
 METRIC(KAFKA_FETCHED_BYTES,     COUNTER, "duragate_kafka_fetched_bytes_total", "", "Bytes of record batches sent to Kafka consumers")
 METRIC(KAFKA_COLD_READS,        COUNTER, "duragate_kafka_cold_reads_total", "", "Reads that had to wait for the disk")
+METRIC(KAFKA_OFFSETS_BEYOND,    GAUGE,   "duragate_kafka_offsets_beyond_end", "", "Committed offsets beyond the end of their partition when the gateway started: after a restore or a repair")
+METRIC(STREAM_EPOCH,            GAUGE,   "duragate_stream_epoch", "", "Leader epoch of the stream: rises with a restore, and a repair that cuts")
 METRIC(HTTP_REQUESTS,           COUNTER, "duragate_http_requests_total", "", "HTTP requests answered")
 METRIC(HTTP_ERRORS,             COUNTER, "duragate_http_errors_total", "", "HTTP requests answered with a 5xx status")
 METRIC(REGISTRY_QUERIES,        COUNTER, "duragate_registry_queries_total", "", "Statements sent to PostgreSQL")

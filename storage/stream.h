@@ -143,6 +143,15 @@ struct stream_offsets {
 void stream_offsets(struct stream *stream, uint64_t stream_id, uint32_t partition,
                     struct stream_offsets *ret_offsets);
 
+/* The leader epoch of all partitions: rises when the end of the stream was taken back (restored
+ * from a backup, cut by a repair) and offsets are given a second time; never while it is open. */
+int32_t stream_epoch(const struct stream *stream);
+
+/* One past the last record of an epoch, and the epoch that this was in fact, when the partition has
+ * none of the one asked for: an earlier one. DG_ERR_NOT_FOUND: no such epoch yet. */
+DG_NODISCARD int stream_epoch_end(struct stream *stream, uint64_t stream_id, uint32_t partition,
+                                  int32_t epoch, int32_t *ret_epoch, int64_t *ret_end);
+
 struct stream_watcher;
 
 /* First record whose timestamp is >= timestamp_ms (exact record). DG_ERR_NOT_FOUND when none.

@@ -242,7 +242,7 @@ static bool add_offset(struct kafka_call *call, struct group_request *request,
     struct kafka_topic_ref ref;
     offset->error = kafka_topic_find(call->session, topic, false, &ref);
     if (offset->error == 0)
-        offset->error = kafka_topic_check_partition(&ref, index, -1);
+        offset->error = kafka_topic_check_partition(call->session, &ref, index, -1);
     offset->partition = (uint32_t)index;
     offset->stream_id = offset->error == 0 ? ref.stream_id : 0;
     return group_keep(request, topic->name, &offset->topic);

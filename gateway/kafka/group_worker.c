@@ -9,6 +9,7 @@
 #include "common/assert.h"
 #include "common/hash.h"
 #include "common/random.h"
+#include "gateway/kafka/beyond.h"
 #include "gateway/kafka/group_store.h"
 #include "gateway/kafka/session.h"
 
@@ -228,6 +229,8 @@ static int create_parts(struct kafka_groups *k, struct stream *stream) {
         stream_appender_create(stream, &k->worker->mailbox, on_stored, on_room, k, &k->appender);
     if (err < 0)
         return err;
+    if (k->worker->index == 0)
+        kafka_find_offsets_beyond(stream);
     struct restoring restoring = {.k = k};
     stream_visit_state(stream, STREAM_STATE_CONSUMER, restore, &restoring);
     static const struct timeval tick = {.tv_usec = TICK_MS * 1000};

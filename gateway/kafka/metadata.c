@@ -102,11 +102,12 @@ static bool fill_partitions(struct kafka_call *call, uint32_t count, struct kafk
     static const struct kafka_array only_node = {.items = &node, .count = 1};
     if (!kafka_take_items(call, ret, count, sizeof(struct kafka_metadata_partition)))
         return false;
+    int32_t epoch = stream_epoch(call->session->worker->stream);
     struct kafka_metadata_partition *partitions = ret->items;
     for (uint32_t i = 0; i < count; i++)
         partitions[i] = (struct kafka_metadata_partition){.index = (int32_t)i,
                                                           .leader = KAFKA_NODE_ID,
-                                                          .leader_epoch = KAFKA_LEADER_EPOCH,
+                                                          .leader_epoch = epoch,
                                                           .replicas = only_node,
                                                           .in_sync = only_node};
     return true;

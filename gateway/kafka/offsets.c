@@ -56,10 +56,11 @@ answer_partition(struct kafka_call *call, int16_t topic_error, const struct kafk
         .error = topic_error,
         .timestamp = -1,
         .offset = -1,
-        .leader_epoch = KAFKA_LEADER_EPOCH,
+        .leader_epoch = stream_epoch(call->session->worker->stream),
     };
     if (answer.error == 0)
-        answer.error = kafka_topic_check_partition(topic, asked->index, asked->current_epoch);
+        answer.error = kafka_topic_check_partition(call->session, topic, asked->index,
+                                                   asked->current_epoch);
     if (answer.error == 0)
         answer.error = look_up(call->session, topic, asked, cold, &answer);
     return answer;
@@ -109,22 +110,22 @@ int kafka_handle_list_offsets(struct kafka_call *call, const void *request) {
     return kafka_answer(call, &response);
 }
 
-/* The log was never cut behind a consumer's back, so there is one epoch; of another one nothing is
- * known (-1). */
+/* Where an epoch ended: a consumer whose position lies behind that has read what the stream does
+ * not hold any more. Of an epoch that is not known -1. */
 static struct kafka_epoch_answer answer_epoch(struct kafka_call *call, int16_t topic_error,
                                               const struct kafka_topic_ref *topic,
                                               const struct kafka_epoch_partition *asked) {
     struct kafka_epoch_answer answer = {
         .error = topic_error, .index = asked->index, .epoch = -1, .end_offset = -1};
     if (answer.error == 0)
-        answer.error = kafka_topic_check_partition(topic, asked->index, asked->current_epoch);
-    if (answer.error != 0 || asked->epoch != KAFKA_LEADER_EPOCH)
+        answer.error = kafka_topic_check_partition(call->session, topic, asked->index,
+                                                   asked->current_epoch);
+    if (answer.error != 0)
         return answer;
-    struct stream_offsets offsets;
-    stream_offsets(call->session->worker->stream, topic->stream_id, (uint32_t)asked->index,
-                   &offsets);
-    answer.epoch = KAFKA_LEADER_EPOCH;
-    answer.end_offset = offsets.durable_end;
+    int err =
+        stream_epoch_end(call->session->worker->stream, topic->stream_id, (uint32_t)asked->index,
+                         asked->epoch, &answer.epoch, &answer.end_offset);
+    (void)err; /* not known: outputs as they were */
     return answer;
 }
 

@@ -21,7 +21,7 @@ enum kafka_state {
     KAFKA_STATE_CLOSING,
 };
 
-enum { KAFKA_SOFTWARE_SIZE = 64, KAFKA_NODE_ID = 1, KAFKA_LEADER_EPOCH = 0 };
+enum { KAFKA_SOFTWARE_SIZE = 64, KAFKA_NODE_ID = 1 };
 
 #define KAFKA_CLUSTER_ID "duragate"
 
@@ -180,7 +180,8 @@ int16_t kafka_topic_find(const struct kafka_session *session, const struct kafka
                          bool by_id, struct kafka_topic_ref *ret_topic);
 /* A partition of it: KAFKA_ERROR_UNKNOWN_TOPIC beyond the last; 74 or 75 when the client knows
  * another leader epoch than ours (-1: it knows none). */
-int16_t kafka_topic_check_partition(const struct kafka_topic_ref *topic, int32_t index,
+int16_t kafka_topic_check_partition(const struct kafka_session *session,
+                                    const struct kafka_topic_ref *topic, int32_t index,
                                     int32_t leader_epoch);
 void kafka_topic_id(uint64_t stream_id, uint8_t *ret_id);
 /* Whether the session may read this kind of a tenant's topics. */

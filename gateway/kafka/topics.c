@@ -95,11 +95,13 @@ int16_t kafka_topic_find(const struct kafka_session *session, const struct kafka
                  : kafka_topic_by_name(session, topic->name, ret_topic);
 }
 
-int16_t kafka_topic_check_partition(const struct kafka_topic_ref *topic, int32_t index,
+int16_t kafka_topic_check_partition(const struct kafka_session *session,
+                                    const struct kafka_topic_ref *topic, int32_t index,
                                     int32_t leader_epoch) {
+    int32_t current = stream_epoch(session->worker->stream);
     if (index < 0 || (uint32_t)index >= topic->tenant->partition_count)
         return KAFKA_ERROR_UNKNOWN_TOPIC;
-    if (leader_epoch > KAFKA_LEADER_EPOCH)
+    if (leader_epoch > current)
         return KAFKA_ERROR_UNKNOWN_LEADER_EPOCH;
-    return leader_epoch < -1 ? KAFKA_ERROR_FENCED_LEADER_EPOCH : 0;
+    return leader_epoch != -1 && leader_epoch < current ? KAFKA_ERROR_FENCED_LEADER_EPOCH : 0;
 }

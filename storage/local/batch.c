@@ -8,6 +8,7 @@
 #include "common/limits.h"
 #include "storage/record.h"
 
+enum { LEADER_EPOCH_AT = 12 };     /* outside the CRC, as the base offset is */
 enum { RECORD_OVERHEAD_MAX = 48 }; /* length, attributes, deltas, three lengths, header count */
 
 uint64_t batch_record_bound(const struct stream_record *record) {
@@ -131,7 +132,7 @@ static void write_header(struct batch *batch, int64_t base_offset, uint16_t attr
     uint8_t *header = batch->chunk->data;
     put_u64(header, (uint64_t)base_offset);
     put_u32(header + 8, batch->size_bytes - 12);
-    put_u32(header + 12, 0); /* leader epoch */
+    put_u32(header + LEADER_EPOCH_AT, 0);
     header[16] = RECORD_MAGIC;
     put_u16(header + RECORD_ATTRIBUTES_AT, attributes);
     put_u32(header + 23, batch->record_count - 1);
@@ -169,13 +170,14 @@ void batch_seal(struct batch *batch) {
     write_header(batch, 0, (uint16_t)batch->codec);
 }
 
-void batch_place(struct batch *batch, int64_t base_offset, int64_t last_ms) {
+void batch_place(struct batch *batch, int64_t base_offset, int64_t last_ms, int32_t epoch) {
     if (batch->base_ms >= last_ms) {
-        put_u64(batch->chunk->data, (uint64_t)base_offset); /* outside the CRC */
-        return;
+        put_u64(batch->chunk->data, (uint64_t)base_offset);
+    } else {
+        if (batch->max_ms < last_ms)
+            batch->max_ms = last_ms;
+        batch->has_one_time = true;
+        write_header(batch, base_offset, RECORD_LOG_APPEND_TIME | (uint16_t)batch->codec);
     }
-    if (batch->max_ms < last_ms)
-        batch->max_ms = last_ms;
-    batch->has_one_time = true;
-    write_header(batch, base_offset, RECORD_LOG_APPEND_TIME | (uint16_t)batch->codec);
+    put_u32(batch->chunk->data + LEADER_EPOCH_AT, (uint32_t)epoch);
 }

@@ -5,6 +5,7 @@
 #include "storage/local/checkpointer.h"
 #include "storage/local/chunk.h"
 #include "storage/local/committer.h"
+#include "storage/local/epoch.h"
 #include "storage/local/journal.h"
 #include "storage/local/partition.h"
 #include "storage/local/placer.h"
@@ -28,6 +29,7 @@ struct stream {
     struct segment_files files;
     struct partition_map partitions;
     struct state_map state;
+    struct epoch_table epochs; /* does not change after recovery */
     struct journal journal;
     struct committer committer;
     struct placer placer;

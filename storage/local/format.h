@@ -7,6 +7,15 @@
  *     <directory>/journal              a ring of commit groups (journal.c)
  *     <directory>/checkpoint           struct format_checkpoint ... (checkpoint.c)
  *     <directory>/<stream>/<partition>/<20-digit base offset>.log    record batches (segment.c)
+ *     <directory>/checkpoint.wanted    made by a backup that asks for a checkpoint; renamed to
+ *                                      checkpoint.taking, and removed when it is there
+ *
+ * Versions, and going from one to another. A store is made in version 2. The first restore or
+ * repair that raises its epoch (epoch.h) makes it version 3, in the format file only: the
+ * checkpoint then has entries of STATE_EPOCH and may have a discard_lsn; all else is as before.
+ * Up: this release reads both and changes nothing by itself. Down: a release that knows version 2
+ * alone opens a store of version 2, and refuses one of version 3, since it would serve epoch 0 to
+ * consumers that have seen a later one; there is no way back from 3 but a backup from before.
  */
 #pragma once
 
@@ -15,8 +24,9 @@
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the journal is written as it lies");
 
 enum {
-    FORMAT_VERSION = 2,  /* 2: checkpoints hold the segments' last blocks */
-    FORMAT_BLOCK = 4096, /* a group begins and ends on this */
+    FORMAT_VERSION = 2,        /* 2: checkpoints hold the segments' last blocks */
+    FORMAT_VERSION_EPOCHS = 3, /* of the format file only: the store's epoch has been raised */
+    FORMAT_BLOCK = 4096,       /* a group begins and ends on this */
     FORMAT_SECRET_SIZE = 16,
 };
 
@@ -91,7 +101,8 @@ struct format_partition {
     int64_t last_ms;
     int64_t segment_base; /* of the newest segment; -1: none */
     uint64_t segment_created_ms;
-    uint64_t reserved;
+    uint64_t discard_lsn; /* a repair cut the partition off: what the journal has for it below this
+                             LSN is not placed any more; else 0 */
 };
 _Static_assert(sizeof(struct format_partition) == 64, "on disk");
 

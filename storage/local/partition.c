@@ -145,7 +145,7 @@ int partition_assign(struct partition *partition, struct stream *stream, struct 
     pthread_mutex_unlock(&partition->mutex);
     if (!has_room)
         return DG_ERR_NO_MEMORY;
-    batch_place(&unit->batch, partition->next_offset, partition->last_ms);
+    batch_place(&unit->batch, partition->next_offset, partition->last_ms, stream->epochs.current);
     unit->base_offset = partition->next_offset;
     unit->segment = partition->write_segment;
     unit->position = partition->write_position;

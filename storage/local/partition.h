@@ -52,6 +52,7 @@ struct partition {
     /* Committer only (recovery before it starts). */
     int64_t next_offset;
     int64_t last_ms;
+    uint64_t discard_lsn; /* recovery: format_partition's */
     struct segment *write_segment;
     uint32_t write_position;
     struct partition_applied applied; /* apply_mutex */

@@ -169,6 +169,7 @@ static int load_partition(struct recovery *recovery, const struct format_partiti
         return DG_ERR_NO_MEMORY;
     partition->next_offset = row->next_offset;
     partition->last_ms = row->last_ms;
+    partition->discard_lsn = row->discard_lsn;
     atomic_store(&partition->log_start, row->log_start);
     atomic_store(&partition->exists, true);
     if (!partition_keep_last_block(partition, row->segment_base, row->segment_position,
@@ -190,8 +191,11 @@ static int load_checkpoint(struct recovery *recovery) {
     struct stream_mutation mutation;
     uint64_t lsn;
     while (err == 0 && read != DG_ERR_MALFORMED &&
-           (read = checkpoint_next_state(&recovery->checkpoint, &lsn, &mutation)) == 0)
+           (read = checkpoint_next_state(&recovery->checkpoint, &lsn, &mutation)) == 0) {
         err = state_apply(&stream->state, lsn, &mutation);
+        if (err == 0 && mutation.name_space == STATE_EPOCH)
+            err = epoch_table_load(&stream->epochs, mutation.key, mutation.value);
+    }
     if (err == 0 && read == DG_ERR_MALFORMED)
         err = FAIL(recovery, DG_ERR_CORRUPT, "%.300s/checkpoint: malformed", stream->directory);
     return err;
@@ -401,6 +405,12 @@ static int replay_empty_segment(struct recovery *recovery, const struct format_u
     return replay_roll(recovery, partition, unit->segment_base, unit->segment_created_ms, wall_ms);
 }
 
+/* A repair cut the partition off before what the journal has for it. */
+static bool is_discarded(struct stream *stream, uint64_t stream_id, uint32_t number, uint64_t lsn) {
+    const struct partition *partition = partition_find(&stream->partitions, stream_id, number);
+    return partition && lsn < partition->discard_lsn;
+}
+
 static int replay_mutation(struct stream *stream, uint64_t lsn,
                            const struct stream_mutation *mutation) {
     if (mutation->name_space != STATE_LOG_START)
@@ -412,7 +422,7 @@ static int replay_mutation(struct stream *stream, uint64_t lsn,
     memcpy(&key, mutation->key.data, LOG_START_KEY_SIZE);
     memcpy(&start, mutation->value.data, sizeof(start));
     struct partition *partition = partition_find(&stream->partitions, key.stream_id, key.partition);
-    if (partition && start > atomic_load(&partition->log_start))
+    if (partition && lsn >= partition->discard_lsn && start > atomic_load(&partition->log_start))
         atomic_store(&partition->log_start, start);
     return 0;
 }
@@ -428,7 +438,9 @@ static int replay_unit(struct recovery *recovery, struct reader *r, uint64_t lsn
     if (r->failed)
         return FAIL(recovery, DG_ERR_CORRUPT, "the group at LSN %" PRIu64 " is malformed", lsn);
     int err = 0;
-    if (batch.size > 0)
+    if (is_discarded(recovery->stream, unit.stream_id, unit.partition, lsn))
+        err = 0;
+    else if (batch.size > 0)
         err = replay_batch(recovery, &unit, batch, wall_ms);
     else if (unit.segment_base >= 0)
         err = replay_empty_segment(recovery, &unit, wall_ms);

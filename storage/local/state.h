@@ -14,8 +14,8 @@
 #include "common/writer.h"
 #include "storage/stream.h"
 
-/* Beside enum stream_namespace: stream id u64, partition u32 -> offset i64; lives in the partition.
- */
+/* Beside enum stream_namespace, and STATE_EPOCH of epoch.h: stream id u64, partition u32 -> offset
+ * i64; lives in the partition. */
 enum { STATE_LOG_START = 1 };
 
 /* Key of STATE_LOG_START, without the padding. */

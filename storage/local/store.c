@@ -68,7 +68,7 @@ int store_read_format(const char *directory, struct format_store *ret_store) {
     if (memcmp(store.magic, STORE_MAGIC, sizeof(store.magic)) != 0)
         return DG_ERR_CORRUPT;
     ret_store->version = store.version;
-    if (store.version != FORMAT_VERSION)
+    if (store.version != FORMAT_VERSION && store.version != FORMAT_VERSION_EPOCHS)
         return DG_ERR_UNSUPPORTED_VERSION;
     if (size != sizeof(store) || store_crc(&store) != store.crc)
         return DG_ERR_CORRUPT;
@@ -192,9 +192,9 @@ static int check_format(const struct stream_options *options, int err,
                         const struct format_store *store, char *ret_error) {
     if (err == DG_ERR_UNSUPPORTED_VERSION)
         snprintf(ret_error, STREAM_ERROR_SIZE,
-                 "%.300s is a store of format %u; this version reads format %u and nothing else: "
-                 "start the release that wrote it, or restore a backup from before",
-                 options->directory, store->version, FORMAT_VERSION);
+                 "%.300s is a store of format %u; this version reads formats %u and %u and nothing "
+                 "else: start the release that wrote it, or restore a backup from before",
+                 options->directory, store->version, FORMAT_VERSION, FORMAT_VERSION_EPOCHS);
     else if (err < 0)
         snprintf(ret_error, STREAM_ERROR_SIZE, "%.300s/format: %s", options->directory,
                  dg_err_text(err));

@@ -60,6 +60,7 @@ static void stream_destroy(struct stream *stream) {
     segment_files_free(&stream->files);
     chunk_pool_free(&stream->chunks);
     state_map_free(&stream->state);
+    epoch_table_free(&stream->epochs);
     committer_free(&stream->committer);
     placer_free(&stream->placer);
     checkpointer_free(&stream->checkpointer);
@@ -139,6 +140,7 @@ static int open_stream(const struct stream_options *options, struct stream **ret
         stream_destroy(stream);
         return err;
     }
+    metric_set(METRIC_STREAM_EPOCH, stream->epochs.current);
     *ret_stream = stream;
     return 0;
 }
@@ -175,6 +177,26 @@ void stream_offsets(struct stream *stream, uint64_t stream_id, uint32_t number,
     ret_offsets->durable_end = atomic_load_explicit(&partition->durable_end, memory_order_acquire);
     ret_offsets->size_bytes = (uint64_t)atomic_load(&partition->size_bytes);
     ret_offsets->appended_bytes = atomic_load(&partition->appended_bytes);
+}
+
+int32_t stream_epoch(const struct stream *stream) {
+    return stream->epochs.current;
+}
+
+int stream_epoch_end(struct stream *stream, uint64_t stream_id, uint32_t number, int32_t epoch,
+                     int32_t *ret_epoch, int64_t *ret_end) {
+    struct partition_key key = {.stream_id = stream_id, .number = number};
+    struct stream_offsets offsets;
+    if (epoch < 0 || epoch > stream->epochs.current)
+        return DG_ERR_NOT_FOUND;
+    if (epoch < stream->epochs.current) {
+        epoch_table_end(&stream->epochs, &key, epoch, ret_epoch, ret_end);
+        return 0;
+    }
+    stream_offsets(stream, stream_id, number, &offsets);
+    *ret_epoch = epoch;
+    *ret_end = offsets.durable_end;
+    return 0;
 }
 
 void stream_health(struct stream *stream, struct stream_health *ret_health) {

@@ -143,6 +143,20 @@ void stream_offsets(struct stream *stream, uint64_t stream_id, uint32_t partitio
     *ret_offsets = (struct stream_offsets){.log_start = 5, .durable_end = 1000};
 }
 
+int32_t stream_epoch(const struct stream *stream) {
+    return 3;
+}
+
+int stream_epoch_end(struct stream *stream, uint64_t stream_id, uint32_t partition, int32_t epoch,
+                     int32_t *ret_epoch, int64_t *ret_end) {
+    check(partition < 4);
+    if (epoch < 0 || epoch > 3)
+        return DG_ERR_NOT_FOUND;
+    *ret_epoch = epoch;
+    *ret_end = 1000;
+    return 0;
+}
+
 int stream_find_time(struct stream *stream, uint64_t stream_id, uint32_t partition,
                      int64_t timestamp_ms, struct stream_watcher *watcher, int64_t *ret_offset,
                      int64_t *ret_timestamp_ms) {

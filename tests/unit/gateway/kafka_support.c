@@ -7,10 +7,13 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "storage/local/draft.h"
+#include "storage/local/store.h"
 
 /* ---- the registry ---- */
 
 struct kafka_table kafka_table;
+int32_t kafka_first_epoch;
 
 static const struct principal {
     const char *name, *tenant;
@@ -122,6 +125,21 @@ static int prepare(struct worker *worker) {
     return err;
 }
 
+/* As a restore leaves it. */
+static void raise_epoch(const struct stream_options *options, int32_t epoch) {
+    struct stream *stream;
+    struct format_store format;
+    struct draft draft;
+    char error[STREAM_ERROR_SIZE];
+    cr_assert_eq(stream_open(options, &stream, error), 0, "%s", error);
+    stream_close(stream);
+    cr_assert_eq(store_read_format(options->directory, &format), 0);
+    cr_assert_eq(draft_load(options->directory, format.secret, &draft), 0);
+    cr_assert_eq(draft_raise_epoch(&draft, epoch), 0);
+    cr_assert_eq(draft_save(&draft, options->directory, format.secret), 0);
+    draft_free(&draft);
+}
+
 void kafka_server_start(struct kafka_server *server, const char *const *overrides) {
     *server = (struct kafka_server){0};
     kafka_table = (struct kafka_table){0};
@@ -134,6 +152,8 @@ void kafka_server_start(struct kafka_server *server, const char *const *override
                                      .segment_size_bytes = 4 << 20,
                                      .segment_age_ms = 3600 * 1000};
     char error[STREAM_ERROR_SIZE];
+    if (kafka_first_epoch > 0)
+        raise_epoch(&options, kafka_first_epoch);
     cr_assert_eq(stream_open(&options, &server->stream, error), 0, "%s", error);
     starting = server;
     static const char *const usual[] = {"security.allow_plaintext_passwords=true", NULL};
@@ -156,7 +176,7 @@ void kafka_server_stop(struct kafka_server *server) {
     nftw(server->directory, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
-struct batch {
+struct appended {
     struct kafka_server *server;
     enum stream_kind kind;
     uint32_t partition;
@@ -166,7 +186,7 @@ struct batch {
 };
 
 static void append(struct worker *worker, void *context) {
-    struct batch *batch = context;
+    struct appended *batch = context;
     static uint8_t value[LIMIT_EVENT_PAYLOAD_BYTES];
     for (unsigned i = 0; i < batch->count; i++) {
         struct stream_record record = {.timestamp_ms = batch->first_ms + i,
@@ -181,13 +201,13 @@ static void append(struct worker *worker, void *context) {
 }
 
 static void ask_pending(struct worker *worker, void *context) {
-    struct batch *batch = context;
+    struct appended *batch = context;
     batch->count = batch->server->pending;
 }
 
 void kafka_server_append(struct kafka_server *server, enum stream_kind kind, uint32_t partition,
                          unsigned count, size_t size, int64_t first_ms) {
-    struct batch batch = {server, kind, partition, count, size, first_ms};
+    struct appended batch = {server, kind, partition, count, size, first_ms};
     loopback_run(server->loopback.workers[0], append, &batch);
     do {
         usleep(1000);

@@ -24,6 +24,7 @@ extern struct kafka_table {
     bool acme_is_new;      /* deleted and made anew: another key and other streams */
     unsigned tenant_count; /* so many in all; 0: the two */
 } kafka_table;
+extern int32_t kafka_first_epoch; /* of a server that starts: as a restore leaves it */
 
 struct kafka_server {
     struct loopback loopback;

@@ -225,17 +225,18 @@ Test(kafka, list_offsets) {
     kafka_server_stop(&server);
 }
 
-Test(kafka, leader_epochs) {
-    static const struct {
-        int32_t current, asked;
-        int16_t error;
-        int32_t epoch;
-        int64_t end;
-    } cases[] = {{-1, 0, 0, 0, 5}, {0, 0, 0, 0, 5}, {0, 3, 0, -1, -1}, {1, 0, 75, -1, -1}};
+struct epoch_case {
+    int32_t current, asked;
+    int16_t error;
+    int32_t epoch;
+    int64_t end;
+};
+
+static void check_epochs(const struct epoch_case *cases, size_t count) {
     kafka_server_start(&server, NULL);
     kafka_server_append(&server, STREAM_EVENTS, 0, 5, 20, 1000);
     kafka_enter(&client, &server, "reader");
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+    for (size_t i = 0; i < count; i++) {
         kafka_begin(&client, KAFKA_OFFSET_FOR_LEADER_EPOCH, 3);
         writer_u32(&client.request, 0xffffffff);
         writer_u32(&client.request, 1);
@@ -256,6 +257,26 @@ Test(kafka, leader_epochs) {
     }
     kafka_disconnect(&client);
     kafka_server_stop(&server);
+}
+
+Test(kafka, leader_epochs) {
+    static const struct epoch_case cases[] = {{-1, 0, 0, 0, 5},
+                                              {0, 0, 0, 0, 5},
+                                              {0, 3, 0, -1, -1},
+                                              {1, 0, 75, -1, -1},
+                                              {-2, 0, 74, -1, -1}};
+    check_epochs(cases, sizeof(cases) / sizeof(cases[0]));
+}
+
+/* The records were written in epoch 4: of the ones before it nothing is there. */
+Test(kafka, leader_epochs_after_a_restore) {
+    static const struct epoch_case cases[] = {
+        {-1, 0, 0, 0, 0},   {4, 4, 0, 4, 5},    {4, 3, 0, 3, 0},    {4, 5, 0, -1, -1},
+        {3, 4, 74, -1, -1}, {0, 0, 74, -1, -1}, {5, 4, 75, -1, -1}, {-1, -1, 0, -1, -1},
+    };
+    kafka_first_epoch = 4;
+    check_epochs(cases, sizeof(cases) / sizeof(cases[0]));
+    kafka_first_epoch = 0;
 }
 
 /* ---- what is refused ---- */

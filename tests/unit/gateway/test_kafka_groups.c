@@ -2,6 +2,8 @@
  * rules themselves are test_kafka_group.c's. */
 #include <criterion/criterion.h>
 
+#include "common/metrics.h"
+#include "gateway/kafka/beyond.h"
 #include "tests/unit/gateway/kafka_support.h"
 
 TestSuite(kafka_groups, .fini = loopback_check_leaks);
@@ -194,5 +196,20 @@ Test(kafka_groups, offsets_are_kept_for_their_tenant) {
     cr_expect_str_eq(text, "");
     kafka_disconnect(&client);
     kafka_disconnect(&other);
+    kafka_server_stop(&server);
+}
+
+/* As after a restore: what was committed may lie beyond what is there. */
+Test(kafka_groups, offsets_beyond_the_end_are_found) {
+    kafka_server_start(&server, NULL);
+    kafka_server_append(&server, STREAM_EVENTS, 2, 5, 20, 1000);
+    kafka_enter(&client, &server, "reader");
+    cr_expect_eq(commit(&client, "g", "acme.events", 5, ""), 0);
+    cr_expect_eq(kafka_find_offsets_beyond(server.stream), 0);
+    cr_expect_eq(commit(&client, "g", "acme.events", 6, ""), 0);
+    cr_expect_eq(commit(&client, "h", "acme.commands", 1, ""), 0);
+    cr_expect_eq(kafka_find_offsets_beyond(server.stream), 2);
+    cr_expect_eq(metric_read(METRIC_KAFKA_OFFSETS_BEYOND), 2);
+    kafka_disconnect(&client);
     kafka_server_stop(&server);
 }

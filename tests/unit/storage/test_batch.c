@@ -75,7 +75,7 @@ Test(batch, compresses) {
         cr_expect_lt(batch.size_bytes, size_before / 4);
         batch_seal(&batch);
         for (unsigned one_time = 0; one_time < 2; one_time++) {
-            batch_place(&batch, 7, one_time ? 5000 : 0);
+            batch_place(&batch, 7, one_time ? 5000 : 0, 0);
             struct record_batch read = read_back(&batch);
             cr_expect_eq(read.attributes, (one_time ? RECORD_LOG_APPEND_TIME : 0) | codecs[c]);
             struct slice records;
@@ -205,7 +205,8 @@ Test(batch, place_gives_offset_and_times) {
         append_text(&batch, 2000, "b");
         batch_seal(&batch);
         uint32_t crc = read_back(&batch).crc;
-        batch_place(&batch, 77, cases[i].last_ms);
+        batch_place(&batch, 77, cases[i].last_ms, 0x01020304);
+        cr_expect_eq(memcmp(batch.chunk->data + 12, "\1\2\3\4", 4), 0);
         expect_times(&batch, 77, cases[i].times_ms, 2);
         struct record_batch read = read_back(&batch);
         cr_expect_eq((read.attributes & RECORD_LOG_APPEND_TIME) != 0, cases[i].one_time, "%zu", i);

@@ -118,7 +118,7 @@ Test(journal, units_lie_one_behind_the_other) {
     struct stream_record record = {.timestamp_ms = 5, .value = slice_from_string("value")};
     cr_assert_eq(batch_append(&batch, &pool, 0, &record), 0);
     batch_seal(&batch);
-    batch_place(&batch, 42, 7); /* the header changes after the body's CRC was made */
+    batch_place(&batch, 42, 7, 0); /* the header changes after the body's CRC was made */
     uint8_t mutations[] = "mutations";
     struct unit both = {.stream_id = 1,
                         .partition_number = 2,

@@ -98,7 +98,7 @@ Test(store, format_file_is_checked) {
     cr_assert_eq(store_read_format(store.directory, &format), 0);
     cr_expect_eq(format.journal_size_bytes, TEST_JOURNAL_BYTES);
     changed = format;
-    changed.version = FORMAT_VERSION + 1;
+    changed.version = FORMAT_VERSION_EPOCHS + 1;
     write_format(&store, &changed);
     expect_refused(&store, DG_ERR_UNSUPPORTED_VERSION, "start the release that wrote it");
     changed = format;
