@@ -122,6 +122,7 @@ static void answer_partition(struct kafka_call *call, int16_t topic_error,
     if (answer->error == 0)
         answer->error = kafka_topic_check_partition(call->session, topic, asked->index,
                                                     asked->current_epoch);
+    kafka_note_miss(call->session, answer->error);
     if (answer->error == 0) {
         struct stream *stream = call->session->worker->stream;
         struct stream_offsets offsets;
@@ -238,6 +239,10 @@ static int try_answer(struct kafka_call *call, const struct kafka_fetch_request 
     struct progress progress = {.budget = kafka_budget_make(r->min_bytes, r->max_bytes)};
     struct kafka_fetch_response response = {0};
     bool filled = fill(call, r, &progress, &response);
+    if (kafka_must_ask_again(call->session)) {
+        release_extents(&response);
+        return kafka_ask_tenants(call->session);
+    }
     bool in_time = kafka_now_ms(call->session) < call->session->wait_until_ms;
     if (filled && (progress.any_error || progress.is_full || !in_time ||
                    kafka_budget_is_met(&progress.budget))) {

@@ -68,6 +68,10 @@ static int ask(struct kafka_call *call, struct kafka_gather *gather) {
         kafka_gather_free(gather);
         return DG_ERR_NO_MEMORY;
     }
+    if (kafka_must_ask_again(session)) {
+        kafka_gather_free(gather);
+        return kafka_ask_tenants(session);
+    }
     session->gather = gather;
     session->gather_serial++;
     connection_pause(session->connection);
@@ -243,6 +247,7 @@ static bool add_offset(struct kafka_call *call, struct group_request *request,
     offset->error = kafka_topic_find(call->session, topic, false, &ref);
     if (offset->error == 0)
         offset->error = kafka_topic_check_partition(call->session, &ref, index, -1);
+    kafka_note_miss(call->session, offset->error);
     offset->partition = (uint32_t)index;
     offset->stream_id = offset->error == 0 ? ref.stream_id : 0;
     return group_keep(request, topic->name, &offset->topic);

@@ -80,6 +80,18 @@ int kafka_ask_tenants(struct kafka_session *session) {
     return KAFKA_WAITS;
 }
 
+void kafka_note_miss(struct kafka_session *session, int16_t error) {
+    session->has_missed |= error == KAFKA_ERROR_UNKNOWN_TOPIC ||
+                           error == KAFKA_ERROR_UNKNOWN_TOPIC_ID ||
+                           error == KAFKA_ERROR_NOT_AUTHORIZED;
+}
+
+bool kafka_must_ask_again(struct kafka_session *session) {
+    bool has_missed = session->has_missed;
+    session->has_missed = false;
+    return has_missed && kafka_now_ms(session) - session->asked_ms >= TENANTS_FRESH_MS;
+}
+
 /* ---- metadata ---- */
 
 /* "host:port" or "[::1]:port" of the listener the client came through. */

@@ -61,6 +61,7 @@ answer_partition(struct kafka_call *call, int16_t topic_error, const struct kafk
     if (answer.error == 0)
         answer.error = kafka_topic_check_partition(call->session, topic, asked->index,
                                                    asked->current_epoch);
+    kafka_note_miss(call->session, answer.error);
     if (answer.error == 0)
         answer.error = look_up(call->session, topic, asked, cold, &answer);
     return answer;
@@ -95,6 +96,8 @@ int kafka_handle_list_offsets(struct kafka_call *call, const void *request) {
     if (kafka_count_partitions(&r->topics) > LIMIT_KAFKA_FETCH_PARTITIONS ||
         !fill(call, r, &cold, &response))
         return DG_ERR_LIMIT;
+    if (kafka_must_ask_again(session))
+        return kafka_ask_tenants(session);
     if (session->wait_until_ms == 0)
         session->wait_until_ms = kafka_now_ms(session) + LIMIT_KAFKA_MAX_WAIT_MS;
     if (cold.any && kafka_now_ms(session) < session->wait_until_ms) {
@@ -120,6 +123,7 @@ static struct kafka_epoch_answer answer_epoch(struct kafka_call *call, int16_t t
     if (answer.error == 0)
         answer.error = kafka_topic_check_partition(call->session, topic, asked->index,
                                                    asked->current_epoch);
+    kafka_note_miss(call->session, answer.error);
     if (answer.error != 0)
         return answer;
     int err =
@@ -150,5 +154,7 @@ int kafka_handle_epoch(struct kafka_call *call, const void *request) {
         for (uint32_t p = 0; p < asked->partitions.count; p++)
             answers[p] = answer_epoch(call, error, &ref, &partitions[p]);
     }
+    if (kafka_must_ask_again(call->session))
+        return kafka_ask_tenants(call->session);
     return kafka_answer(call, &response);
 }

@@ -47,6 +47,7 @@ struct kafka_session {
     unsigned tenant_count;
     bool tenants_known;                  /* false: a platform principal, the registry never told */
     bool asking;                         /* the registry is asked for them */
+    bool has_missed;                     /* the request in hand names what they do not have */
     uint64_t asked_ms;                   /* when it last answered; 0: never */
     struct kafka_request_header request; /* the one a verdict is awaited for */
     bool raw_token;                      /* the login came as one */
@@ -221,3 +222,10 @@ void kafka_fill_broker(const struct kafka_session *session, struct kafka_broker 
 
 /* Asks which tenants the session may read; kafka_resume() follows. */
 DG_NODISCARD int kafka_ask_tenants(struct kafka_session *session);
+
+/* A tenant may be new, and partitions grow: a connection that never asks for metadata (many clients
+ * have one for their group alone) learns of it when it names what it does not know. note: the error
+ * of a topic or partition of the request in hand. must: asked before the answer; true when the
+ * registry is to be asked again, and the request to be handled once more. */
+void kafka_note_miss(struct kafka_session *session, int16_t error);
+bool kafka_must_ask_again(struct kafka_session *session);

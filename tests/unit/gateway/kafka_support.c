@@ -81,6 +81,8 @@ void registry_find_tenants(struct registry *registry, struct registry_tenant_que
             snprintf(row.name, sizeof(row.name), "tenant-%u", i);
         } else if (i == 0 && kafka_table.acme_is_new) {
             row.tenant_key = row.stream_id = 999;
+        } else if (i == 0) {
+            row.partition_count += kafka_table.more_partitions;
         }
         if (!query->tenant[0] || strcmp(query->tenant, row.name) == 0)
             query->tenants[query->tenant_count++] = row;

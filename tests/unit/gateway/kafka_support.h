@@ -21,8 +21,9 @@ enum { ACME_STREAM = 3, BETA_STREAM = 9, KAFKA_TEST_PARTITIONS = 4 };
 extern struct kafka_table {
     int64_t valid_until_ms; /* of every login */
     bool tenants_unavailable;
-    bool acme_is_new;      /* deleted and made anew: another key and other streams */
-    unsigned tenant_count; /* so many in all; 0: the two */
+    bool acme_is_new;         /* deleted and made anew: another key and other streams */
+    unsigned tenant_count;    /* so many in all; 0: the two */
+    unsigned more_partitions; /* of acme, for who asks for tenants */
 } kafka_table;
 extern int32_t kafka_first_epoch; /* of a server that starts: as a restore leaves it */
 

@@ -183,3 +183,74 @@ Test(kafka_metadata, a_tenant_made_anew_is_another_one) {
     kafka_table.acme_is_new = false;
     kafka_server_stop(&server);
 }
+
+/* ---- partitions that were added while connected ---- */
+
+enum { NEW_PARTITION = KAFKA_TEST_PARTITIONS };
+
+static int try_list_offsets(void) {
+    int64_t ms, offset;
+    kafka_begin_list_offsets(&client, "acme.events", NEW_PARTITION, -1);
+    kafka_call_server(&client);
+    return kafka_take_list_offsets(&client, NEW_PARTITION, &ms, &offset);
+}
+
+static int try_fetch(void) {
+    struct kafka_asked asked = {.partition = NEW_PARTITION, .max_bytes = 1024};
+    struct kafka_fetched fetched;
+    kafka_begin_fetch(&client, "acme.events", 0, 1, 1024, &asked, 1);
+    kafka_call_server(&client);
+    kafka_take_fetch(&client, &fetched, 1);
+    return fetched.error;
+}
+
+static int try_epoch(void) {
+    kafka_begin(&client, KAFKA_OFFSET_FOR_LEADER_EPOCH, 2);
+    writer_u32(&client.request, 1);
+    kafka_put_text(&client, "acme.events");
+    writer_u32(&client.request, 1);
+    writer_u32(&client.request, NEW_PARTITION);
+    writer_u32(&client.request, UINT32_MAX);
+    writer_u32(&client.request, 0);
+    kafka_call_server(&client);
+    reader_take(&client.answer, 4 + 4 + 2 + strlen("acme.events") + 4);
+    return reader_u16(&client.answer);
+}
+
+static int try_commit(void) {
+    kafka_begin(&client, KAFKA_OFFSET_COMMIT, 2);
+    kafka_put_text(&client, "g");
+    writer_u32(&client.request, UINT32_MAX);
+    kafka_put_text(&client, "");
+    writer_u64(&client.request, UINT64_MAX);
+    writer_u32(&client.request, 1);
+    kafka_put_text(&client, "acme.events");
+    writer_u32(&client.request, 1);
+    writer_u32(&client.request, NEW_PARTITION);
+    writer_u64(&client.request, 0);
+    kafka_put_text(&client, "");
+    kafka_call_server(&client);
+    reader_take(&client.answer, 4 + 2 + strlen("acme.events") + 4 + 4);
+    return reader_u16(&client.answer);
+}
+
+/* Many clients have a connection for their group that never asks for metadata. */
+Test(kafka_metadata, who_never_asks_learns_of_new_partitions) {
+    static int (*const tries[])(void) = {try_list_offsets, try_fetch, try_epoch, try_commit};
+    kafka_server_start(&server, NULL);
+    for (size_t i = 0; i < sizeof(tries) / sizeof(tries[0]); i++) {
+        int error = 0;
+        kafka_table.more_partitions = 0;
+        kafka_enter(&client, &server, "reader");
+        cr_expect_eq(tries[i](), KAFKA_ERROR_UNKNOWN_TOPIC, "%zu", i);
+        kafka_table.more_partitions = 1;
+        for (unsigned wait = 0; wait < 50; wait++) { /* what was asked for a moment ago stands */
+            if ((error = tries[i]()) == 0)
+                break;
+            usleep(100000);
+        }
+        cr_expect_eq(error, 0, "%zu: %d", i, error);
+        kafka_disconnect(&client);
+    }
+    kafka_server_stop(&server);
+}
