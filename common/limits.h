@@ -77,6 +77,11 @@
 #define LIMIT_KAFKA_SESSION_MS_MIN 1000
 #define LIMIT_KAFKA_SESSION_MS_MAX (30 * 60 * 1000)
 
+/* metrics with labels of their own; what is beyond is summed up as "other" */
+#define LIMIT_METRIC_GROUPS 500           /* consumer groups; over all workers, as is the next */
+#define LIMIT_METRIC_GROUPS_OF_TENANT 100 /* the last series is the tenant's "other" */
+#define LIMIT_METRIC_TENANTS 100          /* whose streams have series */
+
 /* HTTP */
 #define LIMIT_HTTP_HEAD_BYTES (16 * 1024)
 #define LIMIT_HTTP_HEADERS 64

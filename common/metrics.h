@@ -18,6 +18,9 @@ enum metric_id {
 enum metric_kind {
     METRIC_KIND_COUNTER,
     METRIC_KIND_GAUGE,
+    METRIC_KIND_SERIES_SUM, /* gauges with labels of their own: metrics_series.h */
+    METRIC_KIND_SERIES_LEAST,
+    METRIC_KIND_SERIES_COUNTER,
     METRIC_KIND_HISTOGRAM_SECONDS,
     METRIC_KIND_HISTOGRAM_BYTES,
     METRIC_KIND_HISTOGRAM_COUNT,

@@ -21,8 +21,11 @@ __attribute__((format(printf, 2, 3))) static int put_line(struct buffer *out, co
 static const char *kind_name(enum metric_kind kind) {
     switch (kind) {
     case METRIC_KIND_COUNTER:
+    case METRIC_KIND_SERIES_COUNTER:
         return "counter";
     case METRIC_KIND_GAUGE:
+    case METRIC_KIND_SERIES_SUM:
+    case METRIC_KIND_SERIES_LEAST:
         return "gauge";
     default:
         return "histogram";
@@ -34,9 +37,19 @@ static int put_head(struct buffer *out, const struct metric_row *row) {
     return err ? err : put_line(out, "# TYPE %s %s\n", row->name, kind_name(row->kind));
 }
 
-static int put_value(struct buffer *out, const struct metric_row *row, int64_t value) {
-    const char *open = *row->labels ? "{" : "", *close = *row->labels ? "}" : "";
-    return put_line(out, "%s%s%s%s %lld\n", row->name, open, row->labels, close, (long long)value);
+static int put_value(struct buffer *out, const char *name, const char *labels, int64_t value) {
+    const char *open = *labels ? "{" : "", *close = *labels ? "}" : "";
+    return put_line(out, "%s%s%s%s %lld\n", name, open, labels, close, (long long)value);
+}
+
+struct series_output {
+    struct buffer *out;
+    const char *name;
+};
+
+static int put_series(void *context, const struct metric_series *series) {
+    struct series_output *output = context;
+    return put_value(output->out, output->name, series->labels, series->value);
 }
 
 static int put_bucket(struct buffer *out, const struct metric_row *row, const char *bound,
@@ -71,9 +84,12 @@ static int put_metric(struct buffer *out, enum metric_id id) {
     int err = first_of_name ? put_head(out, row) : 0;
     if (err)
         return err;
+    if (metric_is_series(row->kind))
+        return metric_visit_series(id, put_series, &(struct series_output){out, row->name});
     struct metric_reading reading = metric_read_all(id);
     const struct metric_scale *scale = metric_scale(id);
-    return scale ? put_histogram(out, row, scale, &reading) : put_value(out, row, reading.sum);
+    return scale ? put_histogram(out, row, scale, &reading)
+                 : put_value(out, row->name, row->labels, reading.sum);
 }
 
 int metrics_print(struct buffer *out) {

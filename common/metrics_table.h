@@ -2,6 +2,7 @@
  * The metrics, one row each: METRIC(id, kind, name, labels, help). A counter only rises; a gauge is
  * set or added to; a histogram observes one value and has the bucket scale its kind names
  * (HISTOGRAM_SECONDS takes nanoseconds, HISTOGRAM_BYTES bytes, HISTOGRAM_COUNT plain numbers).
+ * SERIES_... are gauges or counters whose labels are data: metrics_series.h.
  * Rows of one name stand together and differ in labels. `duragate` documentation is made from this.
  */
 /* clang-format off */
@@ -45,6 +46,12 @@ METRIC(KAFKA_FETCHED_BYTES,     COUNTER, "duragate_kafka_fetched_bytes_total", "
 METRIC(KAFKA_COLD_READS,        COUNTER, "duragate_kafka_cold_reads_total", "", "Reads that had to wait for the disk")
 METRIC(KAFKA_OFFSETS_BEYOND,    GAUGE,   "duragate_kafka_offsets_beyond_end", "", "Committed offsets beyond the end of their partition when the gateway started: after a restore or a repair")
 METRIC(STREAM_EPOCH,            GAUGE,   "duragate_stream_epoch", "", "Leader epoch of the stream: rises with a restore, and a repair that cuts")
+METRIC(GROUP_LAG,               SERIES_SUM,     "duragate_consumer_group_lag_records", "", "Records that a consumer group has not committed yet")
+METRIC(GROUP_DISTANCE,          SERIES_LEAST,   "duragate_consumer_group_log_start_distance_records", "", "From the log start to a group's committed offset, the least of the partitions where something is left to read; negative: so many were removed unread")
+METRIC(GROUP_OVERTAKEN,         SERIES_SUM,     "duragate_consumer_group_overtaken_partitions", "", "Partitions of which retention removed records that the group had not read")
+METRIC(STREAM_SIZE,             SERIES_SUM,     "duragate_stream_size_bytes", "", "Bytes of a tenant's stream in segments")
+METRIC(STREAM_RECORDS,          SERIES_SUM,     "duragate_stream_records", "", "Records of a tenant's stream that are kept")
+METRIC(STREAM_APPENDED,         SERIES_COUNTER, "duragate_stream_appended_records_total", "", "Records appended to a tenant's stream since it was made")
 METRIC(HTTP_REQUESTS,           COUNTER, "duragate_http_requests_total", "", "HTTP requests answered")
 METRIC(HTTP_ERRORS,             COUNTER, "duragate_http_errors_total", "", "HTTP requests answered with a 5xx status")
 METRIC(REGISTRY_QUERIES,        COUNTER, "duragate_registry_queries_total", "", "Statements sent to PostgreSQL")

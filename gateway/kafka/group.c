@@ -134,12 +134,14 @@ struct group *group_make(struct groups *groups, int64_t tenant_key, struct slice
         return NULL;
     group->groups = groups;
     group->tenant_key = tenant_key;
+    group->lag = group_lag_none();
     group->key_size = make_key(tenant_key, name, group->key);
     HASH_ADD(hh, groups->all, key, group->key_size, group);
     return group;
 }
 
 static void free_group(struct group *group) {
+    group_leaves_survey(group);
     HASH_DEL(group->groups->all, group);
     group_offsets_free(group);
     struct group_pending *pending, *next;

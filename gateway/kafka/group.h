@@ -29,6 +29,7 @@
 #include "common/err.h"
 #include "common/mailbox.h"
 #include "common/slice.h"
+#include "gateway/kafka/group_lag.h"
 
 enum group_operation {
     GROUP_JOIN,
@@ -49,7 +50,8 @@ enum group_state { GROUP_EMPTY, GROUP_PREPARING, GROUP_COMPLETING, GROUP_STABLE,
 extern const char *const group_state_names[];
 
 /* Join: a protocol and its metadata; the answer's are members. Sync: a member and its assignment.
- * Leave: a member. Describe: a member with all it has. List: a group. */
+ * Leave: a member. Describe: a member with all it has. List: a group, with its lag as of the last
+ * survey. */
 struct group_item {
     struct slice id;
     struct slice instance; /* data NULL: none */
@@ -58,6 +60,8 @@ struct group_item {
     struct slice client_id, client_host;
     enum group_state state;
     int16_t error;
+    uint32_t member_count;
+    struct group_lag lag;
 };
 
 struct group_offset {
@@ -80,6 +84,8 @@ struct group_chunk;
  */
 struct group_request {
     struct mail mail; /* the asker's and the endpoint's, between workers */
+    /* Gets the answer on the asker's worker; NULL: the Kafka endpoint does. */
+    void (*answered)(struct mail *mail, void *receiver);
     struct group_chunk *chunks;
     enum group_operation operation;
     /* The asker's, untouched. */

@@ -42,6 +42,8 @@ void group_describe(struct groups *groups, struct group_request *request) {
 static bool list_group(const struct group *group, struct group_request *answer,
                        struct group_item *item) {
     item->state = group->state;
+    item->member_count = group->member_count;
+    item->lag = group->lag;
     return group_keep(answer, group_name(group), &item->id) &&
            group_keep(answer, or_empty(group->protocol_type), &item->bytes);
 }

@@ -66,7 +66,9 @@ struct group {
     uint64_t deadline_ms;             /* of PREPARING, or of the syncs after it */
     uint64_t delay_end_ms; /* PREPARING from EMPTY: not before; 0: as soon as all have joined */
     struct group_stored_offset *offsets;
-    unsigned storing; /* requests that are with store() */
+    struct group_lag lag;    /* of the last survey */
+    uint32_t overtaken_told; /* partitions that a surveyor told of */
+    unsigned storing;        /* requests that are with store() */
     size_t key_size;
     uint8_t key[]; /* tenant key, name */
 };
@@ -76,6 +78,8 @@ struct groups {
     void *context;
     uint64_t initial_delay_ms;
     struct group *all;
+    struct group *survey_next; /* while is_surveying */
+    bool is_surveying;
 };
 
 static inline struct slice group_name(const struct group *group) {
@@ -173,3 +177,7 @@ void group_offsets_free(struct group *group);
 /* group_describe.c */
 void group_describe(struct groups *groups, struct group_request *request);
 void group_list(struct groups *groups, struct group_request *request);
+
+/* group_lag.c */
+/* The group is about to go. */
+void group_leaves_survey(struct group *group);

@@ -11,7 +11,9 @@
 #include "common/random.h"
 #include "gateway/kafka/beyond.h"
 #include "gateway/kafka/group_store.h"
+#include "gateway/kafka/groups.h"
 #include "gateway/kafka/session.h"
+#include "gateway/kafka/survey.h"
 
 enum {
     TICK_MS = 100,
@@ -25,6 +27,7 @@ struct kafka_groups {
     struct worker **workers;
     unsigned worker_count;
     struct groups *groups;
+    struct kafka_survey *survey;
     struct stream_appender *appender;
     struct event tick;
     uint64_t next_ms; /* when groups_tick() has something to do; 0: after a request */
@@ -67,6 +70,10 @@ static void deliver_answer(struct mail *mail, void *receiver) {
     kafka_group_answered(receiver, (struct group_request *)(void *)mail);
 }
 
+struct kafka_survey *kafka_groups_survey(const struct kafka_worker *worker) {
+    return worker->groups ? worker->groups->survey : NULL;
+}
+
 unsigned kafka_groups_worker_count(const struct kafka_worker *worker) {
     return worker->groups->worker_count;
 }
@@ -80,6 +87,29 @@ void kafka_groups_ask(struct kafka_worker *worker, struct group_request *request
     mailbox_post(&k->workers[home]->mailbox, &request->mail);
 }
 
+void groups_ask(struct worker *worker, struct group_request *request) {
+    kafka_groups_ask(kafka_of(worker), request);
+}
+
+unsigned groups_worker_count(const struct worker *worker) {
+    return kafka_groups_worker_count(worker->slots[WORKER_SLOT_KAFKA]);
+}
+
+int groups_err(int16_t error) {
+    switch (error) {
+    case KAFKA_ERROR_NONE:
+        return 0;
+    case KAFKA_ERROR_GROUP_NOT_FOUND:
+    case KAFKA_ERROR_INVALID_GROUP:
+        return DG_ERR_NOT_FOUND;
+    case KAFKA_ERROR_NON_EMPTY_GROUP:
+    case KAFKA_ERROR_UNKNOWN_MEMBER: /* a commit of nobody's, while there are members */
+        return DG_ERR_IN_USE;
+    default:
+        return DG_ERR_BUSY;
+    }
+}
+
 /* ---- effects ---- */
 
 static void effect_answer(void *context, struct group_request *request) {
@@ -88,7 +118,7 @@ static void effect_answer(void *context, struct group_request *request) {
         group_request_free(request);
         return;
     }
-    request->mail.deliver = deliver_answer;
+    request->mail.deliver = request->answered ? request->answered : deliver_answer;
     mailbox_post(&k->workers[request->worker]->mailbox, &request->mail);
 }
 
@@ -190,7 +220,9 @@ void kafka_groups_tick(struct kafka_worker *worker) {
 }
 
 static void on_tick(evutil_socket_t fd, short what, void *context) {
-    kafka_groups_tick(context);
+    struct kafka_worker *kafka = context;
+    kafka_groups_tick(kafka);
+    kafka_survey_step(kafka->groups->survey);
 }
 
 static void end_turn(void *context) {
@@ -223,7 +255,9 @@ static int create_parts(struct kafka_groups *k, struct stream *stream) {
     static const struct group_effects effects = {
         .answer = effect_answer, .store = effect_store, .random = effect_random};
     k->groups = groups_create(&effects, k, INITIAL_DELAY_MS);
-    if (!k->groups)
+    k->survey =
+        k->groups ? kafka_survey_create(kafka_of(k->worker), k->groups, k->worker_count) : NULL;
+    if (!k->survey)
         return DG_ERR_NO_MEMORY;
     int err =
         stream_appender_create(stream, &k->worker->mailbox, on_stored, on_room, k, &k->appender);
@@ -277,6 +311,7 @@ void kafka_groups_free(struct kafka_worker *kafka) {
     if (event_initialized(&k->tick))
         event_del(&k->tick);
     stream_appender_free(k->appender);
+    kafka_survey_free(k->survey);
     groups_free(k->groups);
     free(k);
     kafka->groups = NULL;

@@ -9,6 +9,7 @@
 #include "gateway/kafka/endpoint.h"
 #include "gateway/kafka/group.h"
 #include "gateway/kafka/messages.h"
+#include "gateway/kafka/topics.h"
 #include "gateway/kafka/wait.h"
 
 enum kafka_state {
@@ -164,9 +165,7 @@ void kafka_close_later(struct kafka_session *session, int err);
 int16_t kafka_storage_error(struct kafka_session *session, const struct kafka_topic_ref *topic,
                             int32_t partition, int64_t at, int err);
 
-/* ---- topics.c: names and ids of what the session may read ---- */
-
-enum { KAFKA_TOPIC_NAME_SIZE = LIMIT_TENANT_BYTES + 16 };
+/* ---- topics.c: names and ids of what the session may read (names alone: topics.h) ---- */
 
 /* 0; KAFKA_ERROR_UNKNOWN_TOPIC, KAFKA_ERROR_NOT_AUTHORIZED (another tenant's, or <tenant>.audit
  * without the role), KAFKA_ERROR_LEADER_NOT_AVAILABLE (the registry never told the tenants). */
@@ -187,11 +186,6 @@ int16_t kafka_topic_check_partition(const struct kafka_session *session,
 void kafka_topic_id(uint64_t stream_id, uint8_t *ret_id);
 /* Whether the session may read this kind of a tenant's topics. */
 bool kafka_may_read(const struct kafka_session *session, enum stream_kind kind);
-/* "acme.events"; returns its length. */
-size_t kafka_topic_name(const struct registry_tenant *tenant, enum stream_kind kind,
-                        char *ret_name);
-/* The kinds that are topics, in order; ended by STREAM_KINDS. */
-extern const enum stream_kind kafka_topic_kinds[];
 
 /* ---- sasl.c ---- */
 
@@ -214,6 +208,8 @@ void kafka_groups_ask(struct kafka_worker *worker, struct group_request *request
 unsigned kafka_groups_worker_count(const struct kafka_worker *worker);
 /* Lets time pass for the coordinator; its own timer calls it. */
 void kafka_groups_tick(struct kafka_worker *worker);
+/* NULL: it has none (any more). */
+struct kafka_survey *kafka_groups_survey(const struct kafka_worker *worker);
 
 /* ---- metadata.c ---- */
 

@@ -18,6 +18,10 @@ static const char *const kind_names[] = {
 };
 static const char id_prefix[8] = {'d', 'u', 'r', 'a', 'g', 'a', 't', 'e'};
 
+const char *kafka_topic_kind_name(enum stream_kind kind) {
+    return kind_names[kind];
+}
+
 bool kafka_may_read(const struct kafka_session *session, enum stream_kind kind) {
     uint32_t roles = session->identity.roles;
     if (roles & REGISTRY_ROLE_ADMIN)

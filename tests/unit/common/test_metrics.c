@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "common/metrics.h"
+#include "common/metrics_series.h"
 
 #define COUNT_OF(array) (sizeof(array) / sizeof((array)[0]))
 enum { THREADS = 4, ROUNDS = 10000 };
@@ -105,4 +106,66 @@ Test(metrics, each_name_has_one_head) {
         cr_expect_eq(occurrences(page, head), 1, "%s", names[i]);
     }
     free(page);
+}
+
+/* ---- series whose labels are data ---- */
+
+static struct metric_page *page_of(enum metric_id id, const char *labels, int64_t value) {
+    struct metric_page *page = metric_page_new();
+    cr_assert_eq(metric_page_add(page, id, labels, value), 0);
+    return page;
+}
+
+Test(metrics, equal_series_of_several_publishers_are_one) {
+    struct metric_page *page = page_of(METRIC_GROUP_LAG, "group=\"a\"", 5);
+    cr_assert_eq(metric_page_add(page, METRIC_GROUP_LAG, "group=\"b\"", 1), 0);
+    cr_assert_eq(metric_page_add(page, METRIC_GROUP_DISTANCE, "group=\"a\"", 7), 0);
+    cr_assert_eq(metric_page_add(page, METRIC_GROUP_DISTANCE, "group=\"a\"", -3), 0);
+    metric_page_publish(0, page);
+    metric_page_publish(1, page_of(METRIC_GROUP_LAG, "group=\"a\"", 100));
+    char *printed = print();
+    cr_expect_eq(occurrences(printed, "\nduragate_consumer_group_lag_records{group=\"a\"} 105\n"),
+                 1);
+    cr_expect_eq(occurrences(printed, "\nduragate_consumer_group_lag_records{group=\"b\"} 1\n"), 1);
+    cr_expect_eq(
+        occurrences(printed,
+                    "\nduragate_consumer_group_log_start_distance_records{group=\"a\"} -3\n"),
+        1, "the least of them");
+    cr_expect_eq(occurrences(printed, "# TYPE duragate_consumer_group_lag_records gauge\n"), 1);
+    cr_expect_eq(occurrences(printed, "# TYPE duragate_stream_appended_records_total counter\n"),
+                 1);
+    free(printed);
+    metric_page_publish(0, page_of(METRIC_GROUP_LAG, "group=\"b\"", 2));
+    metric_page_publish(1, NULL);
+    printed = print();
+    cr_expect_eq(occurrences(printed, "group=\"a\""), 0, "what is not published again is gone");
+    cr_expect_eq(occurrences(printed, "\nduragate_consumer_group_lag_records{group=\"b\"} 2\n"), 1);
+    free(printed);
+    metric_page_publish(0, NULL);
+}
+
+Test(metrics, labels_are_escaped_and_cut) {
+    static const struct {
+        const char *value, *expected;
+    } cases[] = {
+        {"plain", "plain"},
+        {"", ""},
+        {"a\"b\\c\nd", "a\\\"b\\\\c\\nd"},
+        {"gr\xc3\xbc\xc3\x9f", "gr\xc3\xbc\xc3\x9f"},
+        {"\xff\xc3", "\xef\xbf\xbd\xef\xbf\xbd"},
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        char labels[METRIC_LABELS_SIZE] = "", expected[METRIC_LABELS_SIZE];
+        snprintf(expected, sizeof(expected), "tenant=\"acme\",group=\"%s\"", cases[i].expected);
+        metric_label_append(labels, "tenant", slice_from_string("acme"));
+        metric_label_append(labels, "group", slice_from_string(cases[i].value));
+        cr_expect_str_eq(labels, expected);
+    }
+    char labels[METRIC_LABELS_SIZE] = "", hostile[255];
+    memset(hostile, '"', sizeof(hostile));
+    metric_label_append(labels, "tenant", slice_make(hostile, 63));
+    metric_label_append(labels, "group", slice_make(hostile, sizeof(hostile)));
+    size_t size = strlen(labels);
+    cr_expect_lt(size, METRIC_LABELS_SIZE);
+    cr_expect_str_eq(labels + size - 6, "\\\"...\"", "%s", labels + size - 6);
 }
