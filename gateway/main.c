@@ -548,6 +548,7 @@ static void server_free_events(struct server *server) {
 /* Workers have ended; registry and stream still answer what a worker's parts wait for. */
 static void free_worker_parts(struct worker *worker) {
     mqtt_worker_free(worker);
+    provisioning_worker_free(worker);
     kafka_worker_free(worker);
 }
 

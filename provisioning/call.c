@@ -19,6 +19,8 @@ void call_free(void *context) {
     if (call->secret)
         explicit_bzero(call->secret, strlen(call->secret));
     free(call->secret);
+    if (call->state)
+        call->free_state(call->state);
     free(call);
 }
 

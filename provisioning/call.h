@@ -29,6 +29,8 @@ struct provisioning_call {
     unsigned attempts;
     char *name;   /* owned; of a thing that the path does not name (POST) */
     char *secret; /* owned, wiped; JSON members to be shown once, e.g. "key":"..." */
+    void *state;  /* of handlers that have one; owned */
+    void (*free_state)(void *state);
 };
 
 /* Frees what the call owns; for http_set_context(). Accepts NULL. */

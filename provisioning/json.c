@@ -1,8 +1,10 @@
 #include "provisioning/json.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "common/buffer.h"
 #include "common/limits.h"
 #include "common/utf8.h"
 
@@ -119,4 +121,41 @@ void json_pointer_append(char *pointer, size_t pointer_size, const char *name) {
         memcpy(pointer + at, part, size);
         pointer[at + size] = '\0';
     }
+}
+
+json_t *json_append(json_t *array, json_t *item) {
+    if (array && item && json_array_append(array, item) == 0) {
+        json_decref(item);
+        return array;
+    }
+    json_decref(array);
+    json_decref(item);
+    return NULL;
+}
+
+json_t *json_from_offset(int64_t offset) {
+    char text[24];
+    snprintf(text, sizeof(text), "%" PRId64, offset);
+    return json_string(text);
+}
+
+json_t *json_from_text(struct slice text, size_t limit) {
+    static const char replacement[] = "\xef\xbf\xbd", cut[] = "..."; /* U+FFFD */
+    struct buffer out = {0};
+    int err = 0;
+    if (!text.data)
+        return json_null();
+    for (size_t at = 0; err == 0 && at < text.size;) {
+        size_t size = utf8_character_size(text.data + at, text.size - at);
+        err = size > 0 ? buffer_append(&out, text.data + at, size, limit)
+                       : buffer_append(&out, replacement, sizeof(replacement) - 1, limit);
+        at += size > 0 ? size : 1;
+    }
+    if (err == DG_ERR_LIMIT)
+        err = buffer_append(&out, cut, sizeof(cut) - 1, limit + sizeof(cut));
+    struct slice copied = buffer_slice(&out);
+    json_t *value =
+        err < 0 ? NULL : json_stringn(copied.data ? (const char *)copied.data : "", copied.size);
+    buffer_free(&out);
+    return value;
 }

@@ -24,3 +24,11 @@ char *json_print_exact(const json_t *value);
 
 /* Appends "/name" as a JSON pointer (RFC 6901), whole characters only, cut with "..." */
 void json_pointer_append(char *pointer, size_t pointer_size, const char *name);
+
+/* array with item at its end; takes both over. NULL when either is, or out of memory. */
+json_t *json_append(json_t *array, json_t *item);
+/* An offset as the API gives it: a string. NULL: out of memory. */
+json_t *json_from_offset(int64_t offset);
+/* Bytes from outside as a string of at most limit bytes: what is not UTF-8 is replaced, what is cut
+ * ends with "...". null when data is NULL. NULL: out of memory. */
+json_t *json_from_text(struct slice text, size_t limit);

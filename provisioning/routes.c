@@ -5,18 +5,23 @@
 #include "provisioning/provisioning.h"
 #include "provisioning/resource.h"
 #include "provisioning/route.h"
+#include "provisioning/stream_call.h"
 
 /* Roles that columns of the table stand for. */
 enum {
     ROLES_ADMIN = REGISTRY_ROLE_ADMIN,
     ROLES_MANAGE = REGISTRY_ROLE_ADMIN | REGISTRY_ROLE_OPERATOR,
     ROLES_READ = REGISTRY_ROLE_ADMIN | REGISTRY_ROLE_OPERATOR | REGISTRY_ROLE_READER,
+    /* Who may use consumer groups in the Kafka endpoint, and who may see how they stand. */
+    ROLES_CONSUME = REGISTRY_ROLE_ADMIN | REGISTRY_ROLE_CONSUMER | REGISTRY_ROLE_AUDITOR,
+    ROLES_WATCH = ROLES_READ | ROLES_CONSUME,
 };
 
 /* Largest bodies: metadata and tags with their names and escapes; certificates and secrets. */
 enum {
     OBJECT_BYTES = 2 * (LIMIT_METADATA_BYTES + LIMIT_TAGS_BYTES),
     SECRET_BYTES = 32 * 1024,
+    RESET_BYTES = 4 * 1024,
 };
 
 const struct provisioning_route provisioning_rows[] = {

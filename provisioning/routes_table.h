@@ -42,6 +42,13 @@ ROUTE(GET_PLATFORM_KEY,    GET,    "/v1/api-keys/{api_key}", PLATFORM, READ,  0,
 ROUTE(PATCH_PLATFORM_KEY,  PATCH,  "/v1/api-keys/{api_key}", PLATFORM, ADMIN, SECRET_BYTES, resource_patch,  api_key, "Change an API key of the platform")
 ROUTE(DELETE_PLATFORM_KEY, DELETE, "/v1/api-keys/{api_key}", PLATFORM, ADMIN, 0,            resource_delete, api_key, "Revoke an API key of the platform")
 
+ROUTE(LIST_STREAMS,       GET,    "/v1/tenants/{tenant}/streams",                                TENANT, WATCH,   0,           stream_list,            stream, "List the streams of a tenant, which are its Kafka topics")
+ROUTE(LIST_PARTITIONS,    GET,    "/v1/tenants/{tenant}/streams/{stream}/partitions",            TENANT, WATCH,   0,           stream_list_partitions, stream, "List the partitions of a stream")
+ROUTE(LIST_GROUPS,        GET,    "/v1/tenants/{tenant}/consumer-groups",                        TENANT, WATCH,   0,           group_list_run,         group,  "List consumer groups and how far they are behind")
+ROUTE(GET_GROUP,          GET,    "/v1/tenants/{tenant}/consumer-groups/{group}",                TENANT, WATCH,   0,           group_get,              group,  "Show one consumer group: members, committed offsets, lag")
+ROUTE(RESET_GROUP,        POST,   "/v1/tenants/{tenant}/consumer-groups/{group}/reset-offsets", TENANT, CONSUME, RESET_BYTES, group_reset,            group,  "Set the committed offsets of a group without members")
+ROUTE(DELETE_GROUP,       DELETE, "/v1/tenants/{tenant}/consumer-groups/{group}",                TENANT, CONSUME, 0,           group_delete_run,       group,  "Forget a group without members and its offsets")
+
 OPERATION(HEALTHZ, GET, "/healthz", operations_healthz, "The process answers")
 OPERATION(READYZ,  GET, "/readyz",  operations_readyz,  "Traffic may come here; otherwise why not")
 OPERATION(METRICS, GET, "/metrics", operations_metrics, "Metrics in Prometheus text format")

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/assert.h"
+#include "provisioning/stream_call.h"
 
 /* Each worker touches only its own; static, so there is nothing to free and nothing to run out of.
  */
@@ -22,8 +23,20 @@ int provisioning_worker_start(struct worker *worker, struct registry *registry,
                               struct stream *stream, const struct provisioning_options *options) {
     dg_assert(worker->index < LIMIT_WORKERS && options->health.ready);
     struct provisioning_worker *state = &states[worker->index];
-    *state = (struct provisioning_worker){.registry = registry, .health = options->health};
+    *state = (struct provisioning_worker){
+        .registry = registry, .stream = stream, .health = options->health};
     worker->slots[WORKER_SLOT_PROVISIONING] = state;
     json_set_alloc_funcs(malloc, wipe_free);
-    return 0;
+    return stream_watcher_create(stream, &worker->mailbox, group_reset_advanced, worker,
+                                 &state->watcher);
+}
+
+void provisioning_worker_free(struct worker *worker) {
+    struct provisioning_worker *state = provisioning_state(worker);
+    if (!state)
+        return;
+    if (state->watcher)
+        stream_watcher_free(state->watcher);
+    state->watcher = NULL;
+    worker->slots[WORKER_SLOT_PROVISIONING] = NULL;
 }

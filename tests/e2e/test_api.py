@@ -18,6 +18,7 @@ import yaml
 
 from certificates import Certificates
 from harness import Gateway, ROOT, wait_until
+from test_groups import Consumer
 
 METHODS = ("get", "put", "post", "patch", "delete")
 
@@ -182,6 +183,7 @@ class Operations(ApiTest):
             key = self.api_key(scope, "reader")
             self.walk("API key", f"{scope}/api-keys/{key['key_id']}", {"description": "changed"},
                       description="changed", put=False)
+        self.walk_streams("/v1/tenants/" + self.gateway.TENANT)
         for path in ("/healthz", "/readyz", "/metrics"):
             self.call("GET", path, expect=200, key="")
         succeeded = {name for name, status in self.contract.seen if status < 300}
@@ -217,6 +219,22 @@ class Operations(ApiTest):
         self.call("DELETE", path + "/two", expect=204)
         self.call("GET", path + "/two", expect=404)
         self.call("DELETE", device, expect=204)
+
+    def walk_streams(self, tenant):
+        """More of them: test_streams.py."""
+        self.gateway.publish("-q", "1", "-t", "t", "-m", "m")
+        consumer = Consumer(self.gateway, "every")
+        wait_until(consumer.values, 60)
+        consumer.stop()
+        stream = self.call("GET", tenant + "/streams", expect=200).body["items"][0]["name"]
+        self.call("GET", f"{tenant}/streams/{stream}/partitions", expect=200)
+        groups = self.call("GET", tenant + "/consumer-groups", expect=200).body["items"]
+        self.assertIn("every", [group["group"] for group in groups])
+        group = tenant + "/consumer-groups/every"
+        wait_until(lambda: self.call("GET", group, expect=200).body["state"] == "Empty", 30)
+        self.call("POST", group + "/reset-offsets", {"stream": stream, "to": "latest"}, 200)
+        self.assertEqual(self.call("GET", group, expect=200).body["lag"], "0")
+        self.call("DELETE", group, expect=204)
 
     def test_metrics_are_prometheus_text(self):
         text = self.call("GET", "/metrics", key="", expect=200).text

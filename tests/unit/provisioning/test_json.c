@@ -54,6 +54,40 @@ Test(json, parse_object) {
     }
 }
 
+Test(json, text_from_outside) {
+    static const struct {
+        const char *bytes;
+        size_t size, limit;
+        const char *text;
+    } cases[] = {
+        {"plain", 5, 16, "plain"},
+        {"", 0, 16, ""},
+        {"gr\xc3\xbcn", 5, 16, "gr\xc3\xbcn"},
+        {"a\xff\0b", 4, 16,
+         "a\xef\xbf\xbd\xef\xbf\xbd"
+         "b"},
+        {"0123456789", 10, 10, "0123456789"},
+        {"0123456789", 10, 9, "012345678..."},
+        {"012345678\xc3\xbc", 11, 10, "012345678..."},
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        json_t *value = json_from_text(slice_make(cases[i].bytes, cases[i].size), cases[i].limit);
+        cr_assert(json_is_string(value), "case %zu", i);
+        cr_expect_str_eq(json_string_value(value), cases[i].text, "case %zu", i);
+        json_decref(value);
+    }
+    cr_expect(json_is_null(json_from_text((struct slice){0}, 16)));
+}
+
+Test(json, arrays_and_offsets) {
+    json_t *array = json_append(json_array(), json_from_offset(INT64_MAX));
+    array = json_append(array, json_from_offset(-1));
+    cr_assert_eq(json_array_size(array), 2);
+    cr_expect_str_eq(json_string_value(json_array_get(array, 0)), "9223372036854775807");
+    cr_expect_null(json_append(array, NULL));
+    cr_expect_null(json_append(NULL, json_true()));
+}
+
 Test(json, nul_bytes_and_deep_nesting_are_refused) {
     json_t *object = NULL;
     char detail[CALL_DETAIL_SIZE] = "", deep[8000];

@@ -142,6 +142,12 @@ static const struct {
     {PROVISIONING_GET_PLATFORM_KEY, "+++--------", NULL},
     {PROVISIONING_PATCH_PLATFORM_KEY, "+----------", NULL},
     {PROVISIONING_DELETE_PLATFORM_KEY, "+----------", NULL},
+    {PROVISIONING_LIST_STREAMS, "+++++++++--", "++++0000000"},
+    {PROVISIONING_LIST_PARTITIONS, "+++++++++--", "++++0000000"},
+    {PROVISIONING_LIST_GROUPS, "+++++++++--", "++++0000000"},
+    {PROVISIONING_GET_GROUP, "+++++++++--", "++++0000000"},
+    {PROVISIONING_RESET_GROUP, "+--++--++--", "+--+0000000"},
+    {PROVISIONING_DELETE_GROUP, "+--++--++--", "+--+0000000"},
 };
 
 static int wanted_err(char c) {
