@@ -89,3 +89,51 @@ int api_fail(struct cli_run *run, const struct api_answer *answer) {
     json_decref(problem);
     return code;
 }
+
+/* One page; NULL after a printed error. */
+static json_t *fetch_page(struct cli_run *run, const char *path, const char *cursor,
+                          int *ret_code) {
+    enum { URL_SIZE = 4096 };
+    char url[URL_SIZE];
+    struct api_answer answer;
+    snprintf(url, sizeof(url), "%s?limit=500%s%s", path, cursor ? "&cursor=" : "",
+             cursor ? cursor : "");
+    api_call(run, "GET", url, NULL, &answer);
+    json_t *page = answer.status == 200 ? json_loads(answer.body, 0, NULL) : NULL;
+    if (!page)
+        *ret_code = api_fail(run, &answer);
+    api_answer_free(&answer);
+    return page;
+}
+
+json_t *api_fetch_pages(struct cli_run *run, const char *path, const char *member, int *ret_code) {
+    json_t *all = fetch_page(run, path, NULL, ret_code);
+    json_t *cursor = json_incref(json_object_get(all, "next_cursor"));
+    while (all && json_is_string(cursor)) {
+        json_t *page = fetch_page(run, path, json_string_value(cursor), ret_code);
+        json_decref(cursor);
+        cursor = json_incref(json_object_get(page, "next_cursor"));
+        if (page) {
+            json_array_extend(json_object_get(all, member), json_object_get(page, member));
+        } else {
+            json_decref(all);
+            all = NULL;
+        }
+        json_decref(page);
+    }
+    json_decref(cursor);
+    return all;
+}
+
+void api_path_append(char *path, size_t path_size, const char *text) {
+    static const char plain[] =
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~";
+    size_t at = strlen(path);
+    for (; *text && at + 4 < path_size; text++) {
+        if (strchr(plain, *text))
+            path[at++] = *text;
+        else
+            at += (size_t)sprintf(path + at, "%%%02X", (unsigned char)*text);
+    }
+    path[at] = '\0';
+}

@@ -1,6 +1,8 @@
 /* One call of the gateway's HTTP API, by libcurl. Blocking; command line only. */
 #pragma once
 
+#include <jansson.h>
+
 #include "cli/command.h"
 
 struct api_answer {
@@ -18,3 +20,10 @@ void api_answer_free(struct api_answer *answer);
 /* Prints what went wrong (the problem's detail, or the transport's error); returns the exit code.
  */
 int api_fail(struct cli_run *run, const struct api_answer *answer);
+
+/* GET of all pages: the first one as it came, with the following ones' array `member` behind its
+ * own. NULL after a printed error. */
+json_t *api_fetch_pages(struct cli_run *run, const char *path, const char *member, int *ret_code);
+
+/* Appends text to a path, percent-encoded. */
+void api_path_append(char *path, size_t path_size, const char *text);

@@ -34,6 +34,8 @@ OPTION(PORT,       "port",       "PORT",      "its MQTT port (DURAGATE_MQTT_PORT
 OPTION(TLS,        "tls",        "",          "use TLS (DURAGATE_MQTTS_PORT, DURAGATE_CA_FILE)")
 OPTION(INTERVAL,   "interval",   "DURATION",  "time between events, e.g. 500ms, 1s (default 1s)")
 OPTION(PARTITION,  "partition",  "STREAM/N",  "only this partition")
+OPTION(TO,         "to",         "WHERE",     "earliest, latest, an offset, or an RFC 3339 time")
+OPTION(DRY_RUN,    "dry-run",    "",          "only show what would be done")
 OPTION(LIMIT,      "limit",      "N",         "at most N")
 OPTION(CONNECTIONS,"connections","N",         "connections (default 100)")
 OPTION(DURATION,   "duration",   "DURATION",  "how long to measure (default 10s)")

@@ -9,15 +9,16 @@
 
 #include "cli/api.h"
 #include "cli/command.h"
+#include "cli/table.h"
 #include "common/err.h"
 
-enum { COLUMNS_MAX = 8, PATH_SIZE = 2048, COLUMN_WIDTH_MAX = 40 };
+enum { PATH_SIZE = 2048 };
 
 static const struct resource {
     const char *group;
     const char *collection; /* with %t for the tenant and %1 for the first operand */
     const char *member;     /* "" when the first operand is the whole name */
-    const char *columns[COLUMNS_MAX];
+    const char *columns[TABLE_COLUMNS_MAX];
 } resources[] = {
     {"tenant", "/v1/tenants", "/%1", {"name", "enabled", "partition_count", "created_at"}},
     {"device",
@@ -37,19 +38,6 @@ static const struct resource *find_resource(const struct cli_run *run) {
     return NULL;
 }
 
-static void append_escaped(char *path, const char *text) {
-    static const char plain[] =
-        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~";
-    size_t at = strlen(path);
-    for (; *text && at + 4 < PATH_SIZE; text++) {
-        if (strchr(plain, *text))
-            path[at++] = *text;
-        else
-            at += (size_t)sprintf(path + at, "%%%02X", (unsigned char)*text);
-    }
-    path[at] = '\0';
-}
-
 /* Appends a pattern with %t, %1 and %2 replaced, percent-encoded. */
 static void append_path(struct cli_run *run, char *path, const char *pattern) {
     for (; *pattern; pattern++) {
@@ -61,9 +49,11 @@ static void append_path(struct cli_run *run, char *path, const char *pattern) {
         }
         pattern++;
         if (*pattern == 't')
-            append_escaped(path, cli_setting(run, CLI_TENANT, "DURAGATE_TENANT", "default"));
+            api_path_append(path, PATH_SIZE,
+                            cli_setting(run, CLI_TENANT, "DURAGATE_TENANT", "default"));
         else
-            append_escaped(path, run->operand[*pattern - '1'] ? run->operand[*pattern - '1'] : "");
+            api_path_append(path, PATH_SIZE,
+                            run->operand[*pattern - '1'] ? run->operand[*pattern - '1'] : "");
     }
 }
 
@@ -78,55 +68,6 @@ static void make_path(struct cli_run *run, bool member, char *ret_path) {
 /* ---- printing
  * ------------------------------------------------------------------------------------- */
 
-static void format_value(const json_t *value, char *ret_text, size_t size) {
-    if (!value || json_is_null(value)) {
-        snprintf(ret_text, size, "-");
-    } else if (json_is_string(value)) {
-        snprintf(ret_text, size, "%s", json_string_value(value));
-    } else {
-        char *text = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
-        snprintf(ret_text, size, "%s", text ? text : "?");
-        free(text);
-    }
-}
-
-static void print_row(const struct resource *resource, const json_t *item, const size_t *widths) {
-    for (unsigned column = 0; column < COLUMNS_MAX && resource->columns[column]; column++) {
-        char text[COLUMN_WIDTH_MAX + 1];
-        if (item)
-            format_value(json_object_get(item, resource->columns[column]), text, sizeof(text));
-        else
-            snprintf(text, sizeof(text), "%s", resource->columns[column]);
-        printf("%s%-*s", column ? "  " : "", (int)widths[column], text);
-    }
-    putchar('\n');
-}
-
-static void print_table(const struct resource *resource, const json_t *items) {
-    size_t widths[COLUMNS_MAX] = {0}, index;
-    const json_t *item;
-    for (unsigned column = 0; column < COLUMNS_MAX && resource->columns[column]; column++) {
-        widths[column] = strlen(resource->columns[column]);
-        json_array_foreach(items, index, item) {
-            char text[COLUMN_WIDTH_MAX + 1];
-            format_value(json_object_get(item, resource->columns[column]), text, sizeof(text));
-            widths[column] = strlen(text) > widths[column] ? strlen(text) : widths[column];
-        }
-    }
-    print_row(resource, NULL, widths);
-    json_array_foreach(items, index, item) print_row(resource, item, widths);
-}
-
-static void print_members(const json_t *object) {
-    const char *name;
-    json_t *value;
-    json_object_foreach((json_t *)(uintptr_t)object, name, value) {
-        char text[4096];
-        format_value(value, text, sizeof(text));
-        printf("%-18s %s\n", name, text);
-    }
-}
-
 /* Prints one object as it came (--json) or as lines; takes the answer over. */
 static int print_answer(struct cli_run *run, struct api_answer *answer) {
     int code = DG_EXIT_OK;
@@ -137,7 +78,7 @@ static int print_answer(struct cli_run *run, struct api_answer *answer) {
         if (cli_has(run, CLI_JSON) || !object)
             puts(answer->body);
         else
-            print_members(object);
+            table_print_members(object);
         json_decref(object);
     }
     api_answer_free(answer);
@@ -147,43 +88,17 @@ static int print_answer(struct cli_run *run, struct api_answer *answer) {
 /* ---- verbs
  * ---------------------------------------------------------------------------------------- */
 
-/* Fetches all pages into one array. NULL after a printed error (ret_code). */
-static json_t *fetch_all(struct cli_run *run, int *ret_code) {
-    char collection[PATH_SIZE], path[PATH_SIZE * 2], cursor[512] = "";
-    make_path(run, false, collection);
-    json_t *all = json_array();
-    do {
-        struct api_answer answer;
-        snprintf(path, sizeof(path), "%s?limit=500%s%s", collection, cursor[0] ? "&cursor=" : "",
-                 cursor);
-        api_call(run, "GET", path, NULL, &answer);
-        json_t *page = answer.status == 200 ? json_loads(answer.body, 0, NULL) : NULL;
-        if (!page)
-            *ret_code = api_fail(run, &answer);
-        api_answer_free(&answer);
-        if (!page) {
-            json_decref(all);
-            return NULL;
-        }
-        json_array_extend(all, json_object_get(page, "items"));
-        const char *next = json_string_value(json_object_get(page, "next_cursor"));
-        snprintf(cursor, sizeof(cursor), "%s", next ? next : "");
-        json_decref(page);
-    } while (cursor[0]);
-    return all;
-}
-
 int resource_list_run(struct cli_run *run) {
+    char collection[PATH_SIZE];
     int code = DG_EXIT_OK;
-    json_t *all = fetch_all(run, &code);
+    make_path(run, false, collection);
+    json_t *all = api_fetch_pages(run, collection, "items", &code);
     if (!all)
         return code;
-    if (cli_has(run, CLI_JSON)) {
-        json_dumpf(all, stdout, JSON_INDENT(2));
-        putchar('\n');
-    } else {
-        print_table(find_resource(run), all);
-    }
+    if (cli_has(run, CLI_JSON))
+        table_print_json(json_object_get(all, "items"));
+    else
+        table_print(find_resource(run)->columns, json_object_get(all, "items"));
     json_decref(all);
     return DG_EXIT_OK;
 }
