@@ -120,8 +120,8 @@ static void answer_partition(struct kafka_call *call, int16_t topic_error,
                                           .aborted = {.is_null = true},
                                           .preferred_replica = -1};
     if (answer->error == 0)
-        answer->error = kafka_topic_check_partition(call->session, topic, asked->index,
-                                                    asked->current_epoch);
+        answer->error =
+            kafka_topic_check_partition(call->session, topic, asked->index, asked->current_epoch);
     kafka_note_miss(call->session, answer->error);
     if (answer->error == 0) {
         struct stream *stream = call->session->worker->stream;

@@ -59,8 +59,8 @@ answer_partition(struct kafka_call *call, int16_t topic_error, const struct kafk
         .leader_epoch = stream_epoch(call->session->worker->stream),
     };
     if (answer.error == 0)
-        answer.error = kafka_topic_check_partition(call->session, topic, asked->index,
-                                                   asked->current_epoch);
+        answer.error =
+            kafka_topic_check_partition(call->session, topic, asked->index, asked->current_epoch);
     kafka_note_miss(call->session, answer.error);
     if (answer.error == 0)
         answer.error = look_up(call->session, topic, asked, cold, &answer);
@@ -121,8 +121,8 @@ static struct kafka_epoch_answer answer_epoch(struct kafka_call *call, int16_t t
     struct kafka_epoch_answer answer = {
         .error = topic_error, .index = asked->index, .epoch = -1, .end_offset = -1};
     if (answer.error == 0)
-        answer.error = kafka_topic_check_partition(call->session, topic, asked->index,
-                                                   asked->current_epoch);
+        answer.error =
+            kafka_topic_check_partition(call->session, topic, asked->index, asked->current_epoch);
     kafka_note_miss(call->session, answer.error);
     if (answer.error != 0)
         return answer;

@@ -46,10 +46,11 @@ void batch_compress(struct batch *batch, struct chunk_pool *pool, struct compres
 void batch_seal(struct batch *batch);
 
 /*
- * Gives a sealed batch its place: base offset, leader epoch, and times not before last_ms. When they were, the
- * batch is marked as LogAppendTime at max(last_ms, its own max): one time for all its records.
- * (Shifting every record by the difference instead would let the partition's time run away from the
- * clock as soon as two workers write to it: each batch would be moved behind the whole span of the
- * other's.) Only the header changes, and its CRC is combined anew with the body's.
+ * Gives a sealed batch its place: base offset, leader epoch, and times not before last_ms. When
+ * they were, the batch is marked as LogAppendTime at max(last_ms, its own max): one time for all
+ * its records. (Shifting every record by the difference instead would let the partition's time run
+ * away from the clock as soon as two workers write to it: each batch would be moved behind the
+ * whole span of the other's.) Only the header changes, and its CRC is combined anew with the
+ * body's.
  */
 void batch_place(struct batch *batch, int64_t base_offset, int64_t last_ms, int32_t epoch);

@@ -146,8 +146,7 @@ static void write_states(const struct draft *draft, struct encoding *encoding) {
 static size_t size_bound(const struct draft *draft) {
     struct encoding counted = {0};
     epoch_table_visit(&draft->epochs, count_epoch, &counted);
-    return draft->loaded.size_bytes + counted.bytes +
-           (size_t)draft->partition_count * FORMAT_BLOCK;
+    return draft->loaded.size_bytes + counted.bytes + (size_t)draft->partition_count * FORMAT_BLOCK;
 }
 
 int draft_save(const struct draft *draft, const char *directory, const uint8_t *secret) {

@@ -1,5 +1,6 @@
 """A gateway of one's own for a test: deploy/up with its state in a temporary directory."""
 
+import collections
 import contextlib
 import json
 import os
@@ -158,6 +159,37 @@ class Gateway:
                 if line.startswith((name + " ", name + "{")):
                     return float(line.rsplit(" ", 1)[1])
         raise AssertionError("no metric " + name)
+
+
+class AckedPublisher:
+    """Devices that publish numbers through libmosquitto, across the gateway's deaths (acked_publisher.c).
+    It writes to a file: nobody reads meanwhile, and a full pipe would stop the load."""
+
+    def __init__(self, gateway, devices, seconds):
+        arguments = [text for name in devices for text in (f"{name}@{gateway.TENANT}", gateway.device(name))]
+        self.gateway = gateway
+        self.lines = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(
+            [os.path.join(BUILDS, "asan/tests/e2e/acked_publisher"), gateway.MQTT_PORT, str(seconds), *arguments],
+            stdout=self.lines, stderr=subprocess.PIPE, text=True)
+
+    def acknowledged(self):
+        """device -> numbers, when the load has come to its end."""
+        _, states = self.process.communicate(timeout=120)
+        if self.process.returncode != 0:
+            raise AssertionError("not everything was acknowledged:\n" + states + self.gateway.log()[-6000:])
+        numbers = collections.defaultdict(list)
+        self.lines.seek(0)
+        for line in self.lines:
+            user, number = line.split()
+            numbers[user.split("@")[0]].append(int(number))
+        return numbers
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+        self.lines.close()
 
 
 def zombie(pid):

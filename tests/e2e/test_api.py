@@ -221,19 +221,16 @@ class Operations(ApiTest):
         self.call("DELETE", device, expect=204)
 
     def walk_streams(self, tenant):
-        """More of them: test_streams.py."""
         self.gateway.publish("-q", "1", "-t", "t", "-m", "m")
         consumer = Consumer(self.gateway, "every")
         wait_until(consumer.values, 60)
         consumer.stop()
         stream = self.call("GET", tenant + "/streams", expect=200).body["items"][0]["name"]
-        self.call("GET", f"{tenant}/streams/{stream}/partitions", expect=200)
-        groups = self.call("GET", tenant + "/consumer-groups", expect=200).body["items"]
-        self.assertIn("every", [group["group"] for group in groups])
+        self.call("GET", tenant + f"/streams/{stream}/partitions", expect=200)
+        self.assertIn("every", str(self.call("GET", tenant + "/consumer-groups", expect=200).body["items"]))
         group = tenant + "/consumer-groups/every"
         wait_until(lambda: self.call("GET", group, expect=200).body["state"] == "Empty", 30)
         self.call("POST", group + "/reset-offsets", {"stream": stream, "to": "latest"}, 200)
-        self.assertEqual(self.call("GET", group, expect=200).body["lag"], "0")
         self.call("DELETE", group, expect=204)
 
     def test_metrics_are_prometheus_text(self):

@@ -1,13 +1,10 @@
 """kill -9 and stop under load: everything acknowledged is in the stream, in order per device."""
 
 import collections
-import os
 import signal
-import subprocess
-import tempfile
 import unittest
 
-from harness import Gateway, wait_until
+from harness import AckedPublisher, Gateway, wait_until
 
 
 def check_acknowledged(acknowledged, stored):
@@ -39,29 +36,14 @@ class Load(unittest.TestCase):
         gateway = Gateway("release")
         self.addCleanup(gateway.close)
         gateway.up()
-        arguments = []
-        for number in range(self.DEVICES):
-            name = f"load{number}"
-            arguments += [f"{name}@{gateway.TENANT}", gateway.device(name)]
-        # Not a pipe: nobody reads while the gateway is being killed, and a full one stops the load.
-        with tempfile.TemporaryFile("w+") as lines:
-            publisher = subprocess.Popen(
-                [os.path.join(os.path.dirname(gateway.build), "asan/tests/e2e/acked_publisher"),
-                 gateway.MQTT_PORT, str(seconds), *arguments], stdout=lines, stderr=subprocess.PIPE, text=True)
-            for _ in range(3):
-                wait_until(lambda: gateway.metric("duragate_events_stored_total") > 500, 30)
-                look(gateway)
-                interrupt(gateway)
-                gateway.up()
-            _, states = publisher.communicate(timeout=120)
-            lines.seek(0)
-            output = lines.read()
-        self.assertEqual(publisher.returncode, 0,
-                         "not everything was acknowledged in the end:\n" + states + gateway.log()[-6000:])
-        acknowledged = collections.defaultdict(list)
-        for line in output.splitlines():
-            user, number = line.split()
-            acknowledged[user.split("@")[0]].append(int(number))
+        publisher = AckedPublisher(gateway, [f"load{number}" for number in range(self.DEVICES)], seconds)
+        self.addCleanup(publisher.close)
+        for _ in range(3):
+            wait_until(lambda: gateway.metric("duragate_events_stored_total") > 500, 30)
+            look(gateway)
+            interrupt(gateway)
+            gateway.up()
+        acknowledged = publisher.acknowledged()
         stored = collections.defaultdict(list)
         for line in gateway.consume(format="%k %h|%s\\n").splitlines():
             if "ce_subject=load," in line:

@@ -10,11 +10,11 @@ import subprocess
 import time
 import unittest
 
-from harness import BUILDS, ROOT, Gateway, wait_until
+from harness import BUILDS, ROOT, AckedPublisher, Gateway, wait_until
 from test_durability import check_acknowledged
 
 DEVICES = 8
-LOAD_SECONDS = 9
+LOAD_SECONDS = 15
 
 
 def git(*arguments):
@@ -52,13 +52,8 @@ class Load:
     """Devices that publish, and a consumer group that reads, while the gateway under them changes."""
 
     def __init__(self, gateway):
-        arguments = []
-        for number in range(DEVICES):
-            arguments += [f"load{number}@{gateway.TENANT}", gateway.device(f"load{number}")]
         self.gateway = gateway
-        self.publisher = subprocess.Popen(
-            [os.path.join(BUILDS, "asan/tests/e2e/acked_publisher"), gateway.MQTT_PORT, str(LOAD_SECONDS), *arguments],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        self.publisher = AckedPublisher(gateway, [f"load{number}" for number in range(DEVICES)], LOAD_SECONDS)
         self.consumers = [self.consume("live")]
 
     def consume(self, group):
@@ -74,20 +69,7 @@ class Load:
         for process, _ in self.consumers:
             process.kill()
             process.wait()
-        if self.publisher.poll() is None:
-            self.publisher.kill()
-        self.publisher.communicate()
-
-    def acknowledged(self):
-        """device -> numbers, when the load has come to its end."""
-        output, states = self.publisher.communicate(timeout=120)
-        if self.publisher.returncode != 0:
-            raise AssertionError("not everything was acknowledged:\n" + states + self.gateway.log()[-6000:])
-        numbers = collections.defaultdict(list)
-        for line in output.splitlines():
-            user, number = line.split()
-            numbers[user.split("@")[0]].append(int(number))
-        return numbers
+        self.publisher.close()
 
 
 def events(lines):
@@ -160,7 +142,7 @@ class Upgrade(unittest.TestCase):
         self.assertEqual({partition: first[partition] for partition in committed}, committed)
 
     def check_all(self, load):
-        acknowledged = load.acknowledged()
+        acknowledged = load.publisher.acknowledged()
         self.assertEqual(len(acknowledged), DEVICES)
         self.assertGreater(sum(map(len, acknowledged.values())), 1000)
         stored = events(load.gateway.consume(format="%k %h|%s\\n").splitlines())
@@ -168,20 +150,24 @@ class Upgrade(unittest.TestCase):
         live = load.consumers[0][1]
         wait_until(lambda: not check_read(acknowledged, events(read_lines(live))), 30)
 
+    def wait_for_load(self, gateway):
+        wait_until(lambda: gateway.metric("duragate_events_stored_total") > 500, 30)
+
     def run_upgrade(self, number):
         gateway = self.start_before()
         load = Load(gateway)
         self.addCleanup(load.close)
-        time.sleep(1)
+        self.wait_for_load(gateway)
         committed = self.commit_some(load)
         if self.is_rolling:
             self.migrate(gateway)
             gateway.device("made-meanwhile")  # the old gateway works on the new schema,
             gateway.kill(number)
             gateway.up()  # and starts on it
-            time.sleep(1)
+            self.wait_for_load(gateway)
         gateway.kill(number)
         self.change(gateway)
+        self.wait_for_load(gateway)
         self.check_all(load)
         self.check_group(load, committed)
 

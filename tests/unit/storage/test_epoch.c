@@ -76,7 +76,8 @@ Test(epoch, is_read_as_it_was_written) {
 
 Test(epoch, what_is_not_a_history_is_refused) {
     struct epoch_table table = {0};
-    uint8_t falling[2 * EPOCH_ENTRY_SIZE] = {5, [EPOCH_ENTRY_SIZE] = 5}, place[EPOCH_KEY_SIZE] = {0};
+    uint8_t falling[2 * EPOCH_ENTRY_SIZE] = {5, [EPOCH_ENTRY_SIZE] = 5},
+                        place[EPOCH_KEY_SIZE] = {0};
     const struct {
         struct slice key, value;
     } cases[] = {

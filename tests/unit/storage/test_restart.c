@@ -176,7 +176,8 @@ Test(restart, refuses_another_format_and_says_which) {
                  sizeof(version));
     close(fd);
     cr_expect_eq(test_store_open(&store), DG_ERR_UNSUPPORTED_VERSION);
-    cr_expect(strstr(store.error, "format 1; this version reads formats 2 and 3"), "%s", store.error);
+    cr_expect(strstr(store.error, "format 1; this version reads formats 2 and 3"), "%s",
+              store.error);
     test_store_remove(&store);
 }
 
