@@ -104,6 +104,8 @@ enum stream_namespace {
 struct stream_mutation {
     uint8_t name_space; /* enum stream_namespace */
     bool is_delete;
+    bool takes_offset; /* the first 8 bytes of value become the offset, little-endian, of the record
+                          that it is appended with */
     struct slice key;
     struct slice value;
 };
@@ -117,6 +119,16 @@ enum { STREAM_MUTATIONS_BYTES = 64 * 1024 };
 DG_NODISCARD int stream_mutate(struct stream_appender *appender,
                                const struct stream_mutation *mutations, unsigned count,
                                struct stream_ticket ticket);
+
+/*
+ * stream_append() and stream_mutate() as one: the record and the changes are durable together, or
+ * neither is; one ticket. What both may answer; DG_ERR_TOO_LARGE also when they are too large for
+ * one unit (LIMIT_UNIT_BYTES) together.
+ */
+DG_NODISCARD int stream_append_with(struct stream_appender *appender, uint64_t stream_id,
+                                    uint32_t partition, const struct stream_record *record,
+                                    const struct stream_mutation *mutations, unsigned count,
+                                    struct stream_ticket ticket);
 
 /* Calls visit for each entry of a namespace, in no order. Any thread; state does not change
  * meanwhile. */

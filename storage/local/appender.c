@@ -57,6 +57,7 @@ static void unit_free(struct unit *unit) {
     chunk_release(unit->batch.chunk);
     free(unit->tickets);
     free(unit->mutations);
+    free(unit->offsets);
     free(unit);
 }
 
@@ -111,7 +112,7 @@ static struct unit *unit_take(struct stream_appender *appender, struct partition
     unit->partition_number = partition ? partition->key.number : 0;
     unit->partition = partition;
     unit->ticket_count = 0;
-    unit->mutation_count = unit->mutation_bytes = 0;
+    unit->mutation_count = unit->mutation_bytes = unit->offset_count = 0;
     unit->charged_bytes = 0;
     return unit;
 }
@@ -237,12 +238,58 @@ void stream_appender_turn(struct stream_appender *appender) {
     submit_all(appender);
 }
 
-/* A full unit makes way for the next one; the list of open partitions keeps the entry. */
-static int make_room(struct stream_appender *appender, struct open_partition *entry,
-                     uint64_t bound) {
-    if (entry->unit && entry->unit->batch.size_bytes + bound > UNIT_BATCH_MAX)
-        close_unit(appender, entry);
-    return open_unit(appender, entry);
+/* ---- mutations ----------------------------------------------------------------------------------
+ */
+
+/* Bytes in a unit; UINT64_MAX: one of them is over its limit. */
+static uint64_t mutations_size(const struct stream_mutation *mutations, unsigned count) {
+    uint64_t size = 0;
+    for (unsigned i = 0; i < count; i++) {
+        if (mutations[i].key.size > LIMIT_MUTATION_KEY_BYTES ||
+            mutations[i].value.size > LIMIT_MUTATION_VALUE_BYTES)
+            return UINT64_MAX;
+        dg_assert(!mutations[i].takes_offset || mutations[i].value.size >= sizeof(int64_t));
+        size += mutation_size(&mutations[i]);
+    }
+    return size;
+}
+
+/* Room for so many bytes of so many mutations more. */
+static int reserve_mutations(struct unit *unit, uint32_t size, unsigned count) {
+    if (unit->offset_count + count > unit->offset_capacity) {
+        uint32_t capacity = 2 * (unit->offset_count + count);
+        struct unit_offset *offsets = realloc(unit->offsets, capacity * sizeof(*offsets));
+        if (!offsets)
+            return DG_ERR_NO_MEMORY;
+        unit->offsets = offsets;
+        unit->offset_capacity = capacity;
+    }
+    uint32_t needed = unit->mutation_bytes + size;
+    if (needed <= unit->mutation_capacity)
+        return 0;
+    uint32_t capacity = needed > 2 * unit->mutation_capacity ? needed : 2 * unit->mutation_capacity;
+    uint8_t *bytes = realloc(unit->mutations, capacity);
+    if (!bytes)
+        return DG_ERR_NO_MEMORY;
+    unit->mutations = bytes;
+    unit->mutation_capacity = capacity;
+    return 0;
+}
+
+/* After reserve_mutations(). record: of the unit, whose offset some of them take. */
+static void put_mutations(struct unit *unit, const struct stream_mutation *mutations,
+                          unsigned count, uint32_t record) {
+    struct writer w = writer_make(unit->mutations, unit->mutation_capacity);
+    w.at += unit->mutation_bytes;
+    for (unsigned i = 0; i < count; i++) {
+        mutation_write(&w, &mutations[i]);
+        uint32_t end = (uint32_t)writer_size(&w);
+        if (mutations[i].takes_offset)
+            unit->offsets[unit->offset_count++] = (struct unit_offset){
+                .value_at = end - (uint32_t)mutations[i].value.size, .record = record};
+        unit->mutation_bytes = end;
+    }
+    unit->mutation_count += count;
 }
 
 static void charge(struct stream_appender *appender, struct unit *unit, uint32_t bytes) {
@@ -251,21 +298,51 @@ static void charge(struct stream_appender *appender, struct unit *unit, uint32_t
     appender->open_bytes += bytes;
 }
 
-int stream_append(struct stream_appender *appender, uint64_t stream_id, uint32_t partition,
-                  const struct stream_record *record, struct stream_ticket ticket) {
-    uint64_t bound = batch_record_bound(record);
-    if (bound > UNIT_BATCH_MAX - RECORD_BATCH_HEADER_SIZE)
+static void put_ticket(struct stream_appender *appender, struct unit *unit,
+                       struct stream_ticket ticket) {
+    unit->tickets[unit->ticket_count++] = ticket;
+    appender->pending_count++;
+    if (appender->open_bytes >= SUBMIT_BYTES)
+        submit_all(appender);
+}
+
+/* DG_ERR_PRESSURE when so many bytes more are too many in flight. */
+static int check_pressure(struct stream_appender *appender, uint64_t bytes) {
+    if (appender->charged_bytes + bytes <= LIMIT_APPENDER_BYTES)
+        return 0;
+    appender->wants_ready = true;
+    return DG_ERR_PRESSURE;
+}
+
+/* ---- appending ----------------------------------------------------------------------------------
+ */
+
+/* A full unit makes way for the next one; the list of open partitions keeps the entry. */
+static int make_room(struct stream_appender *appender, struct open_partition *entry,
+                     uint64_t bytes) {
+    const struct unit *unit = entry->unit;
+    if (unit && unit->batch.size_bytes + unit->mutation_bytes + bytes > UNIT_BATCH_MAX)
+        close_unit(appender, entry);
+    return open_unit(appender, entry);
+}
+
+int stream_append_with(struct stream_appender *appender, uint64_t stream_id, uint32_t partition,
+                       const struct stream_record *record, const struct stream_mutation *mutations,
+                       unsigned count, struct stream_ticket ticket) {
+    uint64_t bound = batch_record_bound(record), size = mutations_size(mutations, count);
+    if (size > STREAM_MUTATIONS_BYTES || bound + size > UNIT_BATCH_MAX - RECORD_BATCH_HEADER_SIZE)
         return DG_ERR_TOO_LARGE;
     if (partition >= LIMIT_PARTITIONS_PER_STREAM)
         return DG_ERR_INVALID;
-    if (appender->charged_bytes + bound > LIMIT_APPENDER_BYTES) {
-        appender->wants_ready = true;
-        return DG_ERR_PRESSURE;
-    }
+    int err = check_pressure(appender, bound + size);
+    if (err < 0)
+        return err;
     struct open_partition *entry = partition_entry(appender, stream_id, partition);
-    int err = entry ? make_room(appender, entry, bound) : DG_ERR_NO_MEMORY;
+    err = entry ? make_room(appender, entry, bound + size) : DG_ERR_NO_MEMORY;
     if (err == 0)
         err = reserve_ticket(entry->unit);
+    if (err == 0 && count > 0)
+        err = reserve_mutations(entry->unit, (uint32_t)size, count);
     if (err < 0)
         return err;
     struct unit *unit = entry->unit;
@@ -273,48 +350,28 @@ int stream_append(struct stream_appender *appender, uint64_t stream_id, uint32_t
     err = batch_append(&unit->batch, &appender->stream->chunks, entry->size_hint, record);
     if (err < 0)
         return err;
-    unit->tickets[unit->ticket_count++] = ticket;
-    appender->pending_count++;
-    charge(appender, unit, unit->batch.size_bytes - before);
-    if (appender->open_bytes >= SUBMIT_BYTES)
-        submit_all(appender);
+    if (count > 0)
+        put_mutations(unit, mutations, count, unit->batch.record_count - 1);
+    charge(appender, unit, unit->batch.size_bytes - before + (uint32_t)size);
+    put_ticket(appender, unit, ticket);
     return 0;
 }
 
-/* ---- state
- * ---------------------------------------------------------------------------------------
- */
-
-static uint64_t mutations_size(const struct stream_mutation *mutations, unsigned count) {
-    uint64_t size = 0;
-    for (unsigned i = 0; i < count; i++) {
-        if (mutations[i].key.size > LIMIT_MUTATION_KEY_BYTES ||
-            mutations[i].value.size > LIMIT_MUTATION_VALUE_BYTES)
-            return UINT64_MAX;
-        size += mutation_size(&mutations[i]);
-    }
-    return size;
+int stream_append(struct stream_appender *appender, uint64_t stream_id, uint32_t partition,
+                  const struct stream_record *record, struct stream_ticket ticket) {
+    return stream_append_with(appender, stream_id, partition, record, NULL, 0, ticket);
 }
 
 /* The unit of mutations alone, with room for so many bytes more. */
-static int open_state_unit(struct stream_appender *appender, uint32_t size) {
+static int open_state_unit(struct stream_appender *appender, uint32_t size, unsigned count) {
     if (appender->state && appender->state->mutation_bytes + size > UNIT_STATE_MAX) {
         queue_unit(appender, appender->state);
         appender->state = NULL;
     }
     if (!appender->state && !(appender->state = unit_take(appender, NULL)))
         return DG_ERR_NO_MEMORY;
-    struct unit *unit = appender->state;
-    uint32_t needed = unit->mutation_bytes + size;
-    if (needed <= unit->mutation_capacity)
-        return reserve_ticket(unit);
-    uint32_t capacity = needed > 2 * unit->mutation_capacity ? needed : 2 * unit->mutation_capacity;
-    uint8_t *bytes = realloc(unit->mutations, capacity);
-    if (!bytes)
-        return DG_ERR_NO_MEMORY;
-    unit->mutations = bytes;
-    unit->mutation_capacity = capacity;
-    return reserve_ticket(unit);
+    int err = reserve_mutations(appender->state, size, count);
+    return err < 0 ? err : reserve_ticket(appender->state);
 }
 
 int stream_mutate(struct stream_appender *appender, const struct stream_mutation *mutations,
@@ -323,24 +380,15 @@ int stream_mutate(struct stream_appender *appender, const struct stream_mutation
     dg_assert(count > 0);
     if (size > STREAM_MUTATIONS_BYTES)
         return DG_ERR_TOO_LARGE;
-    if (appender->charged_bytes + size > LIMIT_APPENDER_BYTES) {
-        appender->wants_ready = true;
-        return DG_ERR_PRESSURE;
-    }
-    int err = open_state_unit(appender, (uint32_t)size);
+    int err = check_pressure(appender, size);
+    if (err == 0)
+        err = open_state_unit(appender, (uint32_t)size, count);
     if (err < 0)
         return err;
     struct unit *unit = appender->state;
-    struct writer w = writer_make(unit->mutations + unit->mutation_bytes, size);
-    for (unsigned i = 0; i < count; i++)
-        mutation_write(&w, &mutations[i]);
-    unit->mutation_bytes += (uint32_t)size;
-    unit->mutation_count += count;
-    unit->tickets[unit->ticket_count++] = ticket;
-    appender->pending_count++;
+    put_mutations(unit, mutations, count, 0);
     charge(appender, unit, (uint32_t)size);
-    if (appender->open_bytes >= SUBMIT_BYTES)
-        submit_all(appender);
+    put_ticket(appender, unit, ticket);
     return 0;
 }
 

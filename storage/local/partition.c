@@ -147,6 +147,7 @@ int partition_assign(struct partition *partition, struct stream *stream, struct 
         return DG_ERR_NO_MEMORY;
     batch_place(&unit->batch, partition->next_offset, partition->last_ms, stream->epochs.current);
     unit->base_offset = partition->next_offset;
+    unit_fill_offsets(unit);
     unit->segment = partition->write_segment;
     unit->position = partition->write_position;
     partition->next_offset += unit->batch.record_count;

@@ -12,6 +12,12 @@ struct partition;
 struct segment;
 struct stream_appender;
 
+/* A value of the mutations that begins with the offset of a record of the batch. */
+struct unit_offset {
+    uint32_t value_at; /* in the mutations */
+    uint32_t record;
+};
+
 struct unit {
     struct unit *next;
     struct mail mail;
@@ -30,6 +36,9 @@ struct unit {
     uint32_t mutation_count;
     uint32_t mutation_bytes;
     uint32_t mutation_capacity;
+    struct unit_offset *offsets; /* filled in when base_offset is known */
+    uint32_t offset_count;
+    uint32_t offset_capacity;
     uint32_t charged_bytes; /* to the appender's budget */
     int64_t log_start;      /* retention's unit: the new one, also a mutation; else 0 */
     /* The committer's decision. */
@@ -43,6 +52,14 @@ struct unit {
  * begins; NULL: neither. */
 static inline struct segment *unit_segment(const struct unit *unit) {
     return unit->batch.record_count > 0 || unit->log_start > 0 ? unit->segment : NULL;
+}
+
+/* base_offset is known: the mutations that wait for it get theirs. */
+static inline void unit_fill_offsets(struct unit *unit) {
+    for (uint32_t i = 0; i < unit->offset_count; i++) {
+        int64_t offset = unit->base_offset + unit->offsets[i].record;
+        memcpy(unit->mutations + unit->offsets[i].value_at, &offset, sizeof(offset));
+    }
 }
 
 /* Bytes in a group. */

@@ -166,3 +166,84 @@ Test(appender, mutations_wait_for_room) {
     test_store_settle(&store);
     close_store();
 }
+
+/* ---- records with state ---- */
+
+/* A record of partition p; its offset is to be found under key, before the letter. */
+static int append_known(uint32_t partition, const char *key, char letter) {
+    char value[9] = "--------";
+    value[8] = letter;
+    struct stream_mutation mutations[] = {
+        {.name_space = STREAM_STATE_SESSION,
+         .key = slice_from_string("last"),
+         .value = slice_from_string(key)},
+        {.name_space = STREAM_STATE_QOS2,
+         .takes_offset = true,
+         .key = slice_from_string(key),
+         .value = slice_make(value, sizeof(value))},
+    };
+    struct stream_record record = {.timestamp_ms = 1000, .key = slice_from_string(key)};
+    return stream_append_with(store.appender, STREAM_ID, partition, &record, mutations, 2,
+                              (struct stream_ticket){.owner = 1});
+}
+
+static void expect_known(const char *key, int64_t offset, char letter) {
+    uint8_t value[9];
+    size_t size;
+    int64_t found;
+    cr_assert_eq(test_get(&store.stream->state, STREAM_STATE_QOS2, slice_from_string(key), value,
+                          sizeof(value), &size),
+                 0, "%s", key);
+    memcpy(&found, value, sizeof(found));
+    cr_expect(size == 9 && found == offset && value[8] == (uint8_t)letter, "%s: offset %d", key,
+              (int)found);
+}
+
+/* Several records of a batch, of two partitions, and after a restart. */
+Test(appender, state_comes_with_its_record) {
+    open_store();
+    for (unsigned round = 0; round < 2; round++) {
+        cr_assert_eq(append_known(0, round ? "d" : "a", 'x'), 0);
+        cr_assert_eq(append_known(1, round ? "e" : "b", 'y'), 0);
+        cr_assert_eq(append_known(0, round ? "f" : "c", 'z'), 0);
+        cr_expect_eq(stream_appender_pending(store.appender), 3, "one ticket for both");
+        test_store_settle(&store);
+    }
+    cr_expect(store.acked == 6 && store.refused == 0);
+    for (unsigned round = 0; round < 2; round++) {
+        expect_known("a", 0, 'x');
+        expect_known("b", 0, 'y');
+        expect_known("c", 1, 'z');
+        expect_known("d", 2, 'x');
+        expect_known("e", 1, 'y');
+        expect_known("f", 3, 'z');
+        test_store_close(&store);
+        cr_assert_eq(test_store_open(&store), 0, "%s", store.error);
+    }
+    close_store();
+}
+
+Test(appender, state_and_record_share_the_room_of_a_unit) {
+    static uint8_t bytes[UNIT_BATCH_MAX];
+    open_store();
+    struct stream_record record = {.timestamp_ms = 1, .key = slice_from_string("k")};
+    struct stream_mutation mutation = {.name_space = STREAM_STATE_SESSION,
+                                       .key = slice_from_string("k"),
+                                       .value = slice_make(bytes, 1000)};
+    uint64_t overhead = batch_record_bound(&record) + RECORD_BATCH_HEADER_SIZE + 8 + 1 + 1000;
+    struct stream_ticket ticket = {.owner = 1};
+    record.value = slice_make(bytes, UNIT_BATCH_MAX - overhead + 1);
+    cr_expect_eq(stream_append_with(store.appender, STREAM_ID, 0, &record, &mutation, 1, ticket),
+                 DG_ERR_TOO_LARGE);
+    record.value.size--;
+    for (unsigned i = 0; i < 3; i++)
+        cr_expect_eq(
+            stream_append_with(store.appender, STREAM_ID, 0, &record, &mutation, 1, ticket), 0);
+    mutation.value = slice_make(bytes, STREAM_MUTATIONS_BYTES);
+    record.value.size = 1;
+    cr_expect_eq(stream_append_with(store.appender, STREAM_ID, 0, &record, &mutation, 1, ticket),
+                 DG_ERR_TOO_LARGE);
+    test_store_settle(&store);
+    cr_expect(store.acked == 3 && store.last_offset == 2);
+    close_store();
+}

@@ -218,6 +218,23 @@ static int append_one(struct test_store *store, uint32_t partition, uint64_t num
     return store->last_err;
 }
 
+/* A record of a partition whose segment has no room, and state that comes with it. */
+static void expect_refused_with_its_state(struct test_store *store) {
+    struct slice key = slice_from_string("state");
+    struct stream_mutation mutation = {
+        .name_space = STREAM_STATE_SESSION, .key = key, .value = key};
+    struct stream_record record = {.timestamp_ms = 1000};
+    uint8_t value;
+    size_t size;
+    cr_assert_eq(stream_append_with(store->appender, STREAM_ID, 1, &record, &mutation, 1,
+                                    (struct stream_ticket){.owner = 1}),
+                 0);
+    test_store_settle(store);
+    cr_expect_eq(store->last_err, DG_ERR_STORAGE_FULL);
+    cr_expect_eq(test_get(&store->stream->state, STREAM_STATE_SESSION, key, &value, 1, &size),
+                 DG_ERR_NOT_FOUND);
+}
+
 /* The ways in which room for a segment can be missing. */
 Test(commit, without_room_in_a_segment_a_unit_is_refused_and_others_go_on) {
     real = sys;
@@ -235,6 +252,7 @@ Test(commit, without_room_in_a_segment_a_unit_is_refused_and_others_go_on) {
         if (way == 2)
             atomic_store(&free_bytes, 1000 * 1000 + 1000); /* above the reserve, but not enough */
         cr_expect_eq(append_one(&store, 1, 0, 100), DG_ERR_STORAGE_FULL, "way %u", way);
+        expect_refused_with_its_state(&store);
         cr_expect(says_full(&store) && durable_end(&store, 1) == 0);
         cr_expect_eq(append_one(&store, 0, 1, 100), 0, "its segment has room");
         if (way != 1)
