@@ -13,8 +13,8 @@ import time
 import unittest
 import urllib.request
 
+from contract import Contract
 from harness import Gateway, wait_until
-from test_api import Contract
 from test_groups import Consumer as Member
 
 
