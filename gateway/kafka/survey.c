@@ -9,7 +9,7 @@
 enum {
     ROUND_MS = 1000,       /* from the begin of a round to the next, when there is little to do */
     TENANTS_MS = 10000,    /* how old the list of tenants may be */
-    STEP_PARTITIONS = 2000 /* looked up in one step: well below a millisecond */
+    STEP_PARTITIONS = 1000 /* looked up in one step: well below a millisecond */
 };
 
 /* What a round has of one tenant; kept beside the list of tenants. */

@@ -14,6 +14,7 @@
 
 struct kafka_table kafka_table;
 int32_t kafka_first_epoch;
+struct kafka_beside kafka_beside;
 
 static const struct principal {
     const char *name, *tenant;
@@ -124,6 +125,8 @@ static int prepare(struct worker *worker) {
         err = kafka_groups_start(worker, starting->loopback.workers, 1);
     if (err == 0)
         worker_add_turn_hook(worker, end_turn, starting->appender);
+    if (err == 0 && kafka_beside.start)
+        err = kafka_beside.start(worker, starting->stream);
     return err;
 }
 
@@ -170,6 +173,8 @@ void kafka_server_stop(struct kafka_server *server) {
     struct worker *worker = server->loopback.workers[0];
     worker_stop(worker);
     worker_join(worker);
+    if (kafka_beside.free)
+        kafka_beside.free(worker);
     kafka_worker_free(worker);
     stream_appender_free(server->appender);
     mailbox_drain(&worker->mailbox); /* a mail to the watcher may still have been on its way */

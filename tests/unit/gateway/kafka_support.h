@@ -35,6 +35,12 @@ struct kafka_server {
     unsigned pending; /* appended, not yet durable; worker's thread */
 };
 
+/* Parts of a worker that a test has beside the endpoint's; none at first. */
+extern struct kafka_beside {
+    int (*start)(struct worker *worker, struct stream *stream);
+    void (*free)(struct worker *worker);
+} kafka_beside;
+
 /* overrides: as of loopback_start(); NULL: passwords are allowed on the socket pairs, which are
  * plain text and not loopback. */
 void kafka_server_start(struct kafka_server *server, const char *const *overrides);
