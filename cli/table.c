@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { COLUMN_WIDTH_MAX = 40 };
+enum { COLUMN_WIDTH_MAX = 40, MEMBER_WIDTH = 18 /* of a name, at least */ };
 
 static void format_value(const json_t *value, char *ret_text, size_t size) {
     if (!value || json_is_null(value)) {
@@ -50,12 +50,16 @@ void table_print(const char *const *columns, const json_t *items) {
 }
 
 void table_print_members(const json_t *object) {
+    size_t width = MEMBER_WIDTH;
     const char *name;
     json_t *value;
     json_object_foreach((json_t *)(uintptr_t)object, name, value) {
+        width = strlen(name) > width ? strlen(name) : width;
+    }
+    json_object_foreach((json_t *)(uintptr_t)object, name, value) {
         char text[4096];
         format_value(value, text, sizeof(text));
-        printf("%-18s %s\n", name, text);
+        printf("%-*s %s\n", (int)width, name, text);
     }
 }
 

@@ -7,9 +7,10 @@
 #include "gateway/kafka/topics.h"
 
 enum {
-    ROUND_MS = 1000,       /* from the begin of a round to the next, when there is little to do */
-    TENANTS_MS = 10000,    /* how old the list of tenants may be */
-    STEP_PARTITIONS = 1000 /* looked up in one step: well below a millisecond */
+    ROUND_MS = 1000,         /* from the begin of a round to the next, when there is little to do */
+    TENANTS_MS = 10000,      /* how old the list of tenants may be */
+    TENANTS_FRESH_MS = 1000, /* ... when there are groups of new ones */
+    STEP_PARTITIONS = 1000   /* looked up in one step: well below a millisecond */
 };
 
 /* What a round has of one tenant; kept beside the list of tenants. */
@@ -31,6 +32,8 @@ struct kafka_survey {
     unsigned tenant_count, new_tenant_count;
     bool tenants_known, asking;
     uint64_t begun_ms, asked_ms, round_ms;
+    uint64_t tenants_ms;              /* how old the list may be: rises while there is no news */
+    unsigned unknown, unknown_before; /* groups of tenants that are not in it, of this round */
     struct log_sample overtaken_lines;
     /* the round in hand; page NULL: none */
     struct metric_page *page;
@@ -82,7 +85,7 @@ static void deliver_tenants(struct mail *mail, void *receiver) {
 }
 
 static void ask_tenants(struct kafka_survey *survey) {
-    bool fresh = survey->tenants_known && now_ms(survey) - survey->asked_ms < TENANTS_MS;
+    bool fresh = survey->tenants_known && now_ms(survey) - survey->asked_ms < survey->tenants_ms;
     struct registry_tenant_query *query =
         survey->asking || fresh ? NULL : calloc(1, sizeof(*query));
     if (!query)
@@ -149,6 +152,7 @@ static void measured(void *context, const struct group_measured *group) {
     const struct registry_tenant *tenant = find_tenant(survey, group->tenant_key);
     const char *name = tenant ? tenant->name : "";
     bool has_gone = !tenant && group->tenant_key != 0 && survey->tenants_known;
+    survey->unknown += has_gone; /* or is new */
     if (has_gone)
         return;
     log_overtaken(survey, name, group);
@@ -276,13 +280,18 @@ static bool begin_round(struct kafka_survey *survey) {
     survey->tallies = tallies;
     survey->round_ms = now_ms(survey);
     survey->groups_done = false;
-    survey->series = survey->next_tenant = survey->tenants_shown = 0;
+    survey->series = survey->next_tenant = survey->tenants_shown = survey->unknown = 0;
     survey->other = group_lag_none();
     memset(survey->other_streams, 0, sizeof(survey->other_streams));
     return true;
 }
 
 static void end_round(struct kafka_survey *survey) {
+    bool is_news = survey->unknown != survey->unknown_before;
+    survey->unknown_before = survey->unknown;
+    survey->tenants_ms = is_news ? TENANTS_FRESH_MS : 2 * survey->tenants_ms;
+    if (survey->tenants_ms > TENANTS_MS)
+        survey->tenants_ms = TENANTS_MS;
     free(survey->tallies);
     survey->tallies = NULL;
     metric_page_publish(survey->kafka->worker->index, survey->page);
@@ -321,6 +330,7 @@ struct kafka_survey *kafka_survey_create(struct kafka_worker *kafka, struct grou
         return NULL;
     survey->kafka = kafka;
     survey->groups = groups;
+    survey->tenants_ms = TENANTS_FRESH_MS;
     survey->series_max = share_of(LIMIT_METRIC_GROUPS, worker_count);
     survey->series_of_tenant_max = share_of(LIMIT_METRIC_GROUPS_OF_TENANT, worker_count);
     return survey;
