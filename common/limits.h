@@ -18,7 +18,7 @@
 #define LIMIT_OUTPUT_BYTES (1024 * 1024)     /* unsent bytes of one connection, then it is closed */
 #define LIMIT_CONNECTIONS_PER_WORKER 1000000
 #define LIMIT_RESERVED_DESCRIPTORS \
-    1280 /* no connection takes them: the stream, PostgreSQL, files */
+    4352 /* no connection takes them: the stream, PostgreSQL, files */
 #define LIMIT_WORKERS 64
 #define LIMIT_WEBSOCKET_MESSAGE_BYTES (2 * 1024 * 1024) /* all frames of one message */
 #define LIMIT_TLS_HANDSHAKES_PER_WORKER 4096            /* in flight, from their first byte on */
@@ -47,9 +47,9 @@
 #define LIMIT_PLACER_BACKLOG_BYTES (64 * 1024 * 1024)  /* durable, not yet in a segment */
 #define LIMIT_PLACER_RETAINED_BYTES (32 * 1024 * 1024) /* placed, kept for close readers */
 #define LIMIT_CHUNK_POOL_FREE_BYTES (64 * 1024 * 1024)
-#define LIMIT_SEGMENT_DESCRIPTORS 1024        /* two for a segment that is written */
-#define LIMIT_INDEX_BYTES (64 * 1024 * 1024)  /* of all segments; what is not used goes */
-#define LIMIT_PARTITIONS (128 * 1024)         /* of a store, with a record */
+#define LIMIT_SEGMENT_DESCRIPTORS 4096       /* two for a segment that is written; or half of all */
+#define LIMIT_INDEX_BYTES (64 * 1024 * 1024) /* of all segments; what is not used goes */
+#define LIMIT_PARTITIONS (128 * 1024)        /* of a store, with a record */
 #define LIMIT_STATE_BYTES (448 * 1024 * 1024) /* in a checkpoint; beyond it only deletions */
 #define LIMIT_CHECKPOINT_BYTES (1024 * 1024 * 1024)
 #define LIMIT_MUTATION_KEY_BYTES 512

@@ -23,6 +23,7 @@
 #include <linux/falloc.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -37,8 +38,16 @@ enum { DESCRIPTOR_WAIT_US = 10 * 1000 };
 
 enum { EXTENT_MIN_BYTES = 64 * 1024, EXTENT_MAX_BYTES = 8 * 1024 * 1024 };
 
+/* Of few descriptors half: the rest is for connections. */
+static unsigned descriptors_max(void) {
+    struct rlimit limit;
+    bool few =
+        getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur / 2 < LIMIT_SEGMENT_DESCRIPTORS;
+    return few ? (unsigned)limit.rlim_cur / 2 : LIMIT_SEGMENT_DESCRIPTORS;
+}
+
 void segment_files_init(struct segment_files *files, const char *directory) {
-    *files = (struct segment_files){.directory = directory, .open_max = LIMIT_SEGMENT_DESCRIPTORS};
+    *files = (struct segment_files){.directory = directory, .open_max = descriptors_max()};
     pthread_mutex_init(&files->mutex, NULL);
     pthread_cond_init(&files->synced, NULL);
 }

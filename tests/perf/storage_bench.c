@@ -20,7 +20,7 @@
 #include "storage/record.h"
 #include "storage/stream.h"
 
-enum { EVENT_BYTES = 256, TURN_EVENTS = 200, BUCKETS = 1 << 20 };
+enum { EVENT_BYTES = 256, TURN_EVENTS = 200, BUCKETS = 1 << 20, WARM_UP_EVENTS = 10000 };
 
 struct bench {
     struct mailbox mailbox;
@@ -170,6 +170,9 @@ int main(int argument_count, char **arguments) {
         fprintf(stderr, "storage_bench: %s\n", error);
         return 1;
     }
+    flood(&bench, WARM_UP_EVENTS + 4 * partitions, partitions); /* every partition has its segment */
+    bench.acked = 0;
+    memset(bench.latencies_us, 0, BUCKETS * sizeof(uint32_t));
     double cpu_s = cpu_seconds();
     uint64_t started_ns = clock_monotonic_ns();
     if (strcmp(arguments[2], "flood") == 0)

@@ -184,7 +184,7 @@ Test(restart, refuses_another_format_and_says_which) {
 /* ---- descriptors --------------------------------------------------------------------------------
  */
 
-enum { DESCRIPTORS = LIMIT_SEGMENT_DESCRIPTORS + 100, MANY_PARTITIONS = DESCRIPTORS + 100 };
+enum { DESCRIPTORS = 1024, MANY_PARTITIONS = DESCRIPTORS + 100 };
 
 static void write_to_many(struct test_store *store) {
     for (uint32_t i = 0; i < MANY_PARTITIONS; i++) {
