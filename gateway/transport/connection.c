@@ -96,6 +96,16 @@ void connection_mark_dirty(struct connection *c) {
     c->worker->connections->dirty = c;
 }
 
+void connection_defer(struct connection *c) {
+    struct connection_pool *pool = c->worker->connections;
+    if (connection_has(c, CONNECTION_DIRTY))
+        return;
+    connection_set(c, CONNECTION_DIRTY);
+    c->dirty_next = NULL;
+    *(pool->deferred ? &pool->deferred_last->dirty_next : &pool->deferred) = c;
+    pool->deferred_last = c;
+}
+
 void connection_count(const struct connection_protocol *protocol, int amount) {
     static const struct {
         const char *name;
@@ -296,13 +306,19 @@ static void on_wheel_timer(evutil_socket_t fd, short what, void *context) {
         event_del(&pool->wheel_timer);
 }
 
-/* Connections only join the list in front while it is walked; they leave it at the turn's end. */
+static void receive_again(struct connection *list) {
+    for (struct connection *c = list; c; c = c->dirty_next)
+        if (connection_has(c, CONNECTION_AGAIN) && !connection_has(c, CONNECTION_CLOSING))
+            connection_receive(c);
+}
+
+/* Connections only join the lists in front while they are walked; they leave them at the turn's
+ * end. */
 static void on_again(evutil_socket_t fd, short what, void *context) {
     struct connection_pool *pool = context;
     worker_refresh_time(pool->worker);
-    for (struct connection *c = pool->dirty; c; c = c->dirty_next)
-        if (connection_has(c, CONNECTION_AGAIN) && !connection_has(c, CONNECTION_CLOSING))
-            connection_receive(c);
+    receive_again(pool->deferred);
+    receive_again(pool->dirty);
 }
 
 static void end_turn_of(struct connection *c) {
@@ -330,19 +346,25 @@ static void end_turn_of(struct connection *c) {
         connection_mark_dirty(c);
 }
 
-/* The pool's turn hook. */
-static void end_turn(void *context) {
-    struct connection_pool *pool = context;
-    struct connection *list = pool->dirty;
-    pool->handshake_steps = 0;
-    pool->dirty = NULL;
+static void end_turn_of_all(struct connection *list) {
     while (list) {
         struct connection *c = list;
         list = c->dirty_next;
         connection_clear(c, CONNECTION_DIRTY);
         end_turn_of(c);
     }
-    if (pool->dirty) {
+}
+
+/* The pool's turn hook. */
+static void end_turn(void *context) {
+    struct connection_pool *pool = context;
+    struct connection *deferred = pool->deferred, *dirty = pool->dirty;
+    pool->handshake_steps = 0;
+    pool->extent_bytes = 0;
+    pool->dirty = pool->deferred = NULL;
+    end_turn_of_all(deferred);
+    end_turn_of_all(dirty);
+    if (pool->dirty || pool->deferred) {
         static const struct timeval at_once = {0, 0};
         evtimer_add(&pool->again_timer, &at_once);
     }

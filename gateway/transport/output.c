@@ -328,6 +328,13 @@ static ssize_t send_some(struct connection *c) {
     return is_file(c->output->first) ? send_file(c) : send_memory(c);
 }
 
+/* Readers of the log share what a turn has for them, so that devices' acknowledgements, which are
+ * written whatever that is, wait for no more than one turn. */
+static bool has_no_share_left(const struct connection *c) {
+    return c->worker->connections->extent_bytes >= TURN_EXTENT_BYTES &&
+           is_extent(c->output->first) && !connection_has(c, CONNECTION_ABRUPT);
+}
+
 int connection_flush(struct connection *c) {
     if (!c->output)
         return 1;
@@ -338,6 +345,11 @@ int connection_flush(struct connection *c) {
             connection_mark_dirty(c);
             return 0;
         }
+        if (has_no_share_left(c)) {
+            connection_defer(c);
+            return 0;
+        }
+        bool of_stream = is_extent(c->output->first);
         ssize_t count = send_some(c);
         if (count < 0)
             return (int)count;
@@ -345,6 +357,7 @@ int connection_flush(struct connection *c) {
             connection_arm(c, connection_has(c, CONNECTION_READ_ARMED), true);
             return 0;
         }
+        c->worker->connections->extent_bytes += of_stream ? (size_t)count : 0;
         consume(c, (size_t)count);
         sent += (size_t)count;
     }

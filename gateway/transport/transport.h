@@ -37,7 +37,8 @@ enum {
     CONNECTION_LINGER_MS = 2000,
     CONNECTION_TURN_BYTES = 512 * 1024, /* read or written by one connection per turn */
     CONNECTION_TURN_READS = 4,
-    HANDSHAKE_STEPS_PER_TURN = 32, /* at some 0.2 ms each; acknowledgements must not wait longer */
+    TURN_EXTENT_BYTES = 512 * 1024, /* of the stream, written by all: some 0.2 ms, for the same */
+    HANDSHAKE_STEPS_PER_TURN = 32,  /* at some 0.2 ms each; acknowledgements must not wait longer */
     OUTPUT_CHUNK_BYTES = 4096,
     OUTPUT_FREE_CHUNKS_MAX = 1024,
     TLS_COPY_BYTES = 64 * 1024,
@@ -53,6 +54,8 @@ struct connection_pool {
     unsigned handshake_steps;     /* of this turn */
     struct connection *free_list; /* linked by dirty_next */
     struct connection *dirty;
+    struct connection *deferred, *deferred_last; /* dirty too: first at the next turn's end */
+    size_t extent_bytes;                         /* of this turn */
     struct event again_timer, wheel_timer;
     struct wheel wheel;
     struct output_part *free_chunks;
@@ -78,6 +81,9 @@ static inline void connection_clear(struct connection *c, unsigned flags) {
 struct connection *connection_slot(const struct connection_pool *pool, uint32_t index);
 /* The turn's end will flush, close or read on. */
 void connection_mark_dirty(struct connection *c);
+/* The same, before all that are marked dirty and behind those that were put off before: the turn
+ * has written enough of the stream. */
+void connection_defer(struct connection *c);
 /* Brings the registered events in line with the flags. A failure closes the connection. */
 void connection_arm(struct connection *c, bool read, bool write);
 /* Counts the connection under another protocol's gauge; amount 1 or -1. */
