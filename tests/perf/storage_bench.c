@@ -2,8 +2,9 @@
  * What the storage path costs by itself: one worker's thread appends 256-byte events with realistic
  * headers over 16 partitions. Not a test; run it on an idle machine:
  *
- *     storage_bench <empty directory> flood|rate <events> [partitions] [events per second]
+ *     storage_bench <directory> flood|rate <events> [partitions [events per second [stream]]]
  *
+ * The directory is empty, or a store with a journal of the default size; then the log grows.
  * flood: as fast as storage takes them. rate: that many a second, each turn what is due. Prints CPU
  * time of the whole process per event (worker, committer, placer, kernel work on their behalf) and
  * the time from append to ticket.
@@ -25,6 +26,7 @@ enum { EVENT_BYTES = 256, TURN_EVENTS = 200, BUCKETS = 1 << 20, WARM_UP_EVENTS =
 struct bench {
     struct mailbox mailbox;
     struct stream_appender *appender;
+    uint64_t stream_id;
     uint64_t acked;
     uint32_t *latencies_us; /* histogram: one bucket a microsecond */
 };
@@ -93,8 +95,9 @@ static int append(struct bench *bench, uint64_t number, uint32_t partitions, uin
         .header_parts = 1,
         .header_count = 9,
     };
-    return stream_append(bench->appender, 1, (uint32_t)(number * 2654435761u >> 7) % partitions,
-                         &record, (struct stream_ticket){.owner = 1, .tag = now_ns});
+    return stream_append(bench->appender, bench->stream_id,
+                         (uint32_t)(number * 2654435761u >> 7) % partitions, &record,
+                         (struct stream_ticket){.owner = 1, .tag = now_ns});
 }
 
 static void drain(struct bench *bench, int timeout_ms) {
@@ -149,7 +152,8 @@ static void report(const struct bench *bench, double cpu_s, double wall_s) {
 
 int main(int argument_count, char **arguments) {
     if (argument_count < 4) {
-        fprintf(stderr, "usage: storage_bench DIRECTORY flood|rate EVENTS [PARTITIONS] [RATE]\n");
+        fprintf(stderr,
+                "usage: storage_bench DIRECTORY flood|rate EVENTS [PARTITIONS [RATE [STREAM]]]\n");
         return 64;
     }
     struct stream_options options = {
@@ -162,7 +166,8 @@ int main(int argument_count, char **arguments) {
     uint32_t partitions = argument_count > 4 ? (uint32_t)atoi(arguments[4]) : 16;
     uint64_t rate = argument_count > 5 ? strtoull(arguments[5], NULL, 10) : 2000;
     struct stream *stream;
-    struct bench bench = {.latencies_us = calloc(BUCKETS, sizeof(uint32_t))};
+    struct bench bench = {.latencies_us = calloc(BUCKETS, sizeof(uint32_t)),
+                          .stream_id = argument_count > 6 ? strtoull(arguments[6], NULL, 10) : 1};
     char error[STREAM_ERROR_SIZE] = "";
     if (stream_open(&options, &stream, error) < 0 || mailbox_init(&bench.mailbox, &bench) < 0 ||
         stream_appender_create(stream, &bench.mailbox, on_done, on_ready, &bench, &bench.appender) <
@@ -170,7 +175,8 @@ int main(int argument_count, char **arguments) {
         fprintf(stderr, "storage_bench: %s\n", error);
         return 1;
     }
-    flood(&bench, WARM_UP_EVENTS + 4 * partitions, partitions); /* every partition has its segment */
+    flood(&bench, WARM_UP_EVENTS + 4 * partitions,
+          partitions); /* every partition has its segment */
     bench.acked = 0;
     memset(bench.latencies_us, 0, BUCKETS * sizeof(uint32_t));
     double cpu_s = cpu_seconds();
