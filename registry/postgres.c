@@ -41,6 +41,7 @@ struct postgres {
     struct event_base *base;
     struct postgres_options options;
     enum postgres_state state;
+    bool tried; /* the first attempt to connect has come to an end: until then statements wait */
     PGconn *connection;
     struct event *socket_event; /* recreated with each connection: its descriptor changes */
     struct event *timer;        /* next attempt while down, else the sweep of deadlines */
@@ -217,6 +218,7 @@ static void fail(struct postgres *p, const char *why) {
                  log_text("why", text));
     memcpy(p->said, text, sizeof(text));
     drop_connection(p);
+    p->tried = true;
     set_state(p, POSTGRES_DOWN);
     set_timer(p, p->backoff_ms + random_u64() % (p->backoff_ms / 4 + 1));
     p->backoff_ms = p->backoff_ms * 2 > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : p->backoff_ms * 2;
@@ -366,9 +368,13 @@ static void become_ready(struct postgres *p) {
     LOG_INFO("registry.connected", log_text("connection", p->options.name));
     p->said[0] = '\0';
     p->backoff_ms = BACKOFF_FIRST_MS;
+    p->tried = true;
     set_state(p, POSTGRES_READY);
     tell_timeout(p);
     p->options.ready(p->options.context);
+    send_waiting(p);
+    if (p->state == POSTGRES_READY)
+        flush_output(p);
 }
 
 /* The schema comes before the statements, which may not fit it. */
@@ -587,7 +593,7 @@ void postgres_send(struct postgres *p, struct postgres_query *query, unsigned co
     unsigned most = LIMIT_REGISTRY_STATEMENTS + (query->is_urgent ? LIMIT_REGISTRY_CHANGES + 1 : 0);
     bool busy = p && p->urgent.count + p->waiting.count + p->sent.count >= most;
     int err = !p ? DG_ERR_SHUTTING_DOWN : busy ? DG_ERR_BUSY : 0;
-    if (p && p->state != POSTGRES_READY)
+    if (p && p->state != POSTGRES_READY && p->tried)
         err = DG_ERR_UNAVAILABLE;
     struct slot *slot = err == 0 ? slot_new(query, count, parameters) : NULL;
     if (!slot) {

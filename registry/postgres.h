@@ -59,7 +59,9 @@ uint64_t postgres_total_ms(uint64_t timeout_ms);
 void postgres_set_timeout(struct postgres *postgres, uint64_t timeout_ms);
 
 /* Sends; done() is called later, or at once with DG_ERR_UNAVAILABLE when there is no connection
- * (DG_ERR_SHUTTING_DOWN when postgres is NULL, DG_ERR_BUSY when too many are under way).
+ * (DG_ERR_SHUTTING_DOWN when postgres is NULL, DG_ERR_BUSY when too many are under way). Only the
+ * first connection is waited for: some clients never come back when a gateway that has just started
+ * cannot judge their login.
  * Parameters are text, copied; a NULL pointer is SQL NULL. */
 void postgres_send(struct postgres *postgres, struct postgres_query *query, unsigned count,
                    const char *const *parameters);

@@ -301,6 +301,13 @@ static void check_close(struct bench *b) {
     CHECK(b->answers == COUNT, "%u came back", b->answers);
 }
 
+/* A login that comes before the first connection stands waits for it. */
+static void check_start(struct bench *b) {
+    bench_open(b);
+    CHECK(bench_login_secret(b, "acme", "keyed", "first-secret-of-the-device-00001", NULL) == 0);
+    registry_close(b->registry);
+}
+
 /* Started while there is no server at all. */
 static void check_start_without_server(struct bench *b) {
     bench_server(b, "stop");
@@ -354,6 +361,7 @@ int main(int argc, char **argv) {
         {"a restarted server", check_restart},
         {"a flood of strangers", check_flood},
         {"close", check_close},
+        {"start", check_start},
         {"start without a server", check_start_without_server},
     };
     for (unsigned i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
