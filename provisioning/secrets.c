@@ -13,6 +13,7 @@
 #include "common/random.h"
 #include "provisioning/resource.h"
 #include "registry/credential.h"
+#include "registry/scram_keys.h"
 
 enum {
     PASSWORD_BYTES_MIN = 12,
@@ -143,12 +144,12 @@ static void make_key(struct provisioning_call *call) {
 
 static void make_sas(struct provisioning_call *call) {
     struct secret secret = {.kind = "sas", .sealed = true};
-    uint8_t keys[2][CREDENTIAL_SAS_KEY_SIZE], sealed[CREDENTIAL_SAS_SEALED_SIZE];
+    uint8_t keys[2][CREDENTIAL_PAIR_KEY_SIZE], sealed[CREDENTIAL_SEALED_SIZE];
     char texts[2][64];
     random_bytes(keys, sizeof(keys));
-    int err = credential_seal_sas_keys(registry_master(call->registry), keys[0], keys[1], sealed);
+    int err = credential_seal_pair(registry_master(call->registry), keys[0], keys[1], sealed);
     for (unsigned i = 0; i < 2; i++)
-        credential_base64_encode(keys[i], CREDENTIAL_SAS_KEY_SIZE, texts[i]);
+        credential_base64_encode(keys[i], CREDENTIAL_PAIR_KEY_SIZE, texts[i]);
     if (err == 0 && asprintf(&call->secret, "\"primary_key\":\"%s\",\"secondary_key\":\"%s\"",
                              texts[0], texts[1]) < 0)
         err = DG_ERR_NO_MEMORY;
@@ -305,34 +306,44 @@ void credential_put(struct provisioning_call *call) {
 /* ---- API keys
  * ------------------------------------------------------------------------------------- */
 
+/* The secret goes into the answer; its hash, the keys for SCRAM and what belongs to them into the
+ * request. */
+static int make_api_key(struct provisioning_call *call, struct registry_request *request) {
+    const struct credential_master *master = registry_master(call->registry);
+    char key[CREDENTIAL_KEY_TEXT_SIZE], most[12];
+    uint8_t hash[CREDENTIAL_HASH_SIZE], scram[CREDENTIAL_SEALED_SIZE];
+    char hash_text[2 + 2 * sizeof(hash) + 1], scram_text[2 + 2 * sizeof(scram) + 1];
+    snprintf(most, sizeof(most), "%d", LIMIT_API_KEYS_PER_TENANT);
+    credential_generate_key(key);
+    credential_hash_key(master, key, strlen(key), hash);
+    int err = scram_keys_seal(master, call->name, key, scram);
+    if (err == 0 &&
+        asprintf(&call->secret, "\"secret\":\"%s\",\"bearer\":\"%s.%s\"", key, call->name, key) < 0)
+        err = DG_ERR_NO_MEMORY;
+    OPENSSL_cleanse(key, sizeof(key));
+    if (err < 0)
+        return err;
+    write_bytea(hash, sizeof(hash), hash_text);
+    write_bytea(scram, sizeof(scram), scram_text);
+    const char *values[] = {hash_text, scram_text, credential_master_id(master), most};
+    for (unsigned i = 0; err == 0 && i < sizeof(values) / sizeof(values[0]); i++)
+        err = registry_request_add(request, slice_from_string(values[i]));
+    return err;
+}
+
 void api_key_post(struct provisioning_call *call) {
     if (!call_read_body(call) || !body_is_valid(call, api_key_members) ||
         !choose_name(call, "key_id", "key"))
         return;
-    char key[CREDENTIAL_KEY_TEXT_SIZE], hex[2 + 2 * CREDENTIAL_HASH_SIZE + 1], most[12];
-    snprintf(most, sizeof(most), "%d", LIMIT_API_KEYS_PER_TENANT);
-    uint8_t hash[CREDENTIAL_HASH_SIZE];
-    const struct credential_master *master = registry_master(call->registry);
-    credential_generate_key(key);
-    credential_hash_key(master, key, strlen(key), hash);
-    write_bytea(hash, sizeof(hash), hex);
     struct registry_request *request =
         resource_request_named(call, STATEMENT_API_KEY_CREATE, slice_from_string(call->name));
     if (!request)
         return;
-    int err =
-        asprintf(&call->secret, "\"secret\":\"%s\",\"bearer\":\"%s.%s\"", key, call->name, key) > 0
-            ? 0
-            : DG_ERR_NO_MEMORY;
-    OPENSSL_cleanse(key, sizeof(key));
+    int err = 0;
     for (unsigned i = 0; err == 0 && i < API_KEY_PARAMETERS; i++)
         err = member_bind(&api_key_members[i], call->body, request);
     if (err == 0)
-        err = registry_request_add(request, slice_from_string(hex));
-    if (err == 0)
-        err = registry_request_add(request, slice_from_string(credential_master_id(master)));
-    if (err == 0)
-        err = registry_request_add(request, slice_from_string(most));
+        err = make_api_key(call, request);
     if (err < 0) {
         registry_request_free(request);
         call_fail(call, err, NULL);

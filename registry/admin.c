@@ -7,6 +7,7 @@
 
 #include "registry/credential.h"
 #include "registry/registry.h"
+#include "registry/scram_keys.h"
 #include "registry/synchronous.h"
 
 _Static_assert((int)CREDENTIAL_KEY_TEXT_SIZE <= (int)REGISTRY_SECRET_SIZE, "a generated key fits");
@@ -34,17 +35,19 @@ const char *registry_role_name(uint32_t role_bit) {
     return NULL;
 }
 
-/* Key id, tenant or null, roles, hash, master key id, replace. One row: was the tenant found, was
- * the key written. An API key never moves to another owner. */
+/* Key id, tenant or null, roles, hash, keys for SCRAM, master key id, replace. One row: was the
+ * tenant found, was the key written. An API key never moves to another owner. */
 static const char CREATE[] =
     "with owner as (select tenant_key from tenant where name = $2::text"
     " union all select null::bigint where $2::text is null),"
-    " made as (insert into api_key as k (key_id, tenant_key, roles, secret, master_key_id)"
-    " select $1::text, owner.tenant_key, $3::integer, decode($4::text, 'hex'), $5::text from owner"
+    " made as (insert into api_key as k (key_id, tenant_key, roles, secret, scram, master_key_id)"
+    " select $1::text, owner.tenant_key, $3::integer, decode($4::text, 'hex'),"
+    " decode($5::text, 'hex'), $6::text from owner"
     " on conflict (key_id) do update set credential_key = nextval('credential_key_seq'),"
-    " roles = excluded.roles, secret = excluded.secret, master_key_id = excluded.master_key_id,"
+    " roles = excluded.roles, secret = excluded.secret, scram = excluded.scram,"
+    " master_key_id = excluded.master_key_id,"
     " not_after = null, version = k.version + 1, updated_at = now()"
-    " where $6::boolean and k.tenant_key is not distinct from excluded.tenant_key"
+    " where $7::boolean and k.tenant_key is not distinct from excluded.tenant_key"
     " returning key_id)"
     " select exists (select from owner), exists (select from made)";
 
@@ -73,21 +76,29 @@ static int judge(const PGconn *connection, const PGresult *result,
     return 0;
 }
 
+static void write_hex(const uint8_t *bytes, size_t size, char *ret_text) {
+    for (size_t i = 0; i < size; i++)
+        snprintf(ret_text + 2 * i, 3, "%02x", bytes[i]);
+}
+
 static int insert_key(PGconn *connection, const struct registry_admin_key *key,
                       const struct credential_master *master, const char *secret, char *ret_error) {
-    uint8_t hash[CREDENTIAL_HASH_SIZE];
-    char hash_text[2 * CREDENTIAL_HASH_SIZE + 1], roles_text[16];
+    uint8_t hash[CREDENTIAL_HASH_SIZE], scram[CREDENTIAL_SEALED_SIZE];
+    char hash_text[2 * sizeof(hash) + 1], scram_text[2 * sizeof(scram) + 1], roles_text[16];
     credential_hash_key(master, secret, strlen(secret), hash);
-    for (unsigned i = 0; i < sizeof(hash); i++)
-        snprintf(hash_text + 2 * i, 3, "%02x", hash[i]);
+    if (scram_keys_seal(master, key->key_id, secret, scram) < 0)
+        return refuse(ret_error, DG_ERR_NO_MEMORY, "%s", "out of memory");
+    write_hex(hash, sizeof(hash), hash_text);
+    write_hex(scram, sizeof(scram), scram_text);
     snprintf(roles_text, sizeof(roles_text), "%u", key->roles);
     const char *values[] = {key->key_id,
                             key->tenant,
                             roles_text,
                             hash_text,
+                            scram_text,
                             credential_master_id(master),
                             key->replace ? "t" : "f"};
-    PGresult *result = PQexecParams(connection, CREATE, 6, NULL, values, NULL, NULL, 0);
+    PGresult *result = PQexecParams(connection, CREATE, 7, NULL, values, NULL, NULL, 0);
     int err = judge(connection, result, key, ret_error);
     PQclear(result);
     return err;

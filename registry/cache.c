@@ -284,6 +284,8 @@ struct cache_principal *cache_store_principal(struct cache *cache, const char *k
         free(principal);
         return NULL;
     }
+    principal->has_scram = cache_decode_hex(PQgetvalue(result, 0, 10), principal->scram,
+                                            CREDENTIAL_SEALED_SIZE) == CREDENTIAL_SEALED_SIZE;
     principal->read_ms = read_ms;
     principal->credential_key = number_at(result, 0, 0);
     principal->roles = (uint32_t)number_at(result, 0, 1);

@@ -65,6 +65,8 @@ struct cache_principal {
     bool is_foreign;
     bool is_unheard; /* read before the change that made it what it is was heard */
     uint8_t secret[CREDENTIAL_HASH_SIZE];
+    uint8_t scram[CREDENTIAL_SEALED_SIZE];
+    bool has_scram;
     UT_hash_handle hh;
     char key_id[LIMIT_API_KEY_ID_BYTES + 1];
 };

@@ -191,16 +191,16 @@ void credential_derive_salt(const struct credential_master *master, const char *
 
 /* ---- sealed keys ---- */
 
-int credential_seal_sas_keys(const struct credential_master *master, const uint8_t *primary,
-                             const uint8_t *secondary, uint8_t *ret_sealed) {
-    uint8_t sealed[CREDENTIAL_SAS_SEALED_SIZE], *body = sealed + NONCE_SIZE + TAG_SIZE;
+int credential_seal_pair(const struct credential_master *master, const uint8_t *primary,
+                         const uint8_t *secondary, uint8_t *ret_sealed) {
+    uint8_t sealed[CREDENTIAL_SEALED_SIZE], *body = sealed + NONCE_SIZE + TAG_SIZE;
     int size = 0, more = 0;
     random_bytes(sealed, NONCE_SIZE);
     EVP_CIPHER_CTX *cipher = EVP_CIPHER_CTX_new();
     bool done =
         cipher && EVP_EncryptInit_ex(cipher, EVP_aes_256_gcm(), NULL, master->key, sealed) == 1 &&
-        EVP_EncryptUpdate(cipher, body, &size, primary, CREDENTIAL_SAS_KEY_SIZE) == 1 &&
-        EVP_EncryptUpdate(cipher, body + size, &more, secondary, CREDENTIAL_SAS_KEY_SIZE) == 1 &&
+        EVP_EncryptUpdate(cipher, body, &size, primary, CREDENTIAL_PAIR_KEY_SIZE) == 1 &&
+        EVP_EncryptUpdate(cipher, body + size, &more, secondary, CREDENTIAL_PAIR_KEY_SIZE) == 1 &&
         EVP_EncryptFinal_ex(cipher, body + size + more, &size) == 1 &&
         EVP_CIPHER_CTX_ctrl(cipher, EVP_CTRL_GCM_GET_TAG, TAG_SIZE, sealed + NONCE_SIZE) == 1;
     EVP_CIPHER_CTX_free(cipher);
@@ -210,11 +210,11 @@ int credential_seal_sas_keys(const struct credential_master *master, const uint8
     return 0;
 }
 
-int credential_open_sas_keys(const struct credential_master *master, struct slice sealed,
-                             uint8_t *ret_keys) {
-    if (sealed.size != CREDENTIAL_SAS_SEALED_SIZE)
+int credential_open_pair(const struct credential_master *master, struct slice sealed,
+                         uint8_t *ret_keys) {
+    if (sealed.size != CREDENTIAL_SEALED_SIZE)
         return DG_ERR_CORRUPT;
-    uint8_t keys[2 * CREDENTIAL_SAS_KEY_SIZE], tag[TAG_SIZE];
+    uint8_t keys[2 * CREDENTIAL_PAIR_KEY_SIZE], tag[TAG_SIZE];
     int size = 0;
     memcpy(tag, sealed.data + NONCE_SIZE, TAG_SIZE);
     EVP_CIPHER_CTX *cipher = EVP_CIPHER_CTX_new();

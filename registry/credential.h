@@ -8,7 +8,7 @@
  *
  * Forms in PostgreSQL (column secret): key: 32 bytes of hash. password: "scrypt$15$8$1$" salt "$"
  * hash, both base64. sas: 12 bytes nonce, 16 bytes tag, then the primary and secondary key (32
- * bytes each) encrypted.
+ * bytes each) encrypted; an API key's keys for SCRAM (scram_keys.h) in the same form.
  */
 #pragma once
 
@@ -23,8 +23,8 @@
 enum {
     CREDENTIAL_HASH_SIZE = 32,
     CREDENTIAL_KEY_TEXT_SIZE = 33, /* 192 random bits in base64url, and NUL */
-    CREDENTIAL_SAS_KEY_SIZE = 32,
-    CREDENTIAL_SAS_SEALED_SIZE = 12 + 16 + 2 * 32,
+    CREDENTIAL_PAIR_KEY_SIZE = 32,
+    CREDENTIAL_SEALED_SIZE = 12 + 16 + 2 * 32,
     CREDENTIAL_MASTER_ID_SIZE = 33,
     CREDENTIAL_PASSWORD_SIZE = 160, /* the encoded form, and NUL */
     CREDENTIAL_SALT_SIZE = 16,
@@ -66,13 +66,13 @@ DG_NODISCARD int credential_password_salt(struct slice encoded, uint8_t *ret_sal
 DG_NODISCARD int credential_hash_password(struct slice password, const uint8_t *salt,
                                           char *ret_encoded);
 
-/* Seals two keys of CREDENTIAL_SAS_KEY_SIZE bytes each; ret_sealed: CREDENTIAL_SAS_SEALED_SIZE. */
-DG_NODISCARD int credential_seal_sas_keys(const struct credential_master *master,
-                                          const uint8_t *primary, const uint8_t *secondary,
-                                          uint8_t *ret_sealed);
+/* Seals two keys of CREDENTIAL_PAIR_KEY_SIZE bytes each; ret_sealed: CREDENTIAL_SEALED_SIZE. */
+DG_NODISCARD int credential_seal_pair(const struct credential_master *master,
+                                      const uint8_t *primary, const uint8_t *secondary,
+                                      uint8_t *ret_sealed);
 /* Opens what was sealed: 64 bytes. DG_ERR_CORRUPT when it was changed or another key made it. */
-DG_NODISCARD int credential_open_sas_keys(const struct credential_master *master,
-                                          struct slice sealed, uint8_t *ret_keys);
+DG_NODISCARD int credential_open_pair(const struct credential_master *master, struct slice sealed,
+                                      uint8_t *ret_keys);
 
 struct credential_certificate {
     char sha256[CREDENTIAL_HEX_SIZE];       /* of the DER, lower-case hex */

@@ -33,7 +33,7 @@ struct registry {
     struct event *mailbox_event, *change_timer;
     struct credential_master master;
     uint64_t foreign_logged_ms; /* when the master key was last complained of */
-    struct log_sample authority_lines;
+    struct log_sample authority_lines, scram_lines;
     uint8_t verified_key[32]; /* of this process: hashes of passwords found right */
     char *conninfo, *password;
     uint64_t query_timeout_ms;

@@ -91,6 +91,10 @@ static void device_read_again(struct postgres_query *query, int err, const PGres
 static void principal_read_again(struct postgres_query *query, int err, const PGresult *result,
                                  const char *detail);
 
+static bool is_principal(const struct registry_login *login) {
+    return login->kind == REGISTRY_LOGIN_PRINCIPAL || login->kind == REGISTRY_LOGIN_PRINCIPAL_SCRAM;
+}
+
 /* Before a secret is called wrong: whether the login may go on, its freshness decided. Otherwise it
  * waits for the row and then goes on by itself. The others are those of the row in the cache. */
 static bool is_fresh(struct registry *registry, struct registry_login *login, uint64_t read_ms,
@@ -110,13 +114,12 @@ static bool is_fresh(struct registry *registry, struct registry_login *login, ui
         (*reading)->login = login;
         return false;
     }
-    bool is_principal = login->kind == REGISTRY_LOGIN_PRINCIPAL;
     struct login_query *q = make_query(
-        registry, login, is_principal ? STATEMENT_LOGIN_PRINCIPAL : STATEMENT_LOGIN_DEVICE);
+        registry, login, is_principal(login) ? STATEMENT_LOGIN_PRINCIPAL : STATEMENT_LOGIN_DEVICE);
     if (!q)
         return false;
     *reading = q;
-    if (is_principal)
+    if (is_principal(login))
         send_principal_query(q, principal_read_again);
     else
         send_device_query(q, device_read_again);
@@ -207,12 +210,12 @@ static bool has_foreign(const struct cache_device *device, enum cache_kind kind,
 
 static bool matches_sas(const struct registry *registry, const struct cache_credential *credential,
                         const struct sas_token *token) {
-    uint8_t keys[2 * CREDENTIAL_SAS_KEY_SIZE];
-    if (credential_open_sas_keys(&registry->master,
-                                 slice_make(credential->secret, credential->secret_size), keys) < 0)
+    uint8_t keys[2 * CREDENTIAL_PAIR_KEY_SIZE];
+    if (credential_open_pair(&registry->master,
+                             slice_make(credential->secret, credential->secret_size), keys) < 0)
         return false;
     bool primary = sas_is_signed_by(token, keys);
-    bool secondary = sas_is_signed_by(token, keys + CREDENTIAL_SAS_KEY_SIZE);
+    bool secondary = sas_is_signed_by(token, keys + CREDENTIAL_PAIR_KEY_SIZE);
     OPENSSL_cleanse(keys, sizeof(keys));
     return primary || secondary;
 }
@@ -422,19 +425,51 @@ void login_as_device(struct registry *registry, struct registry_login *login,
 
 /* ---- principals ---- */
 
+static bool has_secret(const struct registry *registry, const struct registry_login *login,
+                       const struct cache_principal *principal) {
+    uint8_t hash[CREDENTIAL_HASH_SIZE];
+    credential_hash_key(&registry->master, (const char *)login->secret.data, login->secret.size,
+                        hash);
+    return CRYPTO_memcmp(hash, principal->secret, sizeof(hash)) == 0;
+}
+
+/* The same work also where there is nothing that the proof could be compared with. */
+static bool has_proof(const struct registry *registry, struct registry_login *login,
+                      const struct cache_principal *principal) {
+    struct scram_keys keys = {0};
+    bool known =
+        scram_keys_open(&registry->master, slice_make(principal->scram, sizeof(principal->scram)),
+                        &keys) == 0;
+    bool right = scram_keys_check(&keys, login->secret, login->proof, login->signature);
+    OPENSSL_cleanse(&keys, sizeof(keys));
+    return known && right;
+}
+
+/* Strangers can cause it, if they guess the key's id. */
+static void say_no_scram(struct registry *registry, const struct registry_login *login) {
+    unsigned suppressed;
+    if (log_sample(&registry->scram_lines, clock_monotonic_ms(), &suppressed))
+        LOG_WARN("registry.key_without_scram", log_text("key", login->name),
+                 log_text("why", "this API key was made before SCRAM was offered: make a new one, "
+                                 "or let its client use PLAIN"),
+                 log_int("suppressed", suppressed));
+}
+
 static void try_principal(struct registry *registry, struct registry_login *login,
                           struct cache_principal *principal) {
     static const struct cache_principal nobody;
     const struct cache_principal *p = principal ? principal : &nobody;
-    uint8_t hash[CREDENTIAL_HASH_SIZE];
-    credential_hash_key(&registry->master, (const char *)login->secret.data, login->secret.size,
-                        hash);
-    bool right = CRYPTO_memcmp(hash, p->secret, sizeof(hash)) == 0 && principal;
+    bool right = (login->kind == REGISTRY_LOGIN_PRINCIPAL ? has_secret(registry, login, p)
+                                                          : has_proof(registry, login, p)) &&
+                 principal;
     bool in_time = p->not_after_ms == 0 || clock_wall_ms() < p->not_after_ms;
     if (!right || !in_time) {
-        if (!principal || is_fresh(registry, login, principal->read_ms, principal->read_again_ms,
+        if (principal && !is_fresh(registry, login, principal->read_ms, principal->read_again_ms,
                                    &principal->reading))
-            login_refuse_secret(registry, login, p->is_foreign && in_time);
+            return;
+        if (principal && login->kind == REGISTRY_LOGIN_PRINCIPAL_SCRAM && !principal->has_scram)
+            say_no_scram(registry, login);
+        login_refuse_secret(registry, login, p->is_foreign && in_time);
         return;
     }
     login->identity = (struct registry_identity){
@@ -531,7 +566,7 @@ static void begin_principal(struct registry *registry, struct registry_login *lo
 }
 
 void login_begin(struct registry *registry, struct registry_login *login) {
-    if (login->kind == REGISTRY_LOGIN_PRINCIPAL)
+    if (is_principal(login))
         begin_principal(registry, login);
     else
         begin_device(registry, login);

@@ -21,6 +21,7 @@
 #include "common/mailbox.h"
 #include "common/slice.h"
 #include "registry/credential.h"
+#include "registry/scram_keys.h"
 #include "registry/statements.h"
 
 struct registry;
@@ -100,6 +101,7 @@ enum registry_login_kind {
     REGISTRY_LOGIN_DEVICE_SECRET,      /* key, password or SAS-style token */
     REGISTRY_LOGIN_DEVICE_CERTIFICATE, /* TLS client certificate, already proven by the handshake */
     REGISTRY_LOGIN_PRINCIPAL,          /* API key: id and secret */
+    REGISTRY_LOGIN_PRINCIPAL_SCRAM,    /* ... id and a proof; secret: what it is about */
 };
 
 /* Allocated by registry_login_new(), freed by registry_login_free() (wipes the secret). */
@@ -122,6 +124,8 @@ struct registry_login {
               1];           /* device id or API key id; may be empty with a certificate */
     struct slice secret;    /* into secret_bytes, or leaf DER then chain */
     size_t leaf_size_bytes; /* CERTIFICATE: length of the leaf within secret */
+    /* SCRAM: the client's proof, and with err 0 ours */
+    uint8_t proof[SCRAM_KEY_SIZE], signature[SCRAM_KEY_SIZE];
 
     /* 0, DG_ERR_BAD_CREDENTIALS, DG_ERR_DISABLED, DG_ERR_UNAVAILABLE, DG_ERR_BUSY, DG_ERR_ATTEMPTS
      * (a password, from an address or for a device with too many wrong ones: it was not looked at),

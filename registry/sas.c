@@ -133,6 +133,6 @@ bool sas_is_signed_by(const struct sas_token *token, const uint8_t *key) {
     text[size++] = '\n';
     memcpy(text + size, token->expiry_text.data, token->expiry_text.size);
     size += token->expiry_text.size;
-    return HMAC(EVP_sha256(), key, CREDENTIAL_SAS_KEY_SIZE, text, size, mac, &mac_size) &&
+    return HMAC(EVP_sha256(), key, CREDENTIAL_PAIR_KEY_SIZE, text, size, mac, &mac_size) &&
            CRYPTO_memcmp(mac, token->signature, sizeof(token->signature)) == 0;
 }

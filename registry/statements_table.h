@@ -17,8 +17,8 @@ STATEMENT(LOGIN_DEVICE_BY_KEY, 1,
     SQL_LOGIN_DEVICE " where d.device_key = $1::bigint order by c.credential_key")
 STATEMENT(LOGIN_PRINCIPAL, 1,
     "select k.credential_key, k.roles, encode(k.secret, 'hex'), k.master_key_id, "
-    SQL_MS("k.not_after") ", t.tenant_key, t.name, t.stream_id, t.partition_count, t.enabled"
-    " from api_key k left join tenant t using (tenant_key) where k.key_id = $1::text")
+    SQL_MS("k.not_after") ", t.tenant_key, t.name, t.stream_id, t.partition_count, t.enabled,"
+    " encode(k.scram, 'hex') from api_key k left join tenant t using (tenant_key) where k.key_id = $1::text")
 /* tenant or null, subject hashes, most. Each tenant's first ones come first, so that no tenant can
  * crowd out another. */
 STATEMENT(LOGIN_AUTHORITIES, 3,
@@ -308,15 +308,16 @@ STATEMENT(API_KEY_LIST, 5,
 STATEMENT(API_KEY_GET, 3,
     "with " SQL_OWNER("$3") ", " SQL_OWNED_KEY " select 'found', k.version, " SQL_API_KEY_BODY
     " from api_key k join found using (credential_key)")
-/* tenant or null, key id, roles, description, not after, secret, master key id, most of a tenant. Two
- * gateways may count at the same time: the bound is off by the number of gateways at most. */
-STATEMENT(API_KEY_CREATE, 9,
-    "with " SQL_OWNER("$9") ", room as (select owner.tenant_key, (select count(*) from api_key n"
-    " where n.tenant_key = owner.tenant_key) < $8::bigint as is_left from owner),"
+/* tenant or null, key id, roles, description, not after, secret, keys for SCRAM, master key id, most
+ * of a tenant. Two gateways may count at the same time: the bound is off by the number of gateways
+ * at most. */
+STATEMENT(API_KEY_CREATE, 10,
+    "with " SQL_OWNER("$10") ", room as (select owner.tenant_key, (select count(*) from api_key n"
+    " where n.tenant_key = owner.tenant_key) < $9::bigint as is_left from owner),"
     " made as (insert into api_key as k"
-    " (key_id, tenant_key, roles, description, not_after, secret, master_key_id)"
+    " (key_id, tenant_key, roles, description, not_after, secret, scram, master_key_id)"
     " select $2::text, room.tenant_key, $3::integer, $4::text, $5::timestamptz, $6::bytea,"
-    " $7::text from room where room.is_left on conflict (key_id) do nothing"
+    " $7::bytea, $8::text from room where room.is_left on conflict (key_id) do nothing"
     " returning k.version, " SQL_API_KEY_BODY ")"
     " select case when made.version is not null then 'created' when room.is_left then 'exists'"
     " else 'crowded' end, made.version, made.body from room left join made on true")

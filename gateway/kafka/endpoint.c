@@ -171,6 +171,7 @@ static void on_closed(struct connection *c, int err) {
     struct kafka_session *session = c->session;
     unpark(session);
     kafka_gather_free(session->gather);
+    kafka_sasl_free(session);
     *session->link = session->next;
     if (session->next)
         session->next->link = session->link;

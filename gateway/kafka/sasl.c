@@ -1,44 +1,86 @@
 /*
- * SASL PLAIN: the API key's id is the user, its secret the password; the registry judges.
+ * SASL: the API key's id is the user, its secret the password; the registry judges. PLAIN sends the
+ * secret, SCRAM-SHA-256 (scram.h) a proof that the client knows it.
  *
- * After a handshake of version 0 the token comes without a Kafka header, only its length in front,
- * and success is an empty token; kafka-python 2.0 still does that.
+ * After a handshake of version 0 tokens come without a Kafka header, only their length in front,
+ * and so do the answers; kafka-python 2.0 still does that.
+ *
+ * In plain text beyond loopback PLAIN needs the operator's permission, SCRAM does not: who listens,
+ * or stands in between, sees a salt and proofs over fresh nonces by a secret of 192 random bits,
+ * and learns nothing to log in with. What such a listener gives away is what the consumer reads,
+ * and that is decided where its address is configured.
  */
 #include <stdlib.h>
 
 #include "common/log.h"
 #include "common/metrics.h"
+#include "common/random.h"
+#include "gateway/kafka/scram.h"
 #include "gateway/kafka/session.h"
 
 static const char bad_credentials[] = "unknown user or wrong password";
 static const struct slice empty = {.data = (const uint8_t *)""};
-static struct slice plain_name = {.data = (const uint8_t *)"PLAIN", .size = 5};
+
+enum mechanism { PLAIN, SCRAM_SHA_256, MECHANISMS };
+static struct slice mechanism_names[MECHANISMS] = {
+    [PLAIN] = {.data = (const uint8_t *)"PLAIN", .size = 5},
+    [SCRAM_SHA_256] = {.data = (const uint8_t *)"SCRAM-SHA-256", .size = 13},
+};
+
+/* ---- the handshake ---- */
+
+static int16_t choose_mechanism(struct kafka_session *session, struct slice name) {
+    if (session->state != KAFKA_STATE_NEW && session->state != KAFKA_STATE_HANDSHAKEN)
+        return KAFKA_ERROR_ILLEGAL_SASL_STATE;
+    unsigned chosen = 0;
+    while (chosen < MECHANISMS && !slice_equals(name, mechanism_names[chosen]))
+        chosen++;
+    if (chosen == MECHANISMS)
+        return KAFKA_ERROR_UNSUPPORTED_MECHANISM;
+    kafka_sasl_free(session);
+    if (chosen == SCRAM_SHA_256 && !(session->scram = calloc(1, sizeof(*session->scram))))
+        return KAFKA_ERROR_COORDINATOR_NOT_AVAILABLE;
+    return 0;
+}
 
 int kafka_handle_sasl_handshake(struct kafka_call *call, const void *request) {
     const struct kafka_sasl_handshake_request *r = request;
     struct kafka_session *session = call->session;
     struct kafka_sasl_handshake_response response = {
-        .mechanisms = {.items = &plain_name, .count = 1}};
-    if (session->state != KAFKA_STATE_NEW && session->state != KAFKA_STATE_HANDSHAKEN)
-        response.error = KAFKA_ERROR_ILLEGAL_SASL_STATE;
-    else if (!slice_equals(r->mechanism, plain_name))
-        response.error = KAFKA_ERROR_UNSUPPORTED_MECHANISM;
+        .error = choose_mechanism(session, r->mechanism),
+        .mechanisms = {.items = mechanism_names, .count = MECHANISMS}};
     if (response.error == 0)
         session->state = call->header.version == 0 ? KAFKA_STATE_RAW_TOKEN : KAFKA_STATE_HANDSHAKEN;
     return kafka_answer(call, &response);
 }
 
+void kafka_sasl_free(struct kafka_session *session) {
+    free(session->scram);
+    session->scram = NULL;
+}
+
+/* ---- answers ---- */
+
+static void reply_raw(struct kafka_session *session, struct slice token) {
+    uint8_t length[KAFKA_FRAME_HEADER_SIZE];
+    struct writer w = writer_make(length, sizeof(length));
+    writer_u32(&w, (uint32_t)token.size);
+    connection_write(session->connection, length, sizeof(length));
+    connection_write(session->connection, token.data, token.size);
+}
+
 /* What a token is answered with; a raw one is refused without a word. */
-static int reply(struct kafka_session *session, int16_t error, const char *text) {
-    static const uint8_t empty_token[KAFKA_FRAME_HEADER_SIZE];
+static int reply(struct kafka_session *session, int16_t error, const char *text,
+                 struct slice token) {
     if (session->raw_token) {
-        connection_write(session->connection, empty_token, error == 0 ? sizeof(empty_token) : 0);
+        if (error == 0)
+            reply_raw(session, token);
         return 0;
     }
     struct kafka_call call = {.session = session,
                               .api = kafka_api_find(KAFKA_SASL_AUTHENTICATE),
                               .header = session->request};
-    struct kafka_sasl_authenticate_response response = {.error = error, .bytes = empty};
+    struct kafka_sasl_authenticate_response response = {.error = error, .bytes = token};
     if (text)
         response.message = slice_from_string(text);
     return kafka_answer(&call, &response);
@@ -54,7 +96,7 @@ static void log_refusal(const struct kafka_session *session, int err, const char
 
 static void refuse(struct kafka_session *session, int err, const char *text) {
     log_refusal(session, err, text);
-    if (reply(session, KAFKA_ERROR_SASL_FAILED, text) < 0)
+    if (reply(session, KAFKA_ERROR_SASL_FAILED, text, empty) < 0)
         kafka_close(session, err);
     else
         kafka_close_later(session, err);
@@ -79,11 +121,22 @@ static int know_tenants(struct kafka_session *session) {
     return 0;
 }
 
-static void accept_login(struct kafka_session *session, const struct registry_identity *identity) {
+/* What the client hears of its success: nothing, or our proof. */
+static int reply_success(struct kafka_session *session, const struct registry_login *login) {
+    char text[SCRAM_SUCCESS_SIZE];
+    struct slice token = empty;
+    if (login->kind == REGISTRY_LOGIN_PRINCIPAL_SCRAM)
+        token = slice_make(text, scram_write_success(login->signature, text));
+    return reply(session, 0, NULL, token);
+}
+
+static void accept_login(struct kafka_session *session, const struct registry_login *login) {
+    const struct registry_identity *identity = &login->identity;
     char peer[CONNECTION_PEER_TEXT_SIZE];
     connection_format_peer(session->connection, peer);
     LOG_INFO("kafka.login", log_text("peer", peer), log_text("tenant", identity->tenant),
              log_int("credential", identity->credential_key),
+             log_slice("mechanism", mechanism_names[session->scram ? SCRAM_SHA_256 : PLAIN]),
              log_text("software", session->software));
     metric_add(METRIC_LOGINS_OK, 1);
     connection_set_known(session->connection);
@@ -93,7 +146,8 @@ static void accept_login(struct kafka_session *session, const struct registry_id
     session->connection->input_limit_bytes =
         LIMIT_KAFKA_REQUEST_BYTES + LIMIT_KAFKA_PIPELINED_BYTES;
     kafka_set_check(session);
-    int err = reply(session, 0, NULL);
+    kafka_sasl_free(session);
+    int err = reply_success(session, login);
     if (err == 0)
         err = know_tenants(session);
     if (err < 0)
@@ -122,7 +176,7 @@ static void judge(struct kafka_session *session, const struct registry_login *lo
     } else if (!(login->identity.roles & useful)) {
         refuse(session, DG_ERR_NOT_AUTHORIZED, "this key has no role that reads the stream");
     } else {
-        accept_login(session, &login->identity);
+        accept_login(session, login);
     }
 }
 
@@ -156,25 +210,21 @@ static bool password_allowed(const struct connection *c) {
            config->security_allow_plaintext_passwords;
 }
 
-static void begin_login(struct kafka_session *session, struct slice token) {
-    struct slice user, password;
-    if (!password_allowed(session->connection)) {
-        refuse(session, DG_ERR_NOT_AUTHORIZED,
-               "passwords are refused in plain text here; use the TLS port");
-        return;
-    }
+/* proof NULL: secret is the password. */
+static void ask_registry(struct kafka_session *session, enum registry_login_kind kind,
+                         struct slice user, struct slice secret, const uint8_t *proof) {
     struct slice tenant = slice_make(NULL, 0);
-    if (!parse_plain(token, &user, &password) ||
-        !registry_login_fits(REGISTRY_LOGIN_PRINCIPAL, tenant, user, password)) {
+    if (!registry_login_fits(kind, tenant, user, secret)) {
         refuse(session, DG_ERR_BAD_CREDENTIALS, bad_credentials);
         return;
     }
-    struct registry_login *login =
-        registry_login_new(REGISTRY_LOGIN_PRINCIPAL, tenant, user, password);
+    struct registry_login *login = registry_login_new(kind, tenant, user, secret);
     if (!login) {
         refuse_for_now(session, DG_ERR_NO_MEMORY);
         return;
     }
+    if (proof)
+        memcpy(login->proof, proof, sizeof(login->proof));
     login->mail.deliver = deliver_login;
     login->reply_to = &session->worker->worker->mailbox;
     login->owner = connection_id(session->connection);
@@ -183,18 +233,70 @@ static void begin_login(struct kafka_session *session, struct slice token) {
     registry_login(session->worker->registry, login);
 }
 
+static void take_plain(struct kafka_session *session, struct slice token) {
+    struct slice user, password;
+    if (!password_allowed(session->connection))
+        refuse(session, DG_ERR_NOT_AUTHORIZED,
+               "passwords are refused in plain text here; use the TLS port or SCRAM-SHA-256");
+    else if (!parse_plain(token, &user, &password))
+        refuse(session, DG_ERR_BAD_CREDENTIALS, bad_credentials);
+    else
+        ask_registry(session, REGISTRY_LOGIN_PRINCIPAL, user, password, NULL);
+}
+
+/* The registry is not asked yet: what is said to a name says nothing of whether it exists. */
+static int challenge(struct kafka_session *session, struct slice token, struct slice *ret_message) {
+    enum { NONCE_BYTES = 18 }; /* 24 characters */
+    uint8_t nonce[NONCE_BYTES], salt[SCRAM_SALT_SIZE];
+    char nonce_text[NONCE_BYTES / 3 * 4 + 1];
+    random_bytes(nonce, sizeof(nonce));
+    size_t size = credential_base64_encode(nonce, sizeof(nonce), nonce_text);
+    int err = scram_take_first(session->scram, token, slice_make(nonce_text, size));
+    if (err < 0)
+        return err;
+    scram_keys_salt(registry_master(session->worker->registry), scram_name(session->scram), salt);
+    return scram_challenge(session->scram, salt, sizeof(salt), SCRAM_ITERATIONS, ret_message);
+}
+
+static void take_scram(struct kafka_session *session, struct slice token) {
+    struct scram *scram = session->scram;
+    uint8_t proof[SCRAM_KEY_SIZE];
+    struct slice message;
+    bool is_first = !scram->is_challenged;
+    int err =
+        is_first ? challenge(session, token, &message) : scram_take_final(scram, token, proof);
+    if (err == DG_ERR_BAD_CREDENTIALS)
+        refuse(session, err, bad_credentials);
+    else if (err == DG_ERR_NOT_SUPPORTED)
+        refuse(session, err, "channel binding is not offered");
+    else if (err < 0)
+        refuse(session, err, "not a SCRAM-SHA-256 message");
+    else if (!is_first)
+        ask_registry(session, REGISTRY_LOGIN_PRINCIPAL_SCRAM, scram_name(scram),
+                     scram_auth_message(scram), proof);
+    else if ((err = reply(session, 0, NULL, message)) < 0)
+        kafka_close(session, err);
+}
+
+static void take_token(struct kafka_session *session, struct slice token) {
+    if (session->scram)
+        take_scram(session, token);
+    else
+        take_plain(session, token);
+}
+
 /* The request is used up; the answer follows with the verdict. */
 int kafka_handle_authenticate(struct kafka_call *call, const void *request) {
     const struct kafka_sasl_authenticate_request *r = request;
     if (call->session->state != KAFKA_STATE_HANDSHAKEN)
         return DG_ERR_PROTOCOL;
     call->session->request = call->header;
-    begin_login(call->session, r->bytes);
+    take_token(call->session, r->bytes);
     return KAFKA_ANSWERED;
 }
 
 int kafka_take_raw_token(struct kafka_session *session, struct slice token) {
     session->raw_token = true;
-    begin_login(session, token);
+    take_token(session, token);
     return KAFKA_ANSWERED;
 }

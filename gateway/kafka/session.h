@@ -52,6 +52,7 @@ struct kafka_session {
     uint64_t asked_ms;                   /* when it last answered; 0: never */
     struct kafka_request_header request; /* the one a verdict is awaited for */
     bool raw_token;                      /* the login came as one */
+    struct scram *scram;                 /* that mechanism is chosen, until login; owned */
     bool parked;                         /* the request in hand waits for data or its time-out */
     struct kafka_wait *waits;            /* ... for these partitions */
     int64_t missing_bytes;               /* ... until they brought so much; 0: anything */
@@ -191,6 +192,7 @@ bool kafka_may_read(const struct kafka_session *session, enum stream_kind kind);
 
 /* The frame behind a handshake of version 0. */
 int kafka_take_raw_token(struct kafka_session *session, struct slice token);
+void kafka_sasl_free(struct kafka_session *session);
 
 /* ---- group_wire.c ---- */
 

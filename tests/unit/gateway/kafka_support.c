@@ -34,8 +34,9 @@ struct registry_login *registry_login_new(enum registry_login_kind kind, struct 
         slice_equals_string(name, "no-memory"))
         return NULL;
     struct registry_login *login = calloc(1, sizeof(*login) + secret.size);
-    cr_assert_eq(kind, REGISTRY_LOGIN_PRINCIPAL);
+    cr_assert(kind == REGISTRY_LOGIN_PRINCIPAL || kind == REGISTRY_LOGIN_PRINCIPAL_SCRAM);
     cr_assert_eq(tenant.size, 0);
+    login->kind = kind;
     if (name.size > 0)
         memcpy(login->name, name.data, name.size);
     if (secret.size > 0)
@@ -48,11 +49,28 @@ void registry_login_free(struct registry_login *login) {
     free(login);
 }
 
+const struct credential_master *registry_master(const struct registry *registry) {
+    static const struct credential_master master = {.id = "k1", .key = "master"};
+    return &master;
+}
+
+static bool is_right(struct registry_login *login) {
+    static const char secret[] = "secret";
+    uint8_t sealed[CREDENTIAL_SEALED_SIZE];
+    struct scram_keys keys;
+    if (login->kind == REGISTRY_LOGIN_PRINCIPAL)
+        return slice_equals_string(login->secret, secret);
+    cr_assert_eq(scram_keys_seal(registry_master(NULL), login->name, secret, sealed), 0);
+    cr_assert_eq(scram_keys_open(registry_master(NULL), slice_make(sealed, sizeof(sealed)), &keys),
+                 0);
+    return scram_keys_check(&keys, login->secret, login->proof, login->signature);
+}
+
 void registry_login(struct registry *registry, struct registry_login *login) {
     login->err = strcmp(login->name, "down") == 0 ? DG_ERR_UNAVAILABLE : DG_ERR_BAD_CREDENTIALS;
     for (size_t i = 0; i < sizeof(principals) / sizeof(principals[0]); i++) {
         const struct principal *p = &principals[i];
-        if (strcmp(p->name, login->name) != 0 || !slice_equals_string(login->secret, "secret"))
+        if (strcmp(p->name, login->name) != 0 || !is_right(login))
             continue;
         login->err = 0;
         login->identity = (struct registry_identity){.tenant_key = p->tenant_key,

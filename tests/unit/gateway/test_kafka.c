@@ -1,6 +1,9 @@
 /* The Kafka endpoint on a real worker, the real stream and sockets; what stands behind it and the
  * client are kafka_support.c. */
 #include <criterion/criterion.h>
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+#include <openssl/sha.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -143,16 +146,21 @@ Test(kafka, other_mechanisms_and_old_handshakes) {
     static const struct {
         const char *mechanism;
         int version, error;
-    } cases[] = {
-        {"SCRAM-SHA-256", 1, KAFKA_ERROR_UNSUPPORTED_MECHANISM}, {"PLAIN", 1, 0}, {"PLAIN", 1, 0}};
+    } cases[] = {{"SCRAM-SHA-512", 1, KAFKA_ERROR_UNSUPPORTED_MECHANISM},
+                 {"PLAIN", 1, 0},
+                 {"SCRAM-SHA-256", 1, 0},
+                 {"SCRAM-SHA-256", 1, 0},
+                 {"PLAIN", 1, 0}};
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         kafka_begin(&client, KAFKA_SASL_HANDSHAKE, cases[i].version);
         kafka_put_text(&client, cases[i].mechanism);
         kafka_call_server(&client);
         cr_assert_eq(reader_u16(&client.answer), cases[i].error);
-        cr_assert_eq(reader_u32(&client.answer), 1);
+        cr_assert_eq(reader_u32(&client.answer), 2);
         cr_assert(
             slice_equals_string(reader_slice(&client.answer, reader_u16(&client.answer)), "PLAIN"));
+        cr_assert(slice_equals_string(reader_slice(&client.answer, reader_u16(&client.answer)),
+                                      "SCRAM-SHA-256"));
     }
     kafka_disconnect(&client);
     kafka_server_stop(&server);
@@ -186,6 +194,152 @@ Test(kafka, raw_tokens) {
             writer_u32(&client.request, 0);
             kafka_call_server(&client);
         }
+        kafka_disconnect(&client);
+    }
+    kafka_server_stop(&server);
+}
+
+/* ---- SCRAM ---- */
+
+static void send_token(const char *token, bool raw) {
+    if (raw) {
+        uint8_t length[4] = {0, 0, (uint8_t)(strlen(token) >> 8), (uint8_t)strlen(token)};
+        cr_assert(client_send(&client.client, length, 4));
+        cr_assert(client_send(&client.client, token, strlen(token)));
+        return;
+    }
+    kafka_begin(&client, KAFKA_SASL_AUTHENTICATE, 1);
+    writer_u32(&client.request, (uint32_t)strlen(token));
+    writer_string(&client.request, token);
+    kafka_send(&client);
+}
+
+/* The server's token; the error code, or CLOSED. */
+static int take_token(char *ret_token, bool raw) {
+    uint8_t length[4];
+    ret_token[0] = '\0';
+    if (raw) {
+        if (client_read(&client.client, length, 4) != 4)
+            return CLOSED;
+        cr_assert_eq(client_read(&client.client, ret_token, length[3]), length[3]);
+        ret_token[length[3]] = '\0';
+        return 0;
+    }
+    if (!kafka_receive(&client))
+        return CLOSED;
+    int16_t error = (int16_t)reader_u16(&client.answer);
+    uint16_t text = reader_u16(&client.answer);
+    reader_take(&client.answer, text == 0xffff ? 0 : text);
+    struct slice token = reader_slice(&client.answer, reader_u32(&client.answer));
+    snprintf(ret_token, 256, "%.*s", (int)token.size, (const char *)token.data);
+    return error;
+}
+
+/* ClientSignature and the rest of RFC 5802 from the other side. */
+static void prove(const char *secret, const char *bare, const char *challenge, char *ret_final) {
+    char nonce[128], salt_text[64], auth[512], without[256], proof_text[64];
+    uint8_t salt[SCRAM_SALT_SIZE], proof[32], mac[32], salted[32], stored[32];
+    cr_assert_eq(sscanf(challenge, "r=%127[^,],s=%63[^,],i=4096", nonce, salt_text), 2);
+    cr_assert_eq(credential_base64_decode(slice_from_string(salt_text), salt, sizeof(salt)),
+                 SCRAM_SALT_SIZE);
+    PKCS5_PBKDF2_HMAC(secret, (int)strlen(secret), salt, sizeof(salt), 4096, EVP_sha256(), 32,
+                      salted);
+    HMAC(EVP_sha256(), salted, 32, (const uint8_t *)"Client Key", 10, proof, NULL);
+    SHA256(proof, 32, stored);
+    snprintf(without, sizeof(without), "c=biws,r=%s", nonce);
+    snprintf(auth, sizeof(auth), "%s,%s,%s", bare, challenge, without);
+    HMAC(EVP_sha256(), stored, 32, (const uint8_t *)auth, strlen(auth), mac, NULL);
+    for (unsigned i = 0; i < 32; i++)
+        proof[i] ^= mac[i];
+    credential_base64_encode(proof, 32, proof_text);
+    sprintf(ret_final, "%s,p=%s", without, proof_text);
+}
+
+static int log_in_with_scram(const char *user, const char *secret, bool raw, char *ret_challenge) {
+    char bare[64], first[80], final[384], token[256];
+    kafka_begin(&client, KAFKA_SASL_HANDSHAKE, raw ? 0 : 1);
+    kafka_put_text(&client, "SCRAM-SHA-256");
+    kafka_call_server(&client);
+    cr_assert_eq(reader_u16(&client.answer), 0);
+    snprintf(bare, sizeof(bare), "n=%s,r=theirs", user);
+    snprintf(first, sizeof(first), "n,,%s", bare);
+    send_token(first, raw);
+    cr_assert_eq(take_token(ret_challenge, raw), 0);
+    prove(secret, bare, ret_challenge, final);
+    send_token(final, raw);
+    int error = take_token(token, raw);
+    cr_assert_eq(strncmp(token, "v=", 2) == 0, error == 0);
+    return error;
+}
+
+/* In plain text off loopback, where PLAIN is refused. */
+Test(kafka, scram_logins) {
+    static const char *const none[] = {NULL};
+    static const struct {
+        const char *user, *secret;
+        bool raw;
+        int error;
+    } cases[] = {
+        {"reader", "secret", false, 0},
+        {"platform", "secret", false, 0},
+        {"reader", "secret", true, 0},
+        {"reader", "wrong", false, KAFKA_ERROR_SASL_FAILED},
+        {"reader", "wrong", true, CLOSED},
+        {"nobody", "secret", false, KAFKA_ERROR_SASL_FAILED},
+        {"operator", "secret", false, KAFKA_ERROR_SASL_FAILED},
+        {"down", "secret", false, CLOSED},
+    };
+    kafka_server_start(&server, none);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char challenge[256];
+        kafka_connect(&client, &server);
+        cr_expect_eq(log_in_with_scram(cases[i].user, cases[i].secret, cases[i].raw, challenge),
+                     cases[i].error, "%s %s", cases[i].user, cases[i].secret);
+        if (cases[i].error == 0) {
+            kafka_begin(&client, KAFKA_METADATA, 1);
+            writer_u32(&client.request, 0);
+            kafka_call_server(&client);
+        } else {
+            cr_expect(ends(&client));
+        }
+        kafka_disconnect(&client);
+    }
+    kafka_server_stop(&server);
+}
+
+/* Who asks for a name twice gets the same salt, whether there is such a key or not; another nonce
+ * each time. */
+Test(kafka, scram_says_nothing_of_names) {
+    static const char *const users[] = {"reader", "nobody"};
+    char challenges[2][2][256], salts[2][2][64];
+    kafka_server_start(&server, NULL);
+    for (unsigned i = 0; i < 4; i++) {
+        kafka_connect(&client, &server);
+        log_in_with_scram(users[i / 2], "wrong", false, challenges[i / 2][i % 2]);
+        cr_assert_eq(sscanf(challenges[i / 2][i % 2], "r=%*[^,],s=%63[^,],", salts[i / 2][i % 2]),
+                     1);
+        kafka_disconnect(&client);
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        cr_expect_str_eq(salts[i][0], salts[i][1]);
+        cr_expect_str_neq(challenges[i][0], challenges[i][1]);
+    }
+    cr_expect_str_neq(salts[0][0], salts[1][0]);
+    kafka_server_stop(&server);
+}
+
+Test(kafka, scram_messages_that_are_none) {
+    static const char *const firsts[] = {"", "n", "p=tls-unique,,n=reader,r=x", "\1reader\1secret"};
+    kafka_server_start(&server, NULL);
+    for (size_t i = 0; i < sizeof(firsts) / sizeof(firsts[0]); i++) {
+        char token[256];
+        kafka_connect(&client, &server);
+        kafka_begin(&client, KAFKA_SASL_HANDSHAKE, 1);
+        kafka_put_text(&client, "SCRAM-SHA-256");
+        kafka_call_server(&client);
+        send_token(firsts[i], false);
+        cr_expect_eq(take_token(token, false), KAFKA_ERROR_SASL_FAILED);
+        cr_expect(ends(&client));
         kafka_disconnect(&client);
     }
     kafka_server_stop(&server);

@@ -1,6 +1,9 @@
 #include "tests/unit/registry/bench.h"
 
 #include <libpq-fe.h>
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+#include <openssl/sha.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -195,17 +198,12 @@ static void choose_peer(struct bench *b, uint8_t *ret_address) {
         memcpy(ret_address, &(uint32_t){++b->peer_count}, sizeof(uint32_t));
 }
 
-int bench_login(struct bench *b, enum registry_login_kind kind, const char *tenant,
-                const char *name, struct slice secret, size_t leaf_size,
-                struct registry_identity *ret_identity) {
-    struct registry_login *login =
-        registry_login_new(kind, slice_from_string(tenant), slice_from_string(name), secret);
+static int run_login(struct bench *b, struct registry_login *login,
+                     struct registry_identity *ret_identity) {
     struct answer answer = {0};
-    dg_assert(login);
     login->mail.deliver = deliver_login;
     login->reply_to = &b->mailbox;
     login->owner = (uintptr_t)&answer;
-    login->leaf_size_bytes = leaf_size;
     choose_peer(b, login->peer_address);
     registry_login(b->registry, login);
     bench_wait(b, &answer.done, 20000);
@@ -213,6 +211,36 @@ int bench_login(struct bench *b, enum registry_login_kind kind, const char *tena
     if (ret_identity)
         *ret_identity = answer.identity;
     return answer.err;
+}
+
+int bench_login(struct bench *b, enum registry_login_kind kind, const char *tenant,
+                const char *name, struct slice secret, size_t leaf_size,
+                struct registry_identity *ret_identity) {
+    struct registry_login *login =
+        registry_login_new(kind, slice_from_string(tenant), slice_from_string(name), secret);
+    dg_assert(login);
+    login->leaf_size_bytes = leaf_size;
+    return run_login(b, login, ret_identity);
+}
+
+/* The client's side of SCRAM, about any text. */
+int bench_login_scram(struct bench *b, const char *name, const char *secret,
+                      struct registry_identity *ret_identity) {
+    static const char text[] = "n=user,r=a,r=ab,s=c,i=4096,c=biws,r=ab";
+    struct registry_login *login =
+        registry_login_new(REGISTRY_LOGIN_PRINCIPAL_SCRAM, slice_make(NULL, 0),
+                           slice_from_string(name), slice_from_string(text));
+    dg_assert(login);
+    uint8_t salt[SCRAM_SALT_SIZE], salted[32], stored[32], mac[32];
+    scram_keys_salt(registry_master(b->registry), slice_from_string(name), salt);
+    PKCS5_PBKDF2_HMAC(secret, (int)strlen(secret), salt, sizeof(salt), SCRAM_ITERATIONS,
+                      EVP_sha256(), sizeof(salted), salted);
+    HMAC(EVP_sha256(), salted, 32, (const uint8_t *)"Client Key", 10, login->proof, NULL);
+    SHA256(login->proof, 32, stored);
+    HMAC(EVP_sha256(), stored, 32, (const uint8_t *)text, strlen(text), mac, NULL);
+    for (unsigned i = 0; i < 32; i++)
+        login->proof[i] ^= mac[i];
+    return run_login(b, login, ret_identity);
 }
 
 int bench_login_secret(struct bench *b, const char *tenant, const char *name, const char *secret,

@@ -57,6 +57,8 @@ const char *bench_sql(const char *conninfo, const char *format, ...)
 int bench_login(struct bench *b, enum registry_login_kind kind, const char *tenant,
                 const char *name, struct slice secret, size_t leaf_size,
                 struct registry_identity *ret_identity);
+int bench_login_scram(struct bench *b, const char *name, const char *secret,
+                      struct registry_identity *ret_identity);
 int bench_login_secret(struct bench *b, const char *tenant, const char *name, const char *secret,
                        struct registry_identity *ret_identity);
 /* Parameters are strings, ended by BENCH_END; NULL is SQL NULL. Frees with registry_request_free.

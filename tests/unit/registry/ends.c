@@ -182,7 +182,7 @@ static unsigned count_reached(struct bench *b) {
     reached +=
         rows_of(bench_execute(b, STATEMENT_API_KEY_LIST, "reuse", NULL, "9", "9999", BENCH_END));
     reached += rows_of(bench_execute(b, STATEMENT_API_KEY_CREATE, "reuse", "new-key", "1", "", NULL,
-                                     "\\x00", "k1", "9", BENCH_END));
+                                     "\\x00", "\\x00", "k1", "9", BENCH_END));
     reached += rows_of(bench_execute(b, STATEMENT_API_KEY_GET, "reuse", "new-key", BENCH_END));
     reached += rows_of(bench_execute(b, STATEMENT_API_KEY_UPDATE, "reuse", "new-key", "1", "", NULL,
                                      NULL, BENCH_END));

@@ -114,8 +114,8 @@ void logins_check_keys(struct bench *b) {
 
 void logins_check_tokens(struct bench *b) {
     uint8_t primary[32] = "primary", secondary[32] = "secondary", other[32] = "other";
-    uint8_t sealed[CREDENTIAL_SAS_SEALED_SIZE];
-    CHECK(credential_seal_sas_keys(&b->master, primary, secondary, sealed) == 0);
+    uint8_t sealed[CREDENTIAL_SEALED_SIZE];
+    CHECK(credential_seal_pair(&b->master, primary, secondary, sealed) == 0);
     logins_add(b, "token", "sas", "sas", sealed, sizeof(sealed), NULL);
     bench_run(b, 100);
     long long now_s = clock_wall_ms() / 1000;
@@ -387,6 +387,11 @@ void logins_check_principals(struct bench *b) {
     CHECK(logins_try_principal(b, "root", tenant, NULL) == DG_ERR_BAD_CREDENTIALS);
     CHECK(logins_try_principal(b, "root", "", NULL) == DG_ERR_BAD_CREDENTIALS);
     CHECK(logins_try_principal(b, "nobody", platform, NULL) == DG_ERR_BAD_CREDENTIALS);
+    CHECK(bench_login_scram(b, "root", platform, &who) == 0);
+    CHECK(who.roles == REGISTRY_ROLE_ADMIN && who.tenant_key == 0);
+    CHECK(bench_login_scram(b, "back-end", tenant, &who) == 0 && strcmp(who.tenant, "acme") == 0);
+    CHECK(bench_login_scram(b, "root", tenant, NULL) == DG_ERR_BAD_CREDENTIALS);
+    CHECK(bench_login_scram(b, "nobody", platform, NULL) == DG_ERR_BAD_CREDENTIALS);
     b->revocation_count = 0;
     bench_sql(b->conninfo, "update api_key set description = 'x' where key_id = 'back-end'");
     CHECK(!bench_wait_revocation(b, 0, who.credential_key), "a description ends nothing");
@@ -399,8 +404,32 @@ void logins_check_principals(struct bench *b) {
     bench_run(b, 300);
     CHECK(logins_try_principal(b, "root", platform, NULL) == DG_ERR_BAD_CREDENTIALS);
     CHECK(logins_try_principal(b, "root", again, NULL) == 0);
+    CHECK(bench_login_scram(b, "root", platform, NULL) == DG_ERR_BAD_CREDENTIALS);
+    CHECK(bench_login_scram(b, "root", again, NULL) == 0);
     bench_sql(b->conninfo, "update api_key set not_after = now() where key_id = 'root'");
     bench_run(b, 300);
     CHECK(logins_try_principal(b, "root", again, NULL) == DG_ERR_BAD_CREDENTIALS);
+    CHECK(bench_login_scram(b, "root", again, NULL) == DG_ERR_BAD_CREDENTIALS);
 #undef CREATE
+}
+
+/* A gateway that does not know of the column replaces a secret: what the old one proves is nothing
+ * any more. Nor has a key proofs that was made before there were any. */
+void logins_check_old_principals(struct bench *b) {
+    char error[REGISTRY_ERROR_SIZE] = "", secret[REGISTRY_SECRET_SIZE];
+    struct registry_admin_key key = {.key_id = "old", .roles = REGISTRY_ROLE_ADMIN};
+    CHECK(registry_admin_create_key(b->conninfo, "", b->master_file, &key, secret, error) == 0);
+    CHECK(bench_login_scram(b, "old", secret, NULL) == 0);
+    bench_sql(b->conninfo, "update api_key set description = 'x' where key_id = 'old'");
+    bench_run(b, 300);
+    CHECK(bench_login_scram(b, "old", secret, NULL) == 0);
+    bench_sql(b->conninfo, "update api_key set secret = sha256('x'), description = 'y',"
+                           " credential_key = nextval('credential_key_seq') where key_id = 'old'");
+    bench_run(b, 300);
+    CHECK(bench_login_scram(b, "old", secret, NULL) == DG_ERR_BAD_CREDENTIALS);
+    bench_sql(b->conninfo, "insert into api_key (key_id, roles, secret, master_key_id)"
+                           " select 'older', roles, sha256('x'), master_key_id from api_key"
+                           " where key_id = 'old'");
+    CHECK(bench_login_scram(b, "older", secret, NULL) == DG_ERR_BAD_CREDENTIALS);
+    bench_sql(b->conninfo, "delete from api_key where key_id in ('old', 'older')");
 }

@@ -341,6 +341,7 @@ int main(int argc, char **argv) {
         {"pinned certificates", logins_check_pinned},
         {"authorities", logins_check_authorities},
         {"principals", logins_check_principals},
+        {"old principals", logins_check_old_principals},
         {"another master key", logins_check_foreign},
         {"requests", check_requests},
         {"proofs of authorities", authorities_check_proofs},

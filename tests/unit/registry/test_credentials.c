@@ -13,6 +13,7 @@
 #include "registry/credential.h"
 #include "registry/registry.h"
 #include "registry/sas.h"
+#include "registry/scram_keys.h"
 
 static const struct credential_master master = {.id = "k1", .key = {1, 2, 3}};
 
@@ -115,21 +116,41 @@ Test(registry, shape_of_generated_keys) {
 
 Test(registry, sealed_keys) {
     uint8_t primary[32] = "primary", secondary[32] = "secondary", opened[64];
-    uint8_t sealed[CREDENTIAL_SAS_SEALED_SIZE];
-    cr_assert_eq(credential_seal_sas_keys(&master, primary, secondary, sealed), 0);
+    uint8_t sealed[CREDENTIAL_SEALED_SIZE];
+    cr_assert_eq(credential_seal_pair(&master, primary, secondary, sealed), 0);
     struct slice blob = slice_make(sealed, sizeof(sealed));
-    cr_assert_eq(credential_open_sas_keys(&master, blob, opened), 0);
+    cr_assert_eq(credential_open_pair(&master, blob, opened), 0);
     cr_expect_arr_eq(opened, primary, 32);
     cr_expect_arr_eq(opened + 32, secondary, 32);
     const struct credential_master different = {.id = "k2", .key = {9}};
-    cr_expect_eq(credential_open_sas_keys(&different, blob, opened), DG_ERR_CORRUPT);
+    cr_expect_eq(credential_open_pair(&different, blob, opened), DG_ERR_CORRUPT);
     for (size_t i = 0; i < sizeof(sealed); i++) {
         sealed[i] ^= 1;
-        cr_expect_eq(credential_open_sas_keys(&master, blob, opened), DG_ERR_CORRUPT, "byte %zu",
-                     i);
+        cr_expect_eq(credential_open_pair(&master, blob, opened), DG_ERR_CORRUPT, "byte %zu", i);
         sealed[i] ^= 1;
     }
-    cr_expect_eq(credential_open_sas_keys(&master, slice_make(sealed, 91), opened), DG_ERR_CORRUPT);
+    cr_expect_eq(credential_open_pair(&master, slice_make(sealed, 91), opened), DG_ERR_CORRUPT);
+}
+
+Test(registry, scram_keys) {
+    static const char id[] = "reader", secret[] = "a-secret";
+    uint8_t sealed[CREDENTIAL_SEALED_SIZE], salt[SCRAM_SALT_SIZE], other[SCRAM_SALT_SIZE];
+    struct scram_keys keys, derived;
+    cr_assert_eq(scram_keys_seal(&master, id, secret, sealed), 0);
+    cr_assert_eq(scram_keys_open(&master, slice_make(sealed, sizeof(sealed)), &keys), 0);
+    scram_keys_salt(&master, slice_from_string(id), salt);
+    cr_assert_eq(scram_keys_derive(slice_from_string(secret), salt, sizeof(salt), SCRAM_ITERATIONS,
+                                   &derived),
+                 0);
+    cr_expect_arr_eq(&keys, &derived, sizeof(keys));
+    scram_keys_salt(&master, slice_from_string("other"), other);
+    cr_expect_arr_neq(salt, other, sizeof(salt));
+    const struct credential_master different = {.id = "k2", .key = {9}};
+    scram_keys_salt(&different, slice_from_string(id), other);
+    cr_expect_arr_neq(salt, other, sizeof(salt));
+    sealed[40] ^= 1;
+    cr_expect_eq(scram_keys_open(&master, slice_make(sealed, sizeof(sealed)), &keys),
+                 DG_ERR_CORRUPT);
 }
 
 #define SIG "7XMfwbVYH8Zd3Uy8xNvFqBqxH0nJmB0Tj7cZ8b1aK3s%3D"
