@@ -43,6 +43,7 @@ METRIC(STORAGE_FULL,            GAUGE,   "duragate_storage_full", "", "1 while e
 METRIC(STORED_BYTES,            GAUGE,   "duragate_stored_bytes", "", "Bytes in all segments")
 METRIC(KAFKA_REQUESTS,          COUNTER, "duragate_kafka_requests_total", "", "Kafka requests answered")
 METRIC(KAFKA_FETCHED_BYTES,     COUNTER, "duragate_kafka_fetched_bytes_total", "", "Bytes of record batches sent to Kafka consumers")
+METRIC(KAFKA_THROTTLED,         HISTOGRAM_SECONDS, "duragate_kafka_throttle_seconds", "", "How long connections were muted whose API key is over a quota")
 METRIC(KAFKA_COLD_READS,        COUNTER, "duragate_kafka_cold_reads_total", "", "Reads that had to wait for the disk")
 METRIC(KAFKA_OFFSETS_BEYOND,    GAUGE,   "duragate_kafka_offsets_beyond_end", "", "Committed offsets beyond the end of their partition when the gateway started: after a restore or a repair")
 METRIC(STREAM_EPOCH,            GAUGE,   "duragate_stream_epoch", "", "Leader epoch of the stream: rises with a restore, and a repair that cuts")

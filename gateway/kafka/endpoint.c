@@ -32,18 +32,26 @@ void kafka_close_later(struct kafka_session *session, int err) {
 
 /* ---- waiting ---- */
 
+static void pause_for(struct kafka_session *session, uint64_t time_ms) {
+    struct timeval time = {.tv_sec = (time_t)(time_ms / 1000),
+                           .tv_usec = (suseconds_t)(time_ms % 1000 * 1000)};
+    connection_pause(session->connection);
+    evtimer_add(&session->timer, &time);
+}
+
 void kafka_park(struct kafka_session *session) {
     uint64_t now_ms = kafka_now_ms(session);
-    uint64_t left_ms = session->wait_until_ms > now_ms ? session->wait_until_ms - now_ms : 0;
-    struct timeval left = {.tv_sec = (time_t)(left_ms / 1000),
-                           .tv_usec = (suseconds_t)(left_ms % 1000 * 1000)};
     session->parked = true;
-    connection_pause(session->connection);
-    evtimer_add(&session->timer, &left);
+    pause_for(session, session->wait_until_ms > now_ms ? session->wait_until_ms - now_ms : 0);
+}
+
+void kafka_mute(struct kafka_session *session, uint64_t time_ms) {
+    session->muted = true;
+    pause_for(session, time_ms);
 }
 
 static void unpark(struct kafka_session *session) {
-    session->parked = false;
+    session->parked = session->muted = false;
     evtimer_del(&session->timer);
     kafka_wait_clear(&session->worker->waits, session);
 }
@@ -89,7 +97,7 @@ static ssize_t on_receive(struct connection *c, const uint8_t *data, size_t size
 
 static void on_drained(struct connection *c) {
     const struct kafka_session *session = c->session;
-    bool waits = session->parked || session->asking || session->gather ||
+    bool waits = session->parked || session->muted || session->asking || session->gather ||
                  session->state == KAFKA_STATE_LOGGING_IN || session->state == KAFKA_STATE_REFUSED;
     if (!waits)
         connection_resume(c);
@@ -170,6 +178,8 @@ static int on_open(struct connection *c) {
 static void on_closed(struct connection *c, int err) {
     struct kafka_session *session = c->session;
     unpark(session);
+    if (session->account)
+        kafka_ledger_leave(session->worker->ledger, session->account);
     kafka_gather_free(session->gather);
     kafka_sasl_free(session);
     *session->link = session->next;

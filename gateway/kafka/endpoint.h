@@ -21,8 +21,8 @@ extern const struct connection_protocol kafka_protocol;
 DG_NODISCARD int kafka_worker_start(struct worker *worker, struct stream *stream,
                                     struct registry *registry);
 
-/* Consumer groups: before any worker runs, after all of them have their part. workers outlives it.
- * DG_ERR_NO_MEMORY. */
+/* Consumer groups and the ledger of quotas, for which workers work together: before any worker
+ * runs, after all of them have their part. workers outlives it. DG_ERR_NO_MEMORY. */
 DG_NODISCARD int kafka_groups_start(struct worker *worker, struct worker **workers, unsigned count);
 
 /* After the worker's connections are closed, before stream_close(). Nothing when never started. */

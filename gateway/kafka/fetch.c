@@ -26,6 +26,7 @@ struct progress {
     struct kafka_budget budget;
     bool any_error, any_cold;
     bool is_full; /* a partition has as much as one answer takes of it: nothing to wait for */
+    bool is_over; /* the quota: nothing is read, and the answer says when to come again */
 };
 
 int16_t kafka_storage_error(struct kafka_session *session, const struct kafka_topic_ref *topic,
@@ -129,7 +130,7 @@ static void answer_partition(struct kafka_call *call, int16_t topic_error,
         stream_offsets(stream, topic->stream_id, (uint32_t)asked->index, &offsets);
         answer->stream_id = topic->stream_id;
         answer->seen_bytes = offsets.appended_bytes; /* before the read: counts twice, never not */
-        int err = read_partition(call, topic, asked, progress, answer);
+        int err = progress->is_over ? 0 : read_partition(call, topic, asked, progress, answer);
         /* after the read: never behind what it returned */
         stream_offsets(stream, topic->stream_id, (uint32_t)asked->index, &offsets);
         answer->high_watermark = answer->last_stable = offsets.durable_end;
@@ -222,9 +223,10 @@ static int begin_wait(struct kafka_call *call, const struct kafka_fetch_response
     return KAFKA_WAITS;
 }
 
-static int answer(struct kafka_call *call, const struct kafka_fetch_response *response,
+static int answer(struct kafka_call *call, struct kafka_fetch_response *response,
                   const struct progress *progress) {
     call->session->wait_until_ms = 0;
+    call->fetched_bytes = (uint64_t)progress->budget.taken_bytes;
     int outcome = kafka_answer(call, response);
     if (outcome < 0)
         release_extents(response);
@@ -233,10 +235,19 @@ static int answer(struct kafka_call *call, const struct kafka_fetch_response *re
     return outcome;
 }
 
+/* Under a quota no answer takes more of it than a second brings. */
+static struct kafka_budget make_budget(const struct kafka_call *call,
+                                       const struct kafka_fetch_request *r) {
+    uint64_t quota = call->session->worker->worker->config->kafka_quota_fetch_bytes_per_second;
+    bool is_less = quota > 0 && r->max_bytes > 0 && quota < (uint64_t)r->max_bytes;
+    return kafka_budget_make(r->min_bytes, is_less ? (int32_t)quota : r->max_bytes);
+}
+
 /* Reads what there is: answered, waiting, or 0 with nothing sent: look again. */
 static int try_answer(struct kafka_call *call, const struct kafka_fetch_request *r,
                       bool *ret_answered) {
-    struct progress progress = {.budget = kafka_budget_make(r->min_bytes, r->max_bytes)};
+    struct progress progress = {.budget = make_budget(call, r),
+                                .is_over = kafka_is_over_quota(call->session)};
     struct kafka_fetch_response response = {0};
     bool filled = fill(call, r, &progress, &response);
     if (kafka_must_ask_again(call->session)) {
@@ -244,7 +255,7 @@ static int try_answer(struct kafka_call *call, const struct kafka_fetch_request 
         return kafka_ask_tenants(call->session);
     }
     bool in_time = kafka_now_ms(call->session) < call->session->wait_until_ms;
-    if (filled && (progress.any_error || progress.is_full || !in_time ||
+    if (filled && (progress.any_error || progress.is_full || progress.is_over || !in_time ||
                    kafka_budget_is_met(&progress.budget))) {
         *ret_answered = true;
         return answer(call, &response, &progress);

@@ -599,7 +599,7 @@ static void answer(struct kafka_session *session) {
     session->active_ms = kafka_now_ms(session);
     if (outcome < 0)
         kafka_close(session, outcome);
-    else
+    else if (!session->muted)
         connection_resume(session->connection);
 }
 

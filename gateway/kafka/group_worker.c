@@ -282,6 +282,10 @@ int kafka_groups_start(struct worker *worker, struct worker **workers, unsigned 
     k->workers = workers;
     k->worker_count = count;
     kafka->groups = k;
+    kafka->ledger = worker == workers[0] ? kafka_ledger_create()
+                                         : kafka_ledger_share(kafka_of(workers[0])->ledger);
+    if (!kafka->ledger)
+        return DG_ERR_NO_MEMORY;
     worker_add_turn_hook(worker, end_turn, k);
     return create_parts(k, kafka->stream);
 }
@@ -315,4 +319,6 @@ void kafka_groups_free(struct kafka_worker *kafka) {
     groups_free(k->groups);
     free(k);
     kafka->groups = NULL;
+    kafka_ledger_release(kafka->ledger);
+    kafka->ledger = NULL;
 }

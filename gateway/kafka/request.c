@@ -88,15 +88,60 @@ static int answer_large(struct kafka_call *call, const void *response) {
     return encoded ? KAFKA_ANSWERED : DG_ERR_LIMIT;
 }
 
-int kafka_answer(struct kafka_call *call, const void *response) {
+/* ---- quotas ---- */
+
+bool kafka_is_over_quota(const struct kafka_session *session) {
+    const struct worker *worker = session->worker->worker;
+    return session->account &&
+           kafka_bucket_charge(&session->account->fetched_bytes, 0,
+                               worker->config->kafka_quota_fetch_bytes_per_second,
+                               worker->now_ns) > 0;
+}
+
+/* How long the connection is to be muted. */
+static uint64_t charge(struct kafka_call *call) {
+    struct kafka_account *account = call->session->account;
+    const struct worker *worker = call->session->worker->worker;
+    const struct config *config = worker->config;
+    if (!account)
+        return 0;
+    uint64_t requests_ms = kafka_bucket_charge(
+        &account->requests, 1, (uint64_t)config->kafka_quota_requests_per_second, worker->now_ns);
+    uint64_t bytes_ms =
+        call->api->key != KAFKA_FETCH
+            ? 0
+            : kafka_bucket_charge(&account->fetched_bytes, call->fetched_bytes,
+                                  config->kafka_quota_fetch_bytes_per_second, worker->now_ns);
+    uint64_t over_ms = requests_ms > bytes_ms ? requests_ms : bytes_ms;
+    return over_ms < LIMIT_KAFKA_THROTTLE_MS ? over_ms : LIMIT_KAFKA_THROTTLE_MS;
+}
+
+/* Where the version has no such field the client is muted without a word. */
+static void set_throttle(const struct kafka_api *api, void *response, uint64_t time_ms) {
+    for (const struct kafka_field *field = api->response; field->name; field++)
+        if (strcmp(field->name, "throttle") == 0)
+            *(int32_t *)(void *)((uint8_t *)response + field->offset) = (int32_t)time_ms;
+}
+
+static void throttle(struct kafka_session *session, uint64_t time_ms) {
+    metric_observe(METRIC_KAFKA_THROTTLED, time_ms * 1000000, 1);
+    kafka_mute(session, time_ms);
+}
+
+int kafka_answer(struct kafka_call *call, void *response) {
     struct kafka_output output;
     int outcome = KAFKA_ANSWERED;
+    uint64_t throttle_ms = charge(call);
+    if (throttle_ms > 0)
+        set_throttle(call->api, response, throttle_ms);
     if (encode(call, response, call->session->worker->output_bytes, KAFKA_OUTPUT_SIZE, &output))
         send_output(call->session->connection, &output);
     else
         outcome = answer_large(call, response);
     if (outcome == KAFKA_ANSWERED)
         metric_add(METRIC_KAFKA_REQUESTS, 1);
+    if (outcome == KAFKA_ANSWERED && throttle_ms > 0)
+        throttle(call->session, throttle_ms);
     return outcome;
 }
 
@@ -142,7 +187,7 @@ static int take_frame(struct kafka_session *session, struct slice frame) {
 }
 
 static bool takes_requests(const struct kafka_session *session) {
-    if (session->gather)
+    if (session->gather || session->muted)
         return false;
     return session->state <= KAFKA_STATE_RAW_TOKEN || session->state == KAFKA_STATE_READY;
 }

@@ -130,8 +130,34 @@ static int reply_success(struct kafka_session *session, const struct registry_lo
     return reply(session, 0, NULL, token);
 }
 
+/* Not the client's fault. Error 58 would be final for it; a lost connection makes it come again. */
+static bool is_temporary(int err) {
+    return err == DG_ERR_UNAVAILABLE || err == DG_ERR_BUSY || err == DG_ERR_TIMEOUT ||
+           err == DG_ERR_SHUTTING_DOWN || err == DG_ERR_NO_MEMORY;
+}
+
+static void refuse_for_now(struct kafka_session *session, int err, const char *text) {
+    log_refusal(session, err, text);
+    kafka_close_later(session, err);
+}
+
+/* Room for one more connection of this API key; false: it is refused. */
+static bool enter(struct kafka_session *session, int64_t credential_key) {
+    struct kafka_worker *worker = session->worker;
+    uint64_t most = (uint64_t)worker->worker->config->kafka_connections_per_key;
+    int err = kafka_ledger_enter(worker->ledger, credential_key, most, worker->worker->now_ns,
+                                 &session->account);
+    if (err < 0)
+        refuse_for_now(session, err,
+                       err == DG_ERR_LIMIT ? "this key has kafka.connections_per_key connections"
+                                           : dg_err_text(err));
+    return err == 0;
+}
+
 static void accept_login(struct kafka_session *session, const struct registry_login *login) {
     const struct registry_identity *identity = &login->identity;
+    if (!enter(session, identity->credential_key))
+        return;
     char peer[CONNECTION_PEER_TEXT_SIZE];
     connection_format_peer(session->connection, peer);
     LOG_INFO("kafka.login", log_text("peer", peer), log_text("tenant", identity->tenant),
@@ -154,21 +180,10 @@ static void accept_login(struct kafka_session *session, const struct registry_lo
         kafka_close(session, err);
 }
 
-/* Not the client's fault. Error 58 would be final for it; a lost connection makes it come again. */
-static bool is_temporary(int err) {
-    return err == DG_ERR_UNAVAILABLE || err == DG_ERR_BUSY || err == DG_ERR_TIMEOUT ||
-           err == DG_ERR_SHUTTING_DOWN || err == DG_ERR_NO_MEMORY;
-}
-
-static void refuse_for_now(struct kafka_session *session, int err) {
-    log_refusal(session, err, dg_err_text(err));
-    kafka_close_later(session, err);
-}
-
 static void judge(struct kafka_session *session, const struct registry_login *login) {
     uint32_t useful = REGISTRY_ROLE_ADMIN | REGISTRY_ROLE_CONSUMER | REGISTRY_ROLE_AUDITOR;
     if (is_temporary(login->err)) {
-        refuse_for_now(session, login->err);
+        refuse_for_now(session, login->err, dg_err_text(login->err));
     } else if (login->err == DG_ERR_BAD_CREDENTIALS) {
         refuse(session, login->err, bad_credentials);
     } else if (login->err < 0) {
@@ -220,7 +235,7 @@ static void ask_registry(struct kafka_session *session, enum registry_login_kind
     }
     struct registry_login *login = registry_login_new(kind, tenant, user, secret);
     if (!login) {
-        refuse_for_now(session, DG_ERR_NO_MEMORY);
+        refuse_for_now(session, DG_ERR_NO_MEMORY, dg_err_text(DG_ERR_NO_MEMORY));
         return;
     }
     if (proof)

@@ -8,6 +8,7 @@
 
 #include "gateway/kafka/endpoint.h"
 #include "gateway/kafka/group.h"
+#include "gateway/kafka/ledger.h"
 #include "gateway/kafka/messages.h"
 #include "gateway/kafka/topics.h"
 #include "gateway/kafka/wait.h"
@@ -44,6 +45,7 @@ struct kafka_session {
     enum kafka_state state;
     int refused_err; /* KAFKA_STATE_REFUSED: why */
     struct registry_identity identity;
+    struct kafka_account *account;   /* what its API key uses; NULL: not logged in */
     struct registry_tenant *tenants; /* whose topics may be read; owned */
     unsigned tenant_count;
     bool tenants_known;                  /* false: a platform principal, the registry never told */
@@ -58,6 +60,7 @@ struct kafka_session {
     int64_t missing_bytes;               /* ... until they brought so much; 0: anything */
     struct event timer;                  /* ... until then */
     uint64_t wait_until_ms;              /* end of the wait of the request in hand; 0: none begun */
+    bool muted;                          /* over a quota: takes nothing until the timer runs */
     uint64_t active_ms;                  /* last request */
     size_t unsent_before;                /* at the last check whether the peer still reads */
     uint64_t stalled_since_ms;           /* 0: it does */
@@ -73,6 +76,7 @@ struct kafka_groups; /* group_worker.c */
 struct kafka_worker {
     struct worker *worker;
     struct kafka_groups *groups;
+    struct kafka_ledger *ledger; /* all workers' */
     struct stream *stream;
     struct registry *registry;
     struct stream_watcher *watcher;
@@ -93,6 +97,7 @@ struct kafka_call {
     const struct kafka_api *api;
     struct kafka_request_header header;
     struct kafka_arena arena; /* what was decoded, and room for the answer */
+    uint64_t fetched_bytes;   /* of events in the answer */
 };
 
 /* What a handler says: answered, or not yet (reading is paused and the request stays). */
@@ -134,9 +139,13 @@ struct kafka_extent {
     struct kafka_extent *next;
 };
 
-/* Encodes and queues the answer of a call; takes over the extents of its records. DG_ERR_LIMIT when
- * it has no room: then nothing was queued, and the extents are still the caller's. */
-DG_NODISCARD int kafka_answer(struct kafka_call *call, const void *response);
+/* Charges the call, encodes and queues its answer; when its API key is over a quota the answer says
+ * so and the connection is muted (KIP-219). Takes over the extents of its records. DG_ERR_LIMIT
+ * when it has no room: then nothing was queued, and the extents are still the caller's. */
+DG_NODISCARD int kafka_answer(struct kafka_call *call, void *response);
+
+/* Whether the session's API key has fetched more than it may by now. */
+bool kafka_is_over_quota(const struct kafka_session *session);
 
 /* Room from the call's arena for count items of an answer; false when it is used up. */
 bool kafka_take_items(struct kafka_call *call, struct kafka_array *array, uint32_t count,
@@ -150,7 +159,9 @@ uint32_t kafka_count_partitions(const struct kafka_array *topics);
 
 /* The request in hand waits for its partitions until wait_until_ms. */
 void kafka_park(struct kafka_session *session);
-/* The wait is over: the request in hand is handled again. */
+/* Nothing is taken from the connection for this time. */
+void kafka_mute(struct kafka_session *session, uint64_t time_ms);
+/* The wait is over: the request in hand is handled again, or the next one is taken. */
 void kafka_resume(struct kafka_session *session);
 /* Sets when the connection is looked at next; after its state changed. */
 void kafka_set_check(struct kafka_session *session);
