@@ -59,6 +59,14 @@ static struct kafka_gather *make_gather(const struct kafka_call *call, unsigned 
     return gather;
 }
 
+/* Its answer comes as mail, later. A list is of all groups, and looked through then. */
+static void ask_group(struct kafka_session *session, struct group_request *request) {
+    if (request->operation == GROUP_LIST || kafka_may_use_group(session, request->group))
+        kafka_groups_ask(session->worker, request);
+    else
+        kafka_groups_refuse(session->worker, request, KAFKA_ERROR_GROUP_NOT_AUTHORIZED);
+}
+
 /* Sends what was made; requests that could not be made are out of memory. */
 static int ask(struct kafka_call *call, struct kafka_gather *gather) {
     struct kafka_session *session = call->session;
@@ -80,7 +88,7 @@ static int ask(struct kafka_call *call, struct kafka_gather *gather) {
         gather->requests[i] = NULL;
         request->serial = session->gather_serial;
         request->tag = i;
-        kafka_groups_ask(session->worker, request); /* its answer comes as mail, later */
+        ask_group(session, request);
     }
     return KAFKA_ANSWERED; /* the frame is used up */
 }
@@ -527,7 +535,8 @@ static int answer_list(struct kafka_call *call, struct group_request *const *ans
     for (unsigned i = 0; i < workers; i++)
         for (uint32_t g = 0; g < answers[i]->item_count; g++) {
             const struct group_item *item = &answers[i]->items[g];
-            if (call->session->gather->states & 1u << item->state)
+            if (call->session->gather->states & 1u << item->state &&
+                kafka_may_use_group(call->session, item->id))
                 groups[response.groups.count++] = (struct kafka_listed_group){
                     .group = item->id,
                     .protocol_type = item->bytes,

@@ -110,6 +110,16 @@ int groups_err(int16_t error) {
     }
 }
 
+void kafka_groups_refuse(struct kafka_worker *worker, struct group_request *request,
+                         int16_t error) {
+    request->error = error;
+    request->state = GROUP_DEAD;
+    for (uint32_t i = 0; i < request->offset_count; i++)
+        request->offsets[i].offset = request->offsets[i].epoch = -1;
+    request->mail.deliver = deliver_answer;
+    mailbox_post(&worker->worker->mailbox, &request->mail);
+}
+
 /* ---- effects ---- */
 
 static void effect_answer(void *context, struct group_request *request) {

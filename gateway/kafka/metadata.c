@@ -205,6 +205,7 @@ enum { KEY_IS_A_GROUP = 0 };
 static struct kafka_coordinator find_coordinator(const struct kafka_session *session,
                                                  struct slice key, int8_t key_type) {
     static const char no_transactions[] = "transactions are not offered: this is for reading";
+    static const char other_role[] = "this key's roles do not use this group";
     struct kafka_broker broker;
     kafka_fill_broker(session, &broker);
     if (key_type != KEY_IS_A_GROUP)
@@ -213,6 +214,12 @@ static struct kafka_coordinator find_coordinator(const struct kafka_session *ses
                                           .port = -1,
                                           .error = KAFKA_ERROR_INVALID_REQUEST,
                                           .message = slice_from_string(no_transactions)};
+    if (!kafka_may_use_group(session, key))
+        return (struct kafka_coordinator){.key = key,
+                                          .node = -1,
+                                          .port = -1,
+                                          .error = KAFKA_ERROR_GROUP_NOT_AUTHORIZED,
+                                          .message = slice_from_string(other_role)};
     return (struct kafka_coordinator){
         .key = key, .node = broker.id, .host = broker.host, .port = broker.port};
 }

@@ -198,6 +198,10 @@ int16_t kafka_topic_check_partition(const struct kafka_session *session,
 void kafka_topic_id(uint64_t stream_id, uint8_t *ret_id);
 /* Whether the session may read this kind of a tenant's topics. */
 bool kafka_may_read(const struct kafka_session *session, enum stream_kind kind);
+/* Whether the session may use a consumer group of this name, in any way: groups that begin with
+ * "audit." are the auditors', all others the consumers'. Otherwise a key that only reads the audit
+ * stream could delete the consumers' offsets, or join their groups and stop them. */
+bool kafka_may_use_group(const struct kafka_session *session, struct slice name);
 
 /* ---- sasl.c ---- */
 
@@ -218,6 +222,8 @@ void kafka_groups_free(struct kafka_worker *worker);
 /* Gives the request to its group's coordinator, on whichever worker that is; GROUP_LIST goes to the
  * worker that request->tag names. kafka_group_answered() follows. */
 void kafka_groups_ask(struct kafka_worker *worker, struct group_request *request);
+/* The session may not: the answer is this error, and comes as any other. */
+void kafka_groups_refuse(struct kafka_worker *worker, struct group_request *request, int16_t error);
 unsigned kafka_groups_worker_count(const struct kafka_worker *worker);
 /* Lets time pass for the coordinator; its own timer calls it. */
 void kafka_groups_tick(struct kafka_worker *worker);

@@ -31,6 +31,11 @@ bool kafka_may_read(const struct kafka_session *session, enum stream_kind kind) 
     return roles & REGISTRY_ROLE_CONSUMER;
 }
 
+bool kafka_may_use_group(const struct kafka_session *session, struct slice name) {
+    return kafka_may_read(session,
+                          slice_starts_with(name, "audit.") ? STREAM_AUDIT : STREAM_EVENTS);
+}
+
 size_t kafka_topic_name(const struct registry_tenant *tenant, enum stream_kind kind,
                         char *ret_name) {
     int size = snprintf(ret_name, KAFKA_TOPIC_NAME_SIZE, "%s.%s", tenant->name, kind_names[kind]);

@@ -213,3 +213,131 @@ Test(kafka_groups, offsets_beyond_the_end_are_found) {
     kafka_disconnect(&client);
     kafka_server_stop(&server);
 }
+
+/* ---- roles ---- */
+
+/* What each request for a group comes to: FindCoordinator, Heartbeat, OffsetCommit, OffsetFetch,
+ * DescribeGroups, DeleteGroups. */
+static uint16_t find_coordinator(struct kafka_client *c, const char *group) {
+    kafka_begin(c, KAFKA_FIND_COORDINATOR, 1);
+    kafka_put_text(c, group);
+    writer_u8(&c->request, 0);
+    kafka_call_server(c);
+    reader_u32(&c->answer);
+    return reader_u16(&c->answer);
+}
+
+static uint16_t fetch_offsets(struct kafka_client *c, const char *group) {
+    kafka_begin(c, KAFKA_OFFSET_FETCH, 2);
+    kafka_put_text(c, group);
+    writer_u32(&c->request, 0);
+    kafka_call_server(c);
+    cr_assert_eq(reader_u32(&c->answer), 0);
+    return reader_u16(&c->answer);
+}
+
+static uint16_t ask_for_one(struct kafka_client *c, int api, const char *group) {
+    kafka_begin(c, api, api == KAFKA_DELETE_GROUPS ? 1 : 0);
+    writer_u32(&c->request, 1);
+    kafka_put_text(c, group);
+    kafka_call_server(c);
+    if (api == KAFKA_DELETE_GROUPS)
+        reader_u32(&c->answer);
+    cr_assert_eq(reader_u32(&c->answer), 1);
+    if (api == KAFKA_DELETE_GROUPS)
+        take_text(c);
+    return reader_u16(&c->answer);
+}
+
+static unsigned list_groups(struct kafka_client *c) {
+    kafka_begin(c, KAFKA_LIST_GROUPS, 0);
+    kafka_call_server(c);
+    cr_assert_eq(reader_u16(&c->answer), 0);
+    return reader_u32(&c->answer);
+}
+
+/* Groups whose name begins with "audit." are the auditors', all others the consumers'. */
+Test(kafka_groups, roles_and_groups) {
+    static const struct {
+        const char *user, *group;
+        bool allowed;
+    } cases[] = {
+        {"reader", "workers", true},      {"reader", "audit.siem", false},
+        {"reader", "audit", true},        {"auditor", "workers", false},
+        {"auditor", "audit", false},      {"auditor", "audit.siem", true},
+        {"platform", "workers", true},    {"platform", "audit.siem", true},
+        {"beta-reader", "workers", true},
+    };
+    kafka_server_start(&server, NULL);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        bool allowed = cases[i].allowed;
+        const char *group = cases[i].group;
+        struct joined nobody = {.member = "nobody"};
+        struct joined joined;
+        uint16_t refused = KAFKA_ERROR_GROUP_NOT_AUTHORIZED;
+        kafka_enter(&client, &server, cases[i].user);
+        cr_expect_eq(find_coordinator(&client, group), allowed ? 0 : refused);
+        cr_expect_eq(heartbeat(&client, group, &nobody),
+                     allowed ? KAFKA_ERROR_UNKNOWN_MEMBER : refused);
+        cr_expect_eq(fetch_offsets(&client, group), allowed ? 0 : refused);
+        cr_expect_eq(ask_for_one(&client, KAFKA_DESCRIBE_GROUPS, group), allowed ? 0 : refused);
+        cr_expect_eq(ask_for_one(&client, KAFKA_DELETE_GROUPS, group),
+                     allowed ? KAFKA_ERROR_GROUP_NOT_FOUND : refused);
+        if (!allowed) {
+            send_join(&client, group, slice_make("", 0));
+            cr_expect_eq(take_join(&client, &joined), refused);
+            cr_expect_eq(commit(&client, group, "acme.events", 1, ""), refused);
+        }
+        kafka_disconnect(&client);
+    }
+    kafka_server_stop(&server);
+}
+
+/* Within its groups a key commits what it may read, and lists what is its own. */
+Test(kafka_groups, commits_of_topics_that_a_key_may_not_read) {
+    kafka_server_start(&server, NULL);
+    kafka_enter(&client, &server, "reader");
+    kafka_enter(&other, &server, "auditor");
+    cr_expect_eq(commit(&client, "workers", "acme.events", 1, ""), 0);
+    cr_expect_eq(commit(&client, "workers", "acme.audit", 1, ""), KAFKA_ERROR_NOT_AUTHORIZED);
+    cr_expect_eq(commit(&client, "workers", "beta.events", 1, ""), KAFKA_ERROR_NOT_AUTHORIZED);
+    cr_expect_eq(commit(&client, "workers", "acme.nope", 1, ""), KAFKA_ERROR_UNKNOWN_TOPIC);
+    cr_expect_eq(commit(&other, "audit.siem", "acme.audit", 1, ""), 0);
+    cr_expect_eq(commit(&other, "audit.siem", "acme.events", 1, ""), KAFKA_ERROR_NOT_AUTHORIZED);
+    cr_expect_eq(list_groups(&client), 1);
+    cr_expect_eq(list_groups(&other), 1);
+    kafka_disconnect(&client);
+    kafka_disconnect(&other);
+    kafka_server_stop(&server);
+}
+
+Test(kafka_groups, commits_of_partitions_that_there_are_not) {
+    static const int32_t partitions[] = {0, KAFKA_TEST_PARTITIONS - 1, KAFKA_TEST_PARTITIONS, -1,
+                                         INT32_MAX};
+    static const uint16_t errors[] = {0, 0, 3, 3, 3};
+    kafka_server_start(&server, NULL);
+    kafka_enter(&client, &server, "reader");
+    kafka_begin(&client, KAFKA_OFFSET_COMMIT, 2);
+    kafka_put_text(&client, "g");
+    writer_u32(&client.request, UINT32_MAX);
+    kafka_put_text(&client, "");
+    writer_u64(&client.request, UINT64_MAX);
+    writer_u32(&client.request, 1);
+    kafka_put_text(&client, "acme.events");
+    writer_u32(&client.request, 5);
+    for (unsigned i = 0; i < 5; i++) {
+        writer_u32(&client.request, (uint32_t)partitions[i]);
+        writer_u64(&client.request, 10);
+        kafka_put_text(&client, "");
+    }
+    kafka_call_server(&client);
+    reader_u32(&client.answer);
+    take_text(&client);
+    cr_assert_eq(reader_u32(&client.answer), 5);
+    for (unsigned i = 0; i < 5; i++) {
+        cr_expect_eq((int32_t)reader_u32(&client.answer), partitions[i]);
+        cr_expect_eq(reader_u16(&client.answer), errors[i], "%d", partitions[i]);
+    }
+    kafka_disconnect(&client);
+    kafka_server_stop(&server);
+}
