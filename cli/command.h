@@ -85,6 +85,7 @@ int stream_reset_run(struct cli_run *run);
 int stream_delete_group_run(struct cli_run *run);
 int storage_verify_run(struct cli_run *run);
 int storage_dump_run(struct cli_run *run);
+int storage_repair_run(struct cli_run *run);
 int tail_run(struct cli_run *run);
 int bench_run(struct cli_run *run);
 int healthcheck_run(struct cli_run *run);

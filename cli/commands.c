@@ -78,6 +78,10 @@ const struct cli_command cli_commands[] = {
      storage_verify_run, OPTIONS(CLI_JSON)},
     {"storage", "dump", "DIRECTORY", "print the records of a stopped or copied store", NULL,
      storage_dump_run, OPTIONS(CLI_JSON, CLI_PARTITION, CLI_LIMIT)},
+    {"storage", "repair", "DIRECTORY", "say what would make a stopped store whole, and do it",
+     "Without --apply nothing is changed. What loses acknowledged events is done only with\n"
+     "--accept-loss; the lines that say so begin with LOSS.",
+     storage_repair_run, OPTIONS(CLI_JSON, CLI_APPLY, CLI_ACCEPT_LOSS)},
     {NULL, "tail", "", "print events as they arrive, or from any point of the stream",
      "The secret is read from DURAGATE_KAFKA_PASSWORD (in the environment or the --env file).",
      tail_run,

@@ -1,13 +1,16 @@
-/* storage verify and storage dump: what a stopped or copied store holds. Read-only. */
+/* storage verify and dump, which only read a stopped or copied store, and repair, which changes it
+ * when told to. */
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cli/command.h"
+#include "cli/progress.h"
 #include "common/clock.h"
 #include "common/err.h"
 #include "common/utf8.h"
+#include "storage/repair.h"
 #include "storage/verify.h"
 
 /* ---- verify
@@ -17,6 +20,7 @@ struct verification {
     bool json;
     unsigned partition_count;
     uint64_t damage_count;
+    struct progress progress;
 };
 
 static void print_journal(void *context, const struct storage_journal_report *journal) {
@@ -70,14 +74,23 @@ static void print_damage(void *context, const char *path, uint64_t position, con
     }
 }
 
+static void show_progress(void *context, uint64_t read_bytes) {
+    progress_add(&((struct verification *)context)->progress, read_bytes);
+}
+
 int storage_verify_run(struct cli_run *run) {
-    struct verification verification = {.json = cli_has(run, CLI_JSON)};
+    struct verification verification = {
+        .json = cli_has(run, CLI_JSON),
+        .progress = progress_begin("verified", progress_measure(run->operand[0])),
+    };
     struct storage_report report = {.journal = print_journal,
                                     .partition = print_partition,
                                     .damage = print_damage,
+                                    .progress = show_progress,
                                     .context = &verification};
     char error[STORAGE_ERROR_SIZE] = "";
     int err = storage_verify(run->operand[0], &report, error);
+    progress_end(&verification.progress);
     if (err == DG_ERR_CORRUPT)
         return cli_fail(run, DG_EXIT_STORAGE, "%s is damaged%s%s", run->operand[0],
                         error[0] ? ": " : "", error);
@@ -175,4 +188,62 @@ int storage_dump_run(struct cli_run *run) {
     if (err < 0)
         return cli_fail(run, DG_EXIT_FAILURE, "%s", error[0] ? error : dg_err_text(err));
     return DG_EXIT_OK;
+}
+
+/* ---- repair
+ * --------------------------------------------------------------------------------------- */
+
+struct repairing {
+    bool json;
+    unsigned action_count;
+    struct progress progress;
+};
+
+static void print_action(void *context, bool loses, const char *text) {
+    struct repairing *repairing = context;
+    repairing->action_count++;
+    if (!repairing->json) {
+        printf("%s %s\n", loses ? "LOSS" : "    ", text);
+        return;
+    }
+    json_t *line = json_pack("{s:s, s:b}", "action", text, "loses", loses);
+    json_dumpf(line, stdout, JSON_COMPACT);
+    putchar('\n');
+    json_decref(line);
+}
+
+static void repair_progress(void *context, uint64_t read_bytes) {
+    progress_add(&((struct repairing *)context)->progress, read_bytes);
+}
+
+static int print_outcome(struct cli_run *run, int err, const struct repairing *repairing,
+                         const char *error) {
+    bool apply = cli_has(run, CLI_APPLY);
+    if (err == DG_ERR_PRECONDITION)
+        return cli_fail(run, DG_EXIT_STORAGE,
+                        "%slines that begin with LOSS are done only with --accept-loss --apply",
+                        apply ? "nothing was changed: " : "");
+    if (err < 0)
+        return cli_fail(run, err == DG_ERR_CORRUPT ? DG_EXIT_STORAGE : DG_EXIT_FAILURE, "%s",
+                        error[0] ? error : dg_err_text(err));
+    if (!repairing->json && repairing->action_count == 0)
+        printf("%s needs no repair\n", run->operand[0]);
+    else if (!repairing->json)
+        puts(apply ? "done" : "nothing was changed; with --apply this is done");
+    return DG_EXIT_OK;
+}
+
+int storage_repair_run(struct cli_run *run) {
+    struct repairing repairing = {
+        .json = cli_has(run, CLI_JSON),
+        .progress = progress_begin("read", progress_measure(run->operand[0])),
+    };
+    struct storage_repair_options options = {.apply = cli_has(run, CLI_APPLY),
+                                             .accept_loss = cli_has(run, CLI_ACCEPT_LOSS)};
+    struct storage_repair_report report = {
+        .action = print_action, .progress = repair_progress, .context = &repairing};
+    char error[STORAGE_REPAIR_ERROR_SIZE] = "";
+    int err = storage_repair(run->operand[0], &options, &report, error);
+    progress_end(&repairing.progress);
+    return print_outcome(run, err, &repairing, error);
 }

@@ -34,6 +34,7 @@ struct storage_report {
     void (*journal)(void *context, const struct storage_journal_report *journal);
     void (*partition)(void *context, const struct storage_partition_report *partition);
     void (*damage)(void *context, const char *path, uint64_t position, const char *what);
+    void (*progress)(void *context, uint64_t read_bytes); /* more of it; NULL: nobody */
     void *context;
 };
 

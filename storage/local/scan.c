@@ -10,6 +10,7 @@
 #include "common/limits.h"
 #include "common/sys.h"
 #include "storage/local/file.h"
+#include "storage/local/format.h"
 
 /* "<20 digits>.log" or -1. */
 static int64_t parse_name(const char *name) {
@@ -50,6 +51,9 @@ struct scan {
     uint64_t from;   /* file position of the buffer */
     size_t size;
     uint64_t limit;
+    uint64_t file_limit;       /* read from the file up to here */
+    const uint8_t *last_block; /* ... and from here behind it */
+    const struct scan_visitor *visitor;
 };
 
 /* The bytes at position, at least one whole batch unless the file ends before. */
@@ -57,13 +61,21 @@ static int fill(struct scan *scan, uint64_t position) {
     uint64_t end = scan->from + scan->size;
     if (position >= scan->from && (position + LIMIT_UNIT_BYTES <= end || end >= scan->limit))
         return 0;
-    uint64_t left = scan->limit - position;
-    ssize_t count =
-        file_read(scan->fd, scan->buffer, left < SCAN_BYTES ? left : SCAN_BYTES, (off_t)position);
+    uint64_t until = position + SCAN_BYTES < scan->limit ? position + SCAN_BYTES : scan->limit;
+    uint64_t in_file = until < scan->file_limit ? until : scan->file_limit;
+    size_t wanted = in_file > position ? in_file - position : 0;
+    ssize_t count = wanted > 0 ? file_read(scan->fd, scan->buffer, wanted, (off_t)position) : 0;
     if (count < 0)
         return DG_ERR_IO;
     scan->from = position;
     scan->size = (size_t)count;
+    if (scan->size == wanted && until > in_file) {
+        uint64_t start = position > in_file ? position : in_file;
+        memcpy(scan->buffer + wanted, scan->last_block + (start - scan->file_limit), until - start);
+        scan->size += until - start;
+    }
+    if (scan->visitor->progress)
+        scan->visitor->progress(scan->visitor->context, scan->size);
     return 0;
 }
 
@@ -95,7 +107,8 @@ static uint64_t find_next(struct scan *scan, uint64_t position) {
     return err == 0 ? position : scan->limit;
 }
 
-static uint64_t scan_batches(struct scan *scan, const struct scan_visitor *visitor) {
+static uint64_t scan_batches(struct scan *scan) {
+    const struct scan_visitor *visitor = scan->visitor;
     uint64_t position = 0;
     while (position < scan->limit) {
         struct record_batch batch;
@@ -112,16 +125,26 @@ static uint64_t scan_batches(struct scan *scan, const struct scan_visitor *visit
     return position;
 }
 
-uint64_t scan_segment(const char *path, uint64_t limit_bytes, const struct scan_visitor *visitor) {
-    struct scan scan = {.fd = file_open(path, O_RDONLY), .buffer = malloc(SCAN_BYTES)};
+static void set_limits(struct scan *scan, uint64_t file_bytes, const struct scan_range *range) {
+    bool is_whole = file_bytes >= range->limit_bytes;
+    scan->limit = scan->file_limit = is_whole ? range->limit_bytes : file_bytes;
+    if (is_whole && range->last_block) {
+        scan->file_limit -= scan->limit % FORMAT_BLOCK;
+        scan->last_block = range->last_block;
+    }
+}
+
+uint64_t scan_segment(const char *path, const struct scan_range *range,
+                      const struct scan_visitor *visitor) {
+    struct scan scan = {
+        .fd = file_open(path, O_RDONLY), .buffer = malloc(SCAN_BYTES), .visitor = visitor};
     struct stat status;
     uint64_t position = 0;
     if (!scan.buffer || scan.fd < 0 || sys.fstat(scan.fd, &status) != 0) {
         visitor->damage(visitor->context, 0, "cannot be read");
     } else {
-        scan.limit =
-            (uint64_t)status.st_size < limit_bytes ? (uint64_t)status.st_size : limit_bytes;
-        position = scan_batches(&scan, visitor);
+        set_limits(&scan, (uint64_t)status.st_size, range);
+        position = scan_batches(&scan);
     }
     file_close(scan.fd);
     free(scan.buffer);

@@ -76,6 +76,12 @@ int store_read_format(const char *directory, struct format_store *ret_store) {
     return 0;
 }
 
+int store_write_format(const char *directory, struct format_store *store) {
+    memcpy(store->magic, STORE_MAGIC, sizeof(store->magic));
+    store->crc = store_crc(store);
+    return file_replace(directory, "format", store, sizeof(*store));
+}
+
 /* ---- creation -----------------------------------------------------------------------------------
  */
 
@@ -139,16 +145,14 @@ static int create_store(const struct stream_options *options, char *ret_error) {
         .journal_size_bytes = options->journal_size_bytes / FORMAT_BLOCK * FORMAT_BLOCK,
         .created_ms = (uint64_t)clock_wall_ms(),
     };
-    memcpy(store.magic, STORE_MAGIC, sizeof(store.magic));
     random_bytes(store.secret, sizeof(store.secret));
-    store.crc = store_crc(&store);
     int error = journal_create(options->directory, store.journal_size_bytes);
     if (error == 0)
         error = sync_parent(options->directory);
     if (error == 0)
         error = write_first_checkpoint(options->directory, store.secret);
     if (error == 0)
-        error = file_replace(options->directory, "format", &store, sizeof(store));
+        error = store_write_format(options->directory, &store);
     if (error == 0)
         return 0;
     snprintf(ret_error, STREAM_ERROR_SIZE, "cannot create a store in %.300s: %s",

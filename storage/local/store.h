@@ -9,6 +9,9 @@
 DG_NODISCARD int store_open(const struct stream_options *options, int *ret_lock_fd,
                             struct format_store *ret_store, char *ret_error);
 
+/* Sets the CRC and replaces the format file. 0 or an errno. */
+DG_NODISCARD int store_write_format(const char *directory, struct format_store *store);
+
 /* Reads and checks the format file only (also for verification). DG_ERR_UNSUPPORTED_VERSION: only
  * *ret_store's version says anything. */
 DG_NODISCARD int store_read_format(const char *directory, struct format_store *ret_store);

@@ -1,7 +1,8 @@
 /*
  * Verification and dump of a store at rest. The formats and their rules are those of journal.c,
  * checkpoint.c and segment.c; what recovery would do is followed without changing anything: the
- * newest segment counts up to the checkpoint's length, what comes after is in the journal.
+ * newest segment counts up to the checkpoint's length, its last block is the checkpoint's, what
+ * comes after is in the journal.
  */
 #include "storage/verify.h"
 
@@ -23,6 +24,7 @@ struct verify_partition {
     struct partition_key key;
     struct storage_partition_report report;
     int64_t next_offset;
+    uint64_t discard_lsn;
 };
 
 struct verify {
@@ -136,18 +138,28 @@ static void visit_damage(void *context, uint64_t position, const char *what) {
     damage(visit->verify, visit->path, position, what);
 }
 
+static void visit_progress(void *context, uint64_t read_bytes) {
+    const struct verify *verify = ((struct segment_visit *)context)->verify;
+    if (verify->report && verify->report->progress)
+        verify->report->progress(verify->report->context, read_bytes);
+}
+
 static void verify_segment(struct verify *verify, struct verify_partition *partition, int64_t base,
                            const struct format_partition *row) {
     char path[STORE_PATH_SIZE];
     snprintf(path, sizeof(path), "%s/%" PRIu64 "/%" PRIu32 "/%020" PRId64 ".log", verify->directory,
              row->stream_id, row->partition, base);
     struct segment_visit visit = {.verify = verify, .partition = partition, .path = path};
-    const struct scan_visitor visitor = {visit_batch, visit_damage, &visit};
-    uint64_t limit = base == row->segment_base ? row->segment_position : UINT64_MAX;
+    const struct scan_visitor visitor = {visit_batch, visit_damage, visit_progress, &visit};
+    bool newest = base == row->segment_base;
+    struct scan_range range = {
+        .limit_bytes = newest ? row->segment_position : UINT64_MAX,
+        .last_block = newest ? verify->checkpoint.last_block : NULL,
+    };
     if (partition->report.segment_count > 0 && base != partition->next_offset)
         damage(verify, path, 0, "the segment does not follow the one before");
     partition->next_offset = base;
-    partition->report.size_bytes += scan_segment(path, limit, &visitor);
+    partition->report.size_bytes += scan_segment(path, &range, &visitor);
     partition->report.segment_count++;
 }
 
@@ -158,6 +170,7 @@ static int verify_partition_files(struct verify *verify, const struct format_par
     if (!partition)
         return DG_ERR_NO_MEMORY;
     partition->report.log_start = row->log_start;
+    partition->discard_lsn = row->discard_lsn;
     char path[STORE_PATH_SIZE];
     snprintf(path, sizeof(path), "%s/%" PRIu64 "/%" PRIu32, verify->directory, row->stream_id,
              row->partition);
@@ -194,7 +207,7 @@ static void verify_log_start(struct verify *verify, const struct stream_mutation
         partition->report.log_start = start;
 }
 
-static const char *verify_unit(struct verify *verify, struct reader *r) {
+static const char *verify_unit(struct verify *verify, struct reader *r, uint64_t lsn) {
     struct format_unit unit = {0};
     const uint8_t *at = reader_take(r, sizeof(unit));
     if (at)
@@ -212,6 +225,8 @@ static const char *verify_unit(struct verify *verify, struct reader *r) {
     if (bytes.size == 0)
         return NULL;
     struct verify_partition *partition = partition_entry(verify, unit.stream_id, unit.partition);
+    if (partition && lsn < partition->discard_lsn)
+        return NULL;
     struct reader b = reader_make(bytes.data, bytes.size);
     struct record_batch batch;
     if (!partition || record_batch_read(&b, true, &batch) < 0)
@@ -228,7 +243,7 @@ static void verify_group(struct verify *verify, const struct journal_group *grou
     struct reader r = reader_make(group->payload.data, group->payload.size);
     const char *what = NULL;
     for (uint32_t i = 0; i < group->unit_count && !what; i++)
-        what = verify_unit(verify, &r);
+        what = verify_unit(verify, &r, group->lsn);
     if (what)
         damage(verify, verify->journal.path, group->lsn % verify->journal.size_bytes, what);
 }

@@ -53,10 +53,10 @@ static void on_damage(void *context, uint64_t position, const char *what) {
 static void expect_file(uint32_t partition, int64_t base, int64_t end, uint64_t bytes) {
     char path[512];
     int64_t next = base;
-    const struct scan_visitor visitor = {visit, on_damage, &next};
+    const struct scan_visitor visitor = {.batch = visit, .damage = on_damage, .context = &next};
     snprintf(path, sizeof(path), "%s/%s", store.directory,
              test_segment_name(STREAM_ID, partition, base));
-    cr_expect_eq(scan_segment(path, bytes, &visitor), bytes);
+    cr_expect_eq(scan_segment(path, &(struct scan_range){.limit_bytes = bytes}, &visitor), bytes);
     cr_expect_eq(next, end);
 }
 

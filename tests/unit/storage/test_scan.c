@@ -71,8 +71,9 @@ static ssize_t failing_pread(int fd, void *data, size_t size, off_t position) {
 
 static uint64_t scan(uint64_t limit_bytes, unsigned wrong_at, struct visited *ret_visited) {
     *ret_visited = (struct visited){.wrong_at = wrong_at};
-    const struct scan_visitor visitor = {visit, on_damage, ret_visited};
-    return scan_segment(path, limit_bytes, &visitor);
+    const struct scan_visitor visitor = {
+        .batch = visit, .damage = on_damage, .context = ret_visited};
+    return scan_segment(path, &(struct scan_range){.limit_bytes = limit_bytes}, &visitor);
 }
 
 static unsigned reads;

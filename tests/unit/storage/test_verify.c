@@ -100,6 +100,24 @@ Test(verify, a_whole_store_is_whole_and_stays_as_it_is) {
     remove_stores(&closed, &crashed);
 }
 
+/* The power failed while the newest segment's last block was written again: the checkpoint has it.
+ * A byte before that block is damage all the same. */
+Test(verify, a_torn_last_block_is_no_damage) {
+    struct test_store closed, crashed;
+    struct seen seen;
+    make_stores(&closed, &crashed);
+    const char *name = test_segment_name(STREAM_ID, 0, 8);
+    int64_t end = test_file_size(&closed, name);
+    cr_assert(end % FORMAT_BLOCK == 0 && end > 2 * FORMAT_BLOCK, "whole blocks while it grows");
+    test_file_flip(&closed, name, end - 1);
+    test_file_flip(&closed, name, end - FORMAT_BLOCK);
+    cr_expect_eq(verify(&closed, &seen), 0, "%s: %s", seen.path, seen.what);
+    cr_expect_eq(seen.partitions[0].record_count, 12);
+    test_file_flip(&closed, name, end - FORMAT_BLOCK - 1);
+    cr_expect_eq(verify(&closed, &seen), DG_ERR_CORRUPT);
+    remove_stores(&closed, &crashed);
+}
+
 /* ---- damage -------------------------------------------------------------------------------------
  */
 
