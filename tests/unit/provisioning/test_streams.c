@@ -43,10 +43,6 @@ void registry_hash_password(struct registry *registry, struct registry_password_
 void registry_password_hash_free(struct registry_password_hash *hash) {
     NOT_HERE;
 }
-const struct credential_master *registry_master(const struct registry *registry) {
-    NOT_HERE;
-    return NULL;
-}
 
 /* ---- a server of both ---- */
 
