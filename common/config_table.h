@@ -25,6 +25,7 @@ CONFIG(kafka, tls_bind,             STRING, "", 0, 1024, 0, "Kafka protocol over
 CONFIG(kafka, advertised,           STRING, "localhost:9092", 1, 261, RELOAD, "host:port that clients of the plain listener are told to connect to")
 CONFIG(kafka, tls_advertised,       STRING, "localhost:9093", 1, 261, RELOAD, "host:port that clients of the TLS listener are told to connect to")
 CONFIG(kafka, idle_timeout,         DURATION_MS, "10m", 1000, 86400000, RELOAD, "A connection without a request for so long is closed")
+CONFIG(kafka, offsets_retention,    DURATION_MS, "7d", 0, 315360000000, RELOAD, "The committed offsets of a consumer group that nobody has used for so long are forgotten; 0: never")
 CONFIG(kafka, connections_per_key,  NUMBER, "1000", 0, LIMIT_CONNECTIONS_PER_WORKER, RELOAD, "Connections that are logged in with one API key, on all workers; 0: no limit")
 CONFIG(kafka, quota_fetch_bytes_per_second, SIZE, "0", 0, 1099511627776, RELOAD, "Bytes of events that one API key may fetch in a second, all its connections together; who takes more waits; 0: no limit")
 CONFIG(kafka, quota_requests_per_second, NUMBER, "0", 0, 1000000000, RELOAD, "Requests that one API key may make in a second, all its connections together; who makes more waits; 0: no limit")

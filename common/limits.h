@@ -66,9 +66,10 @@
 #define LIMIT_KAFKA_FETCH_BYTES (16 * 1024 * 1024)  /* of one answer */
 #define LIMIT_KAFKA_ANSWER_BYTES (16 * 1024 * 1024) /* ... without its records: many topics */
 #define LIMIT_KAFKA_MAX_WAIT_MS 30000
-#define LIMIT_KAFKA_THROTTLE_MS 1000 /* a connection over its quota is muted so long at most */
-#define LIMIT_KAFKA_DEBT_MS 60000    /* ... and no more than so much is to be caught up with */
-#define LIMIT_KAFKA_GROUPS 10000     /* of one worker */
+#define LIMIT_KAFKA_THROTTLE_MS 1000      /* a connection over its quota is muted so long at most */
+#define LIMIT_KAFKA_DEBT_MS 60000         /* ... and no more than so much is to be caught up with */
+#define LIMIT_KAFKA_GROUPS 10000          /* of one worker */
+#define LIMIT_KAFKA_GROUPS_OF_TENANT 1000 /* ... that belong to one tenant */
 #define LIMIT_KAFKA_GROUP_NAME_BYTES 255
 #define LIMIT_KAFKA_GROUP_MEMBERS 1000
 #define LIMIT_KAFKA_GROUP_PROTOCOLS 16                     /* of one member */

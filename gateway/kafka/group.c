@@ -120,18 +120,52 @@ struct group *group_find(struct groups *groups, int64_t tenant_key, struct slice
     return group;
 }
 
-struct group *group_obtain(struct groups *groups, int64_t tenant_key, struct slice name) {
+static struct group_tenant *find_tenant(const struct groups *groups, int64_t tenant_key) {
+    struct group_tenant *tenant;
+    HASH_FIND(hh, groups->tenants, &tenant_key, sizeof(tenant_key), tenant);
+    return tenant;
+}
+
+int16_t group_obtain(struct groups *groups, int64_t tenant_key, struct slice name,
+                     struct group **ret_group) {
     struct group *group = group_find(groups, tenant_key, name);
-    if (group || HASH_COUNT(groups->all) >= LIMIT_KAFKA_GROUPS)
-        return group;
-    return group_make(groups, tenant_key, name);
+    const struct group_tenant *tenant = find_tenant(groups, tenant_key);
+    if (!group && tenant && tenant->group_count >= LIMIT_KAFKA_GROUPS_OF_TENANT)
+        return KAFKA_ERROR_POLICY_VIOLATION;
+    if (!group && HASH_COUNT(groups->all) < LIMIT_KAFKA_GROUPS)
+        group = group_make(groups, tenant_key, name);
+    if (!group)
+        return KAFKA_ERROR_COORDINATOR_NOT_AVAILABLE;
+    *ret_group = group;
+    return 0;
+}
+
+static bool count_group(struct groups *groups, int64_t tenant_key) {
+    struct group_tenant *tenant = find_tenant(groups, tenant_key);
+    if (!tenant && (tenant = calloc(1, sizeof(*tenant)))) {
+        tenant->tenant_key = tenant_key;
+        HASH_ADD(hh, groups->tenants, tenant_key, sizeof(tenant->tenant_key), tenant);
+    }
+    if (tenant)
+        tenant->group_count++;
+    return tenant != NULL;
+}
+
+static void discount_group(struct groups *groups, int64_t tenant_key) {
+    struct group_tenant *tenant = find_tenant(groups, tenant_key);
+    if (--tenant->group_count > 0)
+        return;
+    HASH_DEL(groups->tenants, tenant);
+    free(tenant);
 }
 
 struct group *group_make(struct groups *groups, int64_t tenant_key, struct slice name) {
     dg_assert(name.size <= LIMIT_KAFKA_GROUP_NAME_BYTES);
     struct group *group = calloc(1, sizeof(*group) + sizeof(int64_t) + name.size);
-    if (!group)
+    if (!group || !count_group(groups, tenant_key)) {
+        free(group);
         return NULL;
+    }
     group->groups = groups;
     group->tenant_key = tenant_key;
     group->lag = group_lag_none();
@@ -143,6 +177,7 @@ struct group *group_make(struct groups *groups, int64_t tenant_key, struct slice
 static void free_group(struct group *group) {
     group_leaves_survey(group);
     HASH_DEL(group->groups->all, group);
+    discount_group(group->groups, group->tenant_key);
     group_offsets_free(group);
     struct group_pending *pending, *next;
     HASH_ITER(hh, group->pending, pending, next) {
@@ -155,7 +190,8 @@ static void free_group(struct group *group) {
 }
 
 bool group_drop_if_gone(struct group *group) {
-    if (group->member_count > 0 || group->pending || group->offsets || group->storing > 0)
+    if (group->member_count > 0 || group->pending || group->offsets || group->storing ||
+        group->stamp_ms != 0)
         return false;
     free_group(group);
     return true;
@@ -176,11 +212,13 @@ void groups_free(struct groups *groups) {
     free(groups);
 }
 
-uint64_t groups_tick(struct groups *groups, uint64_t now_ms) {
+uint64_t groups_tick(struct groups *groups, uint64_t now_ms, int64_t wall_ms,
+                     uint64_t retention_ms) {
     uint64_t soonest_ms = UINT64_MAX;
     struct group *group, *next;
     HASH_ITER(hh, groups->all, group, next) {
-        uint64_t at_ms = group_tick(group, now_ms); /* it may be gone after this */
+        /* it may be gone after this */
+        uint64_t at_ms = group_tick(group, now_ms, wall_ms, retention_ms);
         if (at_ms < soonest_ms)
             soonest_ms = at_ms;
     }
@@ -276,5 +314,8 @@ void group_handle(struct groups *groups, struct group_request *request, uint64_t
     case GROUP_DELETE:
         group_delete(groups, request);
         break;
+    case GROUP_STAMP:
+    case GROUP_EXPIRE:
+        dg_assert(false); /* nobody asks for these */
     }
 }

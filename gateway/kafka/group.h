@@ -42,6 +42,10 @@ enum group_operation {
     GROUP_DESCRIBE,
     GROUP_LIST,
     GROUP_DELETE,
+    /* The coordinator's own, which nobody is answered: when the group was in use; that it was not
+     * for so long that its offsets go. */
+    GROUP_STAMP,
+    GROUP_EXPIRE,
 };
 
 enum group_state { GROUP_EMPTY, GROUP_PREPARING, GROUP_COMPLETING, GROUP_STABLE, GROUP_DEAD };
@@ -95,7 +99,7 @@ struct group_request {
     /* Whose storing it is in hand: the endpoint's. */
     struct group_request *next_storing;
     uint32_t stored_count, pieces_left;
-    int store_err;
+    struct group_request *next_of_group; /* the coordinator's: being stored */
     int16_t version;
     int64_t tenant_key;
     struct slice group;
@@ -147,10 +151,15 @@ void groups_free(struct groups *groups);
 
 /* Takes the request over. */
 void group_handle(struct groups *groups, struct group_request *request, uint64_t now_ms);
-void group_stored(struct groups *groups, struct group_request *request, int err, uint64_t now_ms);
+/* What is not durable has been marked by group_fail_offsets(). */
+void group_stored(struct groups *groups, struct group_request *request, uint64_t now_ms);
+/* These could not be stored; the others were. */
+void group_fail_offsets(struct group_request *request, uint32_t from, uint32_t to);
 
-/* Lets time pass; when to call again (UINT64_MAX: not needed). */
-uint64_t groups_tick(struct groups *groups, uint64_t now_ms);
+/* Lets time pass; when to call again (UINT64_MAX: not needed). The wall clock and retention_ms say
+ * when the offsets of a group that nobody uses are forgotten (0: never); group_retention.c. */
+uint64_t groups_tick(struct groups *groups, uint64_t now_ms, int64_t wall_ms,
+                     uint64_t retention_ms);
 
 /* At start: an offset that was stored before, also where there are more groups or offsets than may
  * be made now. DG_ERR_NO_MEMORY, DG_ERR_CORRUPT (a name that is too long). */

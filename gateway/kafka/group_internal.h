@@ -66,12 +66,24 @@ struct group {
     uint64_t deadline_ms;             /* of PREPARING, or of the syncs after it */
     uint64_t delay_end_ms; /* PREPARING from EMPTY: not before; 0: as soon as all have joined */
     struct group_stored_offset *offsets;
-    struct group_lag lag;    /* of the last survey */
-    uint32_t overtaken_told; /* partitions that a surveyor told of */
-    unsigned storing;        /* requests that are with store() */
+    struct group_lag lag;          /* of the last survey */
+    uint32_t overtaken_told;       /* partitions that a surveyor told of */
+    struct group_request *storing; /* requests that are with store(), the newest first */
+    int64_t stamp_ms;              /* wall clock: when it was in use, as stored; 0: never said */
+    bool is_used;                  /* since then */
+    uint64_t idle_since_ms;        /* nobody was seen to use it since; 0: not looked at yet */
     size_t key_size;
     uint8_t key[]; /* tenant key, name */
 };
+
+struct group_tenant {
+    UT_hash_handle hh;
+    int64_t tenant_key;
+    unsigned group_count;
+};
+
+/* As a place for group->stamp_ms among the stored offsets: no stream has this number. */
+enum { GROUP_STAMP_STREAM = 0 };
 
 struct groups {
     const struct group_effects *effects;
@@ -80,6 +92,7 @@ struct groups {
     struct group *all;
     struct group *survey_next; /* while is_surveying */
     bool is_surveying;
+    struct group_tenant *tenants; /* that have groups */
 };
 
 static inline struct slice group_name(const struct group *group) {
@@ -103,8 +116,10 @@ static inline struct group_member *group_member_next(const struct group_member *
 /* Replaces *text by a copy. False: out of memory, nothing changed. */
 bool group_text_set(struct group_text **text, struct slice value);
 struct group *group_find(struct groups *groups, int64_t tenant_key, struct slice name);
-/* The one that is there, or a new one. NULL: out of memory, or there are too many. */
-struct group *group_obtain(struct groups *groups, int64_t tenant_key, struct slice name);
+/* The one that is there, or a new one: 0; 44 when the tenant has too many, 15 when all together
+ * are, or memory is out. */
+int16_t group_obtain(struct groups *groups, int64_t tenant_key, struct slice name,
+                     struct group **ret_group);
 /* A new one; there is none of that name. NULL: out of memory. */
 struct group *group_make(struct groups *groups, int64_t tenant_key, struct slice name);
 /* Forgets a group of which nothing is left; true when it did. */
@@ -165,7 +180,7 @@ bool group_after_removal(struct group *group, uint64_t now_ms);
 /* The same after an id that was only given out has gone. */
 bool group_settle(struct group *group, uint64_t now_ms);
 /* Ends what has run out; the group's next deadline. */
-uint64_t group_tick(struct group *group, uint64_t now_ms);
+uint64_t group_tick(struct group *group, uint64_t now_ms, int64_t wall_ms, uint64_t retention_ms);
 
 /* group_offsets.c */
 void group_commit(struct groups *groups, struct group_request *request, uint64_t now_ms);
@@ -173,6 +188,16 @@ void group_read_offsets(struct groups *groups, struct group_request *request);
 void group_delete_offsets(struct groups *groups, struct group_request *request);
 void group_delete(struct groups *groups, struct group_request *request);
 void group_offsets_free(struct group *group);
+/* All that is stored of the group, or is on its way there, as offsets to be deleted. False: out of
+ * memory. */
+bool group_list_deletions(const struct group *group, struct group_request *request);
+void group_store(struct group *group, struct group_request *request);
+
+/* group_retention.c */
+/* Remembers that the group is in use, or forgets what nobody has used for long. When to look again.
+ * The group may be gone after this. */
+uint64_t group_keep_time(struct group *group, uint64_t now_ms, int64_t wall_ms,
+                         uint64_t retention_ms);
 
 /* group_describe.c */
 void group_describe(struct groups *groups, struct group_request *request);

@@ -48,6 +48,17 @@ static bool put_offset(struct group *group, const struct group_offset *offset) {
     return true;
 }
 
+/* What became durable. False: out of memory. */
+static bool take_stored(struct group *group, const struct group_offset *offset) {
+    if (offset->stream_id == GROUP_STAMP_STREAM)
+        group->stamp_ms = offset->is_delete ? 0 : offset->offset;
+    else if (offset->is_delete)
+        forget_offset(group, offset->stream_id, offset->partition);
+    else
+        return put_offset(group, offset);
+    return true;
+}
+
 int group_restore_offset(struct groups *groups, int64_t tenant_key, struct slice name,
                          const struct group_offset *offset) {
     if (name.size > LIMIT_KAFKA_GROUP_NAME_BYTES)
@@ -55,32 +66,47 @@ int group_restore_offset(struct groups *groups, int64_t tenant_key, struct slice
     struct group *group = group_find(groups, tenant_key, name);
     if (!group)
         group = group_make(groups, tenant_key, name);
-    return group && put_offset(group, offset) ? 0 : DG_ERR_NO_MEMORY;
+    return group && take_stored(group, offset) ? 0 : DG_ERR_NO_MEMORY;
 }
 
 /* ---- storing ---- */
 
-static void store(struct group *group, struct group_request *request) {
-    group->storing++;
+void group_store(struct group *group, struct group_request *request) {
+    request->next_of_group = group->storing;
+    group->storing = request;
     group->groups->effects->store(group->groups->context, request);
 }
 
-void group_stored(struct groups *groups, struct group_request *request, int err, uint64_t now_ms) {
+void group_fail_offsets(struct group_request *request, uint32_t from, uint32_t to) {
+    for (uint32_t i = from; i < to; i++)
+        if (request->offsets[i].error == 0)
+            request->offsets[i].error = KAFKA_ERROR_COORDINATOR_NOT_AVAILABLE;
+}
+
+static void take_off(struct group *group, const struct group_request *request) {
+    struct group_request **link = &group->storing;
+    while (*link && *link != request)
+        link = &(*link)->next_of_group;
+    dg_assert(*link);
+    *link = request->next_of_group;
+}
+
+void group_stored(struct groups *groups, struct group_request *request, uint64_t now_ms) {
     struct group *group = group_find(groups, request->tenant_key, request->group);
-    dg_assert(group && group->storing > 0);
-    group->storing--;
+    dg_assert(group);
+    take_off(group, request);
+    int16_t error = 0;
     for (uint32_t i = 0; i < request->offset_count; i++) {
         struct group_offset *offset = &request->offsets[i];
-        if (offset->error != 0)
-            continue;
-        if (err == 0 && offset->is_delete)
-            forget_offset(group, offset->stream_id, offset->partition);
-        else if (err < 0 || !put_offset(group, offset))
+        if (offset->error == 0 && !take_stored(group, offset))
             offset->error = KAFKA_ERROR_COORDINATOR_NOT_AVAILABLE;
+        if (offset->error != 0 && request->operation == GROUP_DELETE)
+            error = offset->error;
     }
-    int16_t error =
-        err < 0 && request->operation == GROUP_DELETE ? KAFKA_ERROR_COORDINATOR_NOT_AVAILABLE : 0;
-    group_answer(groups, request, error);
+    if (request->operation == GROUP_STAMP || request->operation == GROUP_EXPIRE)
+        group_request_free(request);
+    else
+        group_answer(groups, request, error);
     group_settle(group, now_ms);
 }
 
@@ -130,18 +156,17 @@ void group_commit(struct groups *groups, struct group_request *request, uint64_t
     struct group *group = group_find(groups, request->tenant_key, request->group);
     struct group_member *member = NULL;
     int16_t error = check_commit(group, request, &member);
-    if (error == 0 && !group) {
-        group = group_obtain(groups, request->tenant_key, request->group);
-        error = group ? 0 : KAFKA_ERROR_COORDINATOR_NOT_AVAILABLE;
-    }
+    if (error == 0 && !group)
+        error = group_obtain(groups, request->tenant_key, request->group, &group);
     if (error != 0) {
         answer_each(groups, request, error);
         return;
     }
     if (member)
         group_member_touch(member, now_ms);
+    group->is_used = true;
     if (check_offsets(group, request) > 0) {
-        store(group, request);
+        group_store(group, request);
         return;
     }
     group_answer(groups, request, 0);
@@ -228,9 +253,39 @@ void group_delete_offsets(struct groups *groups, struct group_request *request) 
         good += offset->error == 0;
     }
     if (good > 0)
-        store(group, request);
+        group_store(group, request);
     else
         group_answer(groups, request, group ? 0 : KAFKA_ERROR_GROUP_NOT_FOUND);
+}
+
+static void add_deletion(struct group_request *request, uint64_t stream_id, uint32_t partition) {
+    request->offsets[request->offset_count++] =
+        (struct group_offset){.stream_id = stream_id, .partition = partition, .is_delete = true};
+}
+
+/* What is on its way is stored before the deletion, in the order of requests: if it were not
+ * deleted too, it would bring the group back after the next start. */
+bool group_list_deletions(const struct group *group, struct group_request *request) {
+    uint32_t count = HASH_COUNT(group->offsets) + 1;
+    for (const struct group_request *r = group->storing; r; r = r->next_of_group)
+        count += r->offset_count;
+    request->offset_count = 0;
+    request->offsets = group_take(request, count * sizeof(*request->offsets));
+    if (!request->offsets)
+        return false;
+    struct group_stored_offset *stored, *next;
+    HASH_ITER(hh, group->offsets, stored, next) {
+        add_deletion(request, stored->key.stream_id, (uint32_t)stored->key.partition);
+    }
+    for (const struct group_request *r = group->storing; r; r = r->next_of_group)
+        for (uint32_t i = 0; i < r->offset_count; i++) {
+            const struct group_offset *o = &r->offsets[i];
+            if (o->error == 0 && !o->is_delete && !find_offset(group, o->stream_id, o->partition))
+                add_deletion(request, o->stream_id, o->partition);
+        }
+    if (group->stamp_ms != 0)
+        add_deletion(request, GROUP_STAMP_STREAM, 0);
+    return true;
 }
 
 void group_delete(struct groups *groups, struct group_request *request) {
@@ -238,12 +293,10 @@ void group_delete(struct groups *groups, struct group_request *request) {
     request->offset_count = 0;
     int16_t error = !group                                      ? KAFKA_ERROR_GROUP_NOT_FOUND
                     : group->member_count > 0 || group->pending ? KAFKA_ERROR_NON_EMPTY_GROUP
-                    : !list_all(group, request) ? KAFKA_ERROR_COORDINATOR_NOT_AVAILABLE
-                                                : 0;
-    for (uint32_t i = 0; i < request->offset_count; i++)
-        request->offsets[i].is_delete = true;
+                    : !group_list_deletions(group, request) ? KAFKA_ERROR_COORDINATOR_NOT_AVAILABLE
+                                                            : 0;
     if (error == 0 && request->offset_count > 0)
-        store(group, request);
+        group_store(group, request);
     else
         group_answer(groups, request, error);
 }

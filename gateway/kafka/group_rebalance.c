@@ -310,11 +310,12 @@ void group_join(struct groups *groups, struct group_request *request, uint64_t n
         return;
     }
     request->rebalance_timeout_ms = bounded_rebalance_ms(request);
-    struct group *group = is_new ? group_obtain(groups, request->tenant_key, request->group)
-                                 : group_find(groups, request->tenant_key, request->group);
-    if (!group)
-        group_answer(groups, request,
-                     is_new ? KAFKA_ERROR_COORDINATOR_NOT_AVAILABLE : KAFKA_ERROR_UNKNOWN_MEMBER);
+    struct group *group = group_find(groups, request->tenant_key, request->group);
+    int16_t error = group ? 0 : KAFKA_ERROR_UNKNOWN_MEMBER;
+    if (is_new)
+        error = group_obtain(groups, request->tenant_key, request->group, &group);
+    if (error != 0)
+        group_answer(groups, request, error);
     else if (is_new)
         join_unknown(group, request, now_ms);
     else
@@ -446,7 +447,7 @@ static uint64_t next_deadline(const struct group *group) {
     return at_ms;
 }
 
-uint64_t group_tick(struct group *group, uint64_t now_ms) {
+uint64_t group_tick(struct group *group, uint64_t now_ms, int64_t wall_ms, uint64_t retention_ms) {
     expire_pending(group, now_ms);
     if (expire_members(group, now_ms) && !group_after_removal(group, now_ms))
         return UINT64_MAX;
@@ -454,5 +455,8 @@ uint64_t group_tick(struct group *group, uint64_t now_ms) {
         group->delay_end_ms = 0;
     if (group->state == GROUP_PREPARING && now_ms >= group->deadline_ms)
         end_round(group, now_ms);
-    return group_settle(group, now_ms) ? next_deadline(group) : UINT64_MAX;
+    if (!group_settle(group, now_ms))
+        return UINT64_MAX;
+    uint64_t at_ms = next_deadline(group);
+    return sooner(at_ms, group_keep_time(group, now_ms, wall_ms, retention_ms));
 }

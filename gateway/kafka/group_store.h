@@ -5,7 +5,9 @@
  *     key:   tenant key i64, stream id u64, partition u32, group's name
  *     value: offset i64, leader epoch i32, metadata
  *
- * Pure. Groups of platform principals have tenant key 0.
+ * Stream 0 is no stream: its "offset" is when the group was last in use (group_retention.c), in
+ * milliseconds of the wall clock. A release that does not know of it takes it for an offset that
+ * nobody asks for. Pure. Groups of platform principals have tenant key 0.
  */
 #pragma once
 

@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <stdlib.h>
 
+#include "common/log.h"
 #include "gateway/kafka/session.h"
 
 struct kafka_gather {
@@ -147,8 +148,20 @@ static int ask_join(struct kafka_call *call, const void *message) {
     return ask_one(call, request, ok);
 }
 
+/* The client gives up: its operator must be able to see why. */
+static void say_limit(const struct kafka_session *session, const struct group_request *answer) {
+    unsigned suppressed;
+    if (log_sample(&session->worker->group_lines, kafka_now_ms(session), &suppressed))
+        LOG_WARN("kafka.group_limit", log_text("tenant", session->identity.tenant),
+                 log_slice("group", answer->group),
+                 log_text("why", "the tenant has too many consumer groups: delete some"),
+                 log_int("suppressed", suppressed));
+}
+
 static int answer_join(struct kafka_call *call, struct group_request *const *answers) {
     const struct group_request *a = answers[0];
+    if (a->error == KAFKA_ERROR_POLICY_VIOLATION)
+        say_limit(call->session, a);
     struct kafka_join_group_response response = {
         .error = a->error,
         .generation = a->generation,

@@ -8,6 +8,7 @@
 
 #include "common/assert.h"
 #include "common/hash.h"
+#include "common/log.h"
 #include "common/random.h"
 #include "gateway/kafka/beyond.h"
 #include "gateway/kafka/group_store.h"
@@ -154,7 +155,9 @@ static int store_piece(struct kafka_groups *k, struct group_request *request) {
             break;
         count++;
     }
-    struct stream_ticket ticket = {.owner = (uint64_t)(uintptr_t)request};
+    /* tag: which offsets the piece is of */
+    struct stream_ticket ticket = {.owner = (uint64_t)(uintptr_t)request,
+                                   .tag = (uint64_t)request->stored_count << 32 | at};
     int err = count > 0 ? stream_mutate(k->appender, mutations, count, ticket) : 0;
     if (err == 0) {
         request->stored_count = at;
@@ -165,7 +168,12 @@ static int store_piece(struct kafka_groups *k, struct group_request *request) {
 
 static void settle(struct kafka_groups *k, struct group_request *request) {
     if (request->pieces_left == 0 && request->stored_count == request->offset_count)
-        group_stored(k->groups, request, request->store_err, now_ms(k));
+        group_stored(k->groups, request, now_ms(k));
+}
+
+static void fail_rest(struct group_request *request) {
+    group_fail_offsets(request, request->stored_count, request->offset_count);
+    request->stored_count = request->offset_count;
 }
 
 /* False: no room, the stream tells when to go on. */
@@ -174,10 +182,8 @@ static bool store_all(struct kafka_groups *k, struct group_request *request) {
         int err = store_piece(k, request);
         if (err == DG_ERR_PRESSURE)
             return false;
-        if (err < 0) {
-            request->store_err = err;
-            request->stored_count = request->offset_count;
-        }
+        if (err < 0)
+            fail_rest(request);
     }
     settle(k, request);
     return true;
@@ -197,8 +203,10 @@ static void store_waiting(struct kafka_groups *k) {
 
 static void effect_store(void *context, struct group_request *request) {
     struct kafka_groups *k = context;
+    if (request->operation == GROUP_EXPIRE)
+        LOG_INFO("kafka.offsets_expired", log_int("tenant_key", request->tenant_key),
+                 log_slice("group", request->group));
     request->stored_count = request->pieces_left = 0;
-    request->store_err = 0;
     request->next_storing = NULL;
     *(k->storing_last ? &k->storing_last->next_storing : &k->storing_first) = request;
     k->storing_last = request;
@@ -212,7 +220,7 @@ static void on_stored(void *context, const struct stream_ticket *ticket, int err
     worker_refresh_time(k->worker);
     request->pieces_left--;
     if (err < 0)
-        request->store_err = err;
+        group_fail_offsets(request, (uint32_t)(ticket->tag >> 32), (uint32_t)ticket->tag);
     settle(k, request);
 }
 
@@ -226,7 +234,8 @@ void kafka_groups_tick(struct kafka_worker *worker) {
     struct kafka_groups *k = worker->groups;
     worker_refresh_time(k->worker);
     if (now_ms(k) >= k->next_ms)
-        k->next_ms = groups_tick(k->groups, now_ms(k));
+        k->next_ms = groups_tick(k->groups, now_ms(k), k->worker->wall_ms,
+                                 k->worker->config->kafka_offsets_retention);
 }
 
 static void on_tick(evutil_socket_t fd, short what, void *context) {
@@ -316,8 +325,7 @@ void kafka_groups_free(struct kafka_worker *kafka) {
     while (k->storing_first) {
         struct group_request *request = k->storing_first;
         k->storing_first = request->next_storing;
-        request->store_err = DG_ERR_SHUTTING_DOWN;
-        request->stored_count = request->offset_count;
+        fail_rest(request);
         settle(k, request);
     }
     if (k->appender)

@@ -6,6 +6,7 @@
 
 #include <event2/event_struct.h>
 
+#include "common/log.h"
 #include "gateway/kafka/endpoint.h"
 #include "gateway/kafka/group.h"
 #include "gateway/kafka/ledger.h"
@@ -77,6 +78,7 @@ struct kafka_worker {
     struct worker *worker;
     struct kafka_groups *groups;
     struct kafka_ledger *ledger; /* all workers' */
+    struct log_sample group_lines;
     struct stream *stream;
     struct registry *registry;
     struct stream_watcher *watcher;

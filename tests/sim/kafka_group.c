@@ -468,7 +468,7 @@ static void on_answer(void *context, struct group_request *request) {
 }
 
 static void on_store(void *context, struct group_request *request) {
-    group_stored(w.groups, request, 0, w.now_ms);
+    group_stored(w.groups, request, w.now_ms);
 }
 
 static void check_group(void) {
@@ -582,7 +582,7 @@ static uint64_t next_step_ms(uint64_t tick_ms) {
 static void run_until(uint64_t end_ms, bool is_disturbed) {
     uint64_t disturb_ms = is_disturbed ? w.now_ms : UINT64_MAX;
     for (;;) {
-        uint64_t tick_ms = groups_tick(w.groups, w.now_ms);
+        uint64_t tick_ms = groups_tick(w.groups, w.now_ms, (int64_t)w.now_ms, 0);
         check_group();
         check(tick_ms > w.now_ms, "a deadline that stays");
         uint64_t at_ms = next_step_ms(tick_ms);

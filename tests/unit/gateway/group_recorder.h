@@ -15,6 +15,7 @@
 #include "leaks.h"
 
 enum { TICKETS = 8192, START_MS = 1000000, INITIAL_DELAY_MS = 500, SESSION_MS = 10000 };
+#define WALL_MS INT64_C(1700000000000)
 
 struct recorder {
     struct groups *groups;
@@ -25,6 +26,7 @@ struct recorder {
     unsigned store_count;
     bool hold_stores;
     int store_err;
+    uint64_t retention_ms;
     uint64_t random;
 };
 
@@ -36,10 +38,16 @@ static inline void record_answer(void *context, struct group_request *request) {
     r->answers[request->owner] = request;
 }
 
+static inline void end_store(struct recorder *r, struct group_request *request, int err) {
+    if (err < 0)
+        group_fail_offsets(request, 0, request->offset_count);
+    group_stored(r->groups, request, r->now_ms);
+}
+
 static inline void record_store(void *context, struct group_request *request) {
     struct recorder *r = context;
     if (!r->hold_stores) {
-        group_stored(r->groups, request, r->store_err, r->now_ms);
+        end_store(r, request, r->store_err);
         return;
     }
     cr_assert_lt(r->store_count, 64);
@@ -73,14 +81,18 @@ static inline void finish_store(struct recorder *r, int err) {
     cr_assert_gt(r->store_count, 0);
     struct group_request *request = r->stores[0];
     memmove(r->stores, r->stores + 1, --r->store_count * sizeof(r->stores[0]));
-    group_stored(r->groups, request, err, r->now_ms);
+    end_store(r, request, err);
+}
+
+static inline uint64_t tick(struct recorder *r) {
+    return groups_tick(r->groups, r->now_ms, WALL_MS + (int64_t)r->now_ms, r->retention_ms);
 }
 
 /* Time passes in the steps that the coordinator asks for. */
 static inline void advance(struct recorder *r, uint64_t ms) {
     uint64_t end_ms = r->now_ms + ms;
     for (unsigned steps = 0;; steps++) {
-        uint64_t next_ms = groups_tick(r->groups, r->now_ms);
+        uint64_t next_ms = tick(r);
         cr_assert_gt(next_ms, r->now_ms, "a deadline that is over again and again");
         cr_assert_lt(steps, 10000);
         if (next_ms > end_ms)
@@ -88,7 +100,7 @@ static inline void advance(struct recorder *r, uint64_t ms) {
         r->now_ms = next_ms;
     }
     r->now_ms = end_ms;
-    groups_tick(r->groups, r->now_ms);
+    tick(r);
 }
 
 /* ---- asking ---- */

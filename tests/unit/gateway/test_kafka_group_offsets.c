@@ -269,6 +269,7 @@ Test(kafka_group_offsets, what_nobody_subscribes_to_can_be_forgotten) {
             r->store_err = 0;
             cr_assert_eq(delete_offset(r, cases[i].topic)->offsets[0].error, 0, "no member");
         }
+        advance(r, 1); /* when it was in use is forgotten as well */
         cr_assert_state(r, GROUP_DEAD);
         recorder_end(r);
     }
@@ -300,6 +301,84 @@ Test(kafka_group_offsets, deleting_a_group) {
     cr_assert_state(r, GROUP_DEAD);
     cr_assert_eq(stored(r, 0), -1);
     cr_assert_eq(error_of(r, GROUP_DELETE, 0), KAFKA_ERROR_GROUP_NOT_FOUND);
+    recorder_end(r);
+}
+
+/* A commit is on its way when the group is deleted: what is stored is stored in that order, so the
+ * deletion names it too, or the next start would find it. */
+Test(kafka_group_offsets, deleting_a_group_while_it_commits) {
+    static const int errors[] = {0, DG_ERR_IO};
+    for (unsigned i = 0; i < 2; i++) {
+        struct recorder *r = recorder_begin();
+        cr_assert_eq(commit(r, 5, .generation = -1), 0);
+        r->hold_stores = true;
+        struct group_request *request = make(r, GROUP_COMMIT, &(struct said){.generation = -1});
+        with_offset(request, 3, 0, 6, NULL);
+        with_offset(request, 3, 1, 6, NULL);
+        uint64_t committing = send(r, request), deleting = ask(r, GROUP_DELETE, 0);
+        cr_assert(waits(r, committing) && waits(r, deleting));
+        cr_assert_eq(r->store_count, 2);
+        const struct group_request *deletion = r->stores[1];
+        cr_assert_eq(deletion->offset_count, 2);
+        for (uint32_t p = 0; p < 2; p++)
+            cr_expect(deletion->offsets[p].is_delete && deletion->offsets[p].stream_id == 3 &&
+                      deletion->offsets[p].partition == p);
+        finish_store(r, errors[i]);
+        finish_store(r, 0);
+        cr_assert_eq(answer(r, deleting)->error, 0);
+        cr_assert_state(r, GROUP_DEAD);
+        recorder_end(r);
+    }
+    /* The first commit of all: there is nothing yet but what is on its way. */
+    struct recorder *r = recorder_begin();
+    r->hold_stores = true;
+    uint64_t committing = ask_commit(r, &(struct said){.generation = -1}, 6);
+    uint64_t deleting = ask(r, GROUP_DELETE, 0);
+    uint64_t after = ask_commit(r, &(struct said){.generation = -1}, 7);
+    cr_assert(waits(r, deleting));
+    finish_store(r, 0);
+    finish_store(r, 0);
+    finish_store(r, 0);
+    cr_assert_eq(answer(r, committing)->offsets[0].error, 0);
+    cr_assert_eq(answer(r, deleting)->error, 0);
+    cr_assert_eq(answer(r, after)->offsets[0].error, 0);
+    cr_assert_eq(stored(r, 0), 7); /* what came later stands */
+    recorder_end(r);
+}
+
+Test(kafka_group_offsets, forgetting_an_offset_while_it_is_committed) {
+    struct recorder *r = recorder_begin();
+    r->hold_stores = true;
+    uint64_t committing = ask_commit(r, &(struct said){.generation = -1}, 6);
+    uint64_t forgetting =
+        send(r, with_offset(make(r, GROUP_DELETE_OFFSETS, &(struct said){0}), 3, 0, 0, NULL));
+    cr_assert_eq(r->store_count, 2);
+    cr_assert(r->stores[1]->offsets[0].is_delete);
+    finish_store(r, 0);
+    cr_assert_eq(answer(r, committing)->offsets[0].error, 0);
+    cr_assert_eq(stored(r, 0), 6);
+    finish_store(r, 0);
+    cr_assert_eq(answer(r, forgetting)->offsets[0].error, 0);
+    cr_assert_eq(stored(r, 0), -1);
+    recorder_end(r);
+}
+
+/* A large commit is stored in pieces: what was stored is not called failed. */
+Test(kafka_group_offsets, a_piece_that_could_not_be_stored) {
+    struct recorder *r = recorder_begin();
+    r->hold_stores = true;
+    struct group_request *request = make(r, GROUP_COMMIT, &(struct said){.generation = -1});
+    for (uint32_t p = 0; p < 3; p++)
+        with_offset(request, 3, p, 6, NULL);
+    uint64_t ticket = send(r, request);
+    group_fail_offsets(r->stores[0], 1, 2);
+    finish_store(r, 0);
+    cr_assert_eq(answer(r, ticket)->error, 0);
+    for (uint32_t p = 0; p < 3; p++) {
+        cr_expect_eq(answer(r, ticket)->offsets[p].error,
+                     p == 1 ? KAFKA_ERROR_COORDINATOR_NOT_AVAILABLE : 0);
+        cr_expect_eq(stored(r, p), p == 1 ? -1 : 6);
+    }
     recorder_end(r);
 }
 
@@ -365,11 +444,28 @@ Test(kafka_group_offsets, a_worker_has_room_for_so_many_groups) {
     for (unsigned i = 0; i < LIMIT_KAFKA_GROUPS + 5; i++) {
         struct group_offset offset = {.stream_id = 3};
         snprintf(name, sizeof(name), "g%u", i);
-        cr_assert_eq(group_restore_offset(r->groups, 0, text(name), &offset), 0);
+        cr_assert_eq(group_restore_offset(r->groups, i % 100, text(name), &offset), 0);
     }
     cr_assert_eq(error_of(r, GROUP_JOIN, 0), KAFKA_ERROR_COORDINATOR_NOT_AVAILABLE);
     cr_assert_eq(commit(r, 1, .generation = -1), KAFKA_ERROR_COORDINATOR_NOT_AVAILABLE);
-    cr_assert_eq(commit(r, 1, .generation = -1, .group = "g77"), 0);
+    cr_assert_eq(commit(r, 1, .generation = -1, .group = "g77", .tenant = 77), 0);
+    recorder_end(r);
+}
+
+/* ... and a tenant for fewer, so that it cannot take all. */
+Test(kafka_group_offsets, a_tenant_has_room_for_so_many_groups) {
+    struct recorder *r = recorder_begin();
+    char name[16];
+    for (unsigned i = 0; i < LIMIT_KAFKA_GROUPS_OF_TENANT; i++) {
+        snprintf(name, sizeof(name), "g%u", i);
+        cr_assert_eq(commit(r, 1, .generation = -1, .group = name, .tenant = 1), 0);
+    }
+    cr_assert_eq(commit(r, 1, .generation = -1, .tenant = 1), KAFKA_ERROR_POLICY_VIOLATION);
+    cr_assert_eq(error_of(r, GROUP_JOIN, .tenant = 1), KAFKA_ERROR_POLICY_VIOLATION);
+    cr_assert_eq(commit(r, 2, .generation = -1, .group = "g0", .tenant = 1), 0);
+    cr_assert_eq(commit(r, 1, .generation = -1, .tenant = 2), 0);
+    cr_assert_eq(error_of(r, GROUP_DELETE, .group = "g0", .tenant = 1), 0);
+    cr_assert_eq(commit(r, 1, .generation = -1, .tenant = 1), 0);
     recorder_end(r);
 }
 
