@@ -10,9 +10,11 @@
  * are removed by an administrator. Checked after each step: what the coordinator holds is
  * consistent; a sync is answered with what the leader of that generation gave; the leader's
  * assignments do not overlap and neither do those of the members of one generation; generations
- * only grow; no request waits longer than the time-outs allow or is answered twice. And when the
- * disturbances are over: the group becomes stable, with all clients and all partitions in it; when
- * the clients have gone, nothing is left.
+ * only grow; no request waits longer than the time-outs allow or is answered twice; what the
+ * coordinator knows of offsets is what the disk has. And when the disturbances are over: the group
+ * becomes stable, with all clients and all partitions in it; when the clients have gone,
+ * administrators commit, forget and delete across each other, and a deleted group is gone from the
+ * disk as well.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -39,6 +41,9 @@ enum {
     TICKETS = 20000,
     MESSAGES = 256,
     GENERATIONS = 2000,
+    STORES = 64,
+    STORE_MS_MAX = 300,
+    NOTHING = -1,
 };
 
 enum client_state { DOWN, RESTING, JOINING, SYNCING, RUNNING };
@@ -82,6 +87,12 @@ struct generation {
     uint32_t fetched[CLIENTS];
 };
 
+/* A request that is being stored: the disk has it from this time on, in the order of asking. */
+struct store {
+    uint64_t at_ms;
+    struct group_request *request;
+};
+
 static struct world {
     uint64_t seed, random, now_ms;
     bool is_cooperative, tells;
@@ -93,6 +104,11 @@ static struct world {
     unsigned message_count;
     struct generation generations[GENERATIONS];
     int32_t last_generation;
+    struct store stores[STORES];
+    unsigned store_count;
+    int64_t disk[PARTITIONS], disk_stamp; /* offsets of stream 1, and of stream 0 */
+    bool may_be_gone;                     /* the group has been deleted */
+    int64_t deleted;                      /* offsets up to this one are gone for good */
     unsigned stable_rounds;
 } w;
 
@@ -242,9 +258,21 @@ static void send_join(struct client *c) {
     post(request, false);
 }
 
+static void put_offset(struct group_request *request, uint32_t partition) {
+    request->offsets = group_take(request, sizeof(*request->offsets));
+    check(request->offsets, "memory");
+    request->offset_count = 1;
+    request->offsets[0] = (struct group_offset){
+        .stream_id = 1, .partition = partition, .offset = (int64_t)w.ticket_count};
+}
+
 static void send_beat(struct client *c) {
+    struct group_request *request =
+        begin_request(c, below(6) == 0 ? GROUP_COMMIT : GROUP_HEARTBEAT);
     c->beat_ms = w.now_ms + HEARTBEAT_MS;
-    post(begin_request(c, below(6) == 0 ? GROUP_COMMIT : GROUP_HEARTBEAT), false);
+    if (request->operation == GROUP_COMMIT)
+        put_offset(request, below(PARTITIONS));
+    post(request, false);
 }
 
 static void lose_everything(struct client *c) {
@@ -464,16 +492,58 @@ static void on_answer(void *context, struct group_request *request) {
     }
     if (ticket->operation == GROUP_SYNC && request->error == 0)
         check_sync(request);
+    if (ticket->operation == GROUP_DELETE && request->error == 0)
+        w.deleted = (int64_t)request->owner;
     post(request, true);
 }
 
 static void on_store(void *context, struct group_request *request) {
-    group_stored(w.groups, request, w.now_ms);
+    uint64_t at_ms = w.now_ms + below(STORE_MS_MAX);
+    check(w.store_count < STORES, "too many stores");
+    if (w.store_count > 0 && at_ms < w.stores[w.store_count - 1].at_ms)
+        at_ms = w.stores[w.store_count - 1].at_ms;
+    w.stores[w.store_count++] = (struct store){at_ms, request};
+}
+
+static void write_to_disk(const struct group_request *request) {
+    for (uint32_t i = 0; i < request->offset_count; i++) {
+        const struct group_offset *o = &request->offsets[i];
+        int64_t *at = o->stream_id == GROUP_STAMP_STREAM ? &w.disk_stamp : &w.disk[o->partition];
+        if (o->error == 0)
+            *at = o->is_delete ? NOTHING : o->offset;
+    }
+}
+
+static void finish_stores(void) {
+    while (w.store_count > 0 && w.stores[0].at_ms <= w.now_ms) {
+        struct group_request *request = w.stores[0].request;
+        memmove(w.stores, w.stores + 1, --w.store_count * sizeof(w.stores[0]));
+        if (below(20) == 0)
+            group_fail_offsets(request, 0, request->offset_count);
+        write_to_disk(request);
+        group_stored(w.groups, request, w.now_ms);
+    }
+}
+
+/* What is known is what is on disk. */
+static void check_disk(const struct group *group) {
+    for (uint64_t p = 0; p < PARTITIONS; p++) {
+        struct group_offset_key key = {.stream_id = 1, .partition = p};
+        const struct group_stored_offset *known = NULL;
+        if (group)
+            HASH_FIND(hh, group->offsets, &key, sizeof(key), known);
+        check((known ? known->offset : NOTHING) == w.disk[p], "partition %u", (unsigned)p);
+        check(w.disk[p] == NOTHING || w.disk[p] > w.deleted, "partition %u is back", (unsigned)p);
+    }
+    check((group && group->stamp_ms ? group->stamp_ms : NOTHING) == w.disk_stamp, "stamp");
 }
 
 static void check_group(void) {
     const struct group *group = group_find(w.groups, 0, slice_from_string("g"));
-    check(group, "it has an offset");
+    check_disk(group);
+    check(group || w.may_be_gone, "it has an offset");
+    if (!group)
+        return;
     unsigned count = 0;
     size_t metadata = 0;
     bool leader_is_in = false;
@@ -565,6 +635,8 @@ static void deliver(void) {
 
 static uint64_t next_step_ms(uint64_t tick_ms) {
     uint64_t at_ms = tick_ms;
+    if (w.store_count > 0 && w.stores[0].at_ms < at_ms)
+        at_ms = w.stores[0].at_ms;
     for (unsigned i = 0; i < CLIENTS; i++)
         if (next_act_ms(&w.clients[i]) < at_ms)
             at_ms = next_act_ms(&w.clients[i]);
@@ -592,6 +664,7 @@ static void run_until(uint64_t end_ms, bool is_disturbed) {
             break;
         if (at_ms > w.now_ms)
             w.now_ms = at_ms;
+        finish_stores();
         deliver();
         for (unsigned i = 0; i < CLIENTS; i++)
             act(&w.clients[i]);
@@ -628,7 +701,8 @@ static const struct group_effects effects = {on_answer, on_store, random_bits};
 
 static void begin_run(uint64_t seed) {
     static const int16_t versions[] = {3, 5, 8, 9};
-    struct group_offset offset = {.stream_id = 1}; /* so that the group stays, and its generation */
+    struct group_offset offset = {.stream_id = 1,
+                                  .partition = 0}; /* so that the group stays, and its generation */
     bool tells = w.tells;
     unsigned rounds = w.stable_rounds;
     memset(&w, 0, sizeof(w));
@@ -637,6 +711,9 @@ static void begin_run(uint64_t seed) {
     w.stable_rounds = rounds;
     w.now_ms = 1000;
     w.is_cooperative = below(2) == 0;
+    w.disk_stamp = w.deleted = NOTHING;
+    for (unsigned p = 1; p < PARTITIONS; p++)
+        w.disk[p] = NOTHING;
     w.groups = groups_create(&effects, NULL, INITIAL_DELAY_MS);
     check(group_restore_offset(w.groups, 0, slice_from_string("g"), &offset) == 0, "memory");
     for (unsigned i = 0; i < CLIENTS; i++) {
@@ -651,16 +728,48 @@ static void begin_run(uint64_t seed) {
     }
 }
 
+/* An administrator's request, handled at once. */
+static void administer(enum group_operation operation) {
+    struct client *c = &w.clients[0];
+    c->is_static = false;
+    c->generation = -1;
+    struct group_request *request = begin_request(c, operation);
+    if (operation != GROUP_DELETE)
+        put_offset(request, below(PARTITIONS));
+    w.tickets[request->owner].handled_ms = w.now_ms;
+    group_handle(w.groups, request, w.now_ms);
+}
+
+/* Across each other, while the disk takes its time. The last deletion may fail to be stored. */
+static void administer_at_random(void) {
+    static const enum group_operation operations[] = {GROUP_COMMIT, GROUP_COMMIT, GROUP_COMMIT,
+                                                      GROUP_DELETE, GROUP_DELETE_OFFSETS};
+    w.may_be_gone = true;
+    w.last_generation = 0; /* a new group begins anew */
+    for (unsigned i = 0; i < 200; i++) {
+        administer(operations[below(5)]);
+        run_until(w.now_ms + below(STORE_MS_MAX), false);
+    }
+    for (unsigned i = 0; i < 50 && group_find(w.groups, 0, slice_from_string("g")); i++) {
+        administer(GROUP_DELETE);
+        run_until(w.now_ms + STORE_MS_MAX, false);
+    }
+    check(!group_find(w.groups, 0, slice_from_string("g")), "a group that was deleted");
+    check_disk(NULL);
+}
+
 static void end_run(void) {
     for (unsigned i = 0; i < CLIENTS; i++)
         stop(&w.clients[i], UINT64_MAX);
     run_until(w.now_ms + WAIT_MS_MAX + SESSION_MS_MAX, false);
+    const struct group *group = group_find(w.groups, 0, slice_from_string("g"));
+    check(group->state == GROUP_EMPTY && !group->pending, "state %d", group->state);
+    administer_at_random();
+    run_until(w.now_ms + WAIT_MS_MAX, false);
     for (uint64_t i = 0; i < w.ticket_count; i++)
         check(w.tickets[i].is_answered, "client %u: operation %d was never answered",
               w.tickets[i].client, w.tickets[i].operation);
     check(w.message_count == 0, "messages");
-    const struct group *group = group_find(w.groups, 0, slice_from_string("g"));
-    check(group->state == GROUP_EMPTY && !group->pending, "state %d", group->state);
     groups_free(w.groups);
 }
 
