@@ -1,5 +1,6 @@
 """Consumer groups with stock clients: shared work, members that come and go, offsets that last."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ class Consumer:
     """kcat as a member of a group; its output goes to a file."""
 
     def __init__(self, gateway, group, *settings):
-        self.output = tempfile.NamedTemporaryFile(dir=gateway.directory)
+        self.output = tempfile.NamedTemporaryFile(dir=gateway.directory, delete=False)
         arguments = [part for setting in settings for part in ("-X", setting)]
         self.process = subprocess.Popen(
             ["kcat", "-F", os.path.join(gateway.var, "kcat.conf"), "-G", group, "-u", "-q", "-f", "%p %o %s\\n",
@@ -95,6 +96,29 @@ class Groups(unittest.TestCase):
         wait_until(lambda: set(second.values()) >= set(more), 30)
         second.stop()
         self.assertFalse(set(second.values()) & set(sent))
+
+
+class Retention(unittest.TestCase):
+    def test_offsets_that_nobody_uses_are_forgotten(self):
+        with contextlib.closing(Gateway(settings={"DURAGATE_CFG_KAFKA__OFFSETS_RETENTION": "5s"}).up()) as gateway:
+            gateway.publish("-q", "1", "-t", "t", "-m", "m1")
+            path = f"/v1/tenants/{gateway.TENANT}/consumer-groups/"
+            staying, leaving = Consumer(gateway, "staying"), Consumer(gateway, "leaving")
+            try:
+                wait_until(lambda: staying.values() and leaving.values(), 30)
+                leaving.stop()  # commits
+                self.assertEqual(gateway.api("GET", path + "leaving")[0], 200)
+                wait_until(lambda: gateway.api("GET", path + "leaving")[0] == 404, 30)
+                self.assertIn("event=kafka.offsets_expired", gateway.log())
+                gateway.kill(signal.SIGKILL)
+                gateway.up()
+                self.assertEqual(gateway.api("GET", path + "leaving")[0], 404)
+                status, group, _ = gateway.api("GET", path + "staying")
+                self.assertEqual(status, 200, group)
+            finally:
+                staying.stop()
+                if leaving.process.poll() is None:
+                    leaving.stop()
 
 
 if __name__ == "__main__":
