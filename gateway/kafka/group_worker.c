@@ -106,6 +106,8 @@ int groups_err(int16_t error) {
     case KAFKA_ERROR_NON_EMPTY_GROUP:
     case KAFKA_ERROR_UNKNOWN_MEMBER: /* a commit of nobody's, while there are members */
         return DG_ERR_IN_USE;
+    case KAFKA_ERROR_POLICY_VIOLATION: /* too many groups, or partitions of one */
+        return DG_ERR_LIMIT;
     default:
         return DG_ERR_BUSY;
     }

@@ -14,5 +14,5 @@ void groups_ask(struct worker *worker, struct group_request *request);
 unsigned groups_worker_count(const struct worker *worker);
 
 /* What the error of an answer is elsewhere: 0, DG_ERR_NOT_FOUND, DG_ERR_IN_USE (the group has
- * members), DG_ERR_BUSY. */
+ * members), DG_ERR_LIMIT, DG_ERR_BUSY. */
 int groups_err(int16_t error);

@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "common/err.h"
+#include "common/hash.h"
 
 #include <uthash.h>
 

@@ -218,6 +218,7 @@ int stream_appender_create(struct stream *stream, struct mailbox *mailbox, strea
                            struct stream_appender **ret_appender) {
     stored = done;
     stored_context = context;
+    *ret_appender = (void *)&stored; /* nobody looks into it */
     return 0;
 }
 
@@ -242,7 +243,8 @@ int stream_mutate(struct stream_appender *appender, const struct stream_mutation
 
 void stream_appender_turn(struct stream_appender *appender) {
     while (ticket_count > 0) {
-        struct stream_ticket ticket = tickets[--ticket_count];
+        struct stream_ticket ticket = tickets[0];
+        memmove(tickets, tickets + 1, --ticket_count * sizeof(tickets[0]));
         stored(stored_context, &ticket, ticket_count % 2 ? DG_ERR_STORAGE_FULL : 0, -1);
     }
 }
