@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -18,9 +19,10 @@ BUILDS = os.environ.get("DURAGATE_BUILDS", os.path.join(ROOT, "build-tests"))
 
 
 class Gateway:
-    """deploy/up ... deploy/down. settings: configuration keys as the environment names them."""
+    """deploy/up ... deploy/down. settings: configuration keys as the environment names them. own_ports: none
+    that the gateway of another test might take meanwhile."""
 
-    def __init__(self, build="asan", settings=None):
+    def __init__(self, build="asan", settings=None, own_ports=False):
         self.build = os.path.join(BUILDS, build)  # an absolute build stays as it is
         self.root = ROOT  # whose deploy/up
         self.directory = tempfile.mkdtemp(prefix="duragate-e2e-")
@@ -28,6 +30,9 @@ class Gateway:
         self.var = os.path.join(self.directory, "var")
         self.environment = dict(os.environ, DURAGATE_VAR=self.var, **(settings or {}))
         self.env = {}
+        if own_ports:
+            os.mkdir(self.var, 0o755)
+            write_free_ports(os.path.join(self.var, "ports"))
 
     def up(self, *arguments):
         done = subprocess.run(
@@ -190,6 +195,15 @@ class AckedPublisher:
             self.process.kill()
         self.process.communicate()
         self.lines.close()
+
+
+def write_free_ports(path):
+    """A file of ports as deploy/up keeps it; all are bound at once, so that they differ."""
+    sockets = [socket.create_server(("localhost", 0)) for _ in range(6)]
+    with open(path, "w", encoding="ascii") as file:
+        for name, bound in zip(("mqtt", "mqtts", "kafka", "kafkas", "https", "http"), sockets):
+            file.write(f"port_{name}={bound.getsockname()[1]}\n")
+            bound.close()
 
 
 def zombie(pid):

@@ -19,6 +19,7 @@ line, and judges nothing; `error TEXT` and exit code 1 when the client reports a
     record PARTITION OFFSET TIMESTAMP KEY CE_ID CE_TYPE VALUE-IN-HEX ("-" for nothing)
 """
 
+import glob
 import hashlib
 import os
 import shutil
@@ -34,6 +35,11 @@ from harness import BUILDS, ROOT, wait_until  # noqa: E402
 
 WORK = os.path.join(BUILDS, "interop")
 CACHE = os.environ.get("DURAGATE_INTEROP_CACHE", os.path.join(WORK, "cache"))
+
+
+def chosen(name):
+    """DURAGATE_INTEROP_CLIENTS picks some; without it, all are tested."""
+    return name in os.environ.get("DURAGATE_INTEROP_CLIENTS", name).split()
 
 
 class Client:
@@ -55,14 +61,14 @@ def run(command, directory, **environment):
 
 
 def prepare(source, build):
-    """A copy of the folder below build-tests, built anew when the source has changed."""
+    """A copy of the folder below build-tests, built anew when what is built has changed."""
     target = os.path.join(WORK, os.path.basename(source))
+    built = ["package.json", "package-lock.json"] if os.path.exists(source + "/package.json") else ["pom.xml", "src"]
     digest = hashlib.sha256()
-    for directory, subdirectories, names in sorted(os.walk(source)):
-        subdirectories[:] = [name for name in subdirectories if name not in ("target", "node_modules")]
-        for name in sorted(names):
-            with open(os.path.join(directory, name), "rb") as file:
-                digest.update(name.encode() + b"\0" + file.read())
+    for path in sorted(path for name in built for path in glob.glob(f"{source}/{name}/**", recursive=True)
+                       + glob.glob(f"{source}/{name}") if os.path.isfile(path)):
+        with open(path, "rb") as file:
+            digest.update(path.encode() + b"\0" + file.read())
     stamp = os.path.join(target, ".built")
     if os.path.exists(stamp):
         with open(stamp, encoding="ascii") as file:
@@ -150,7 +156,7 @@ class Session:
         return lines
 
     def try_to(self, *arguments):
-        """(lines, what the client said was wrong)."""
+        """(lines, what the client said was wrong: the driver's line and the client's own log)."""
         with self.start(*arguments) as process:
             try:
                 output, errors = process.communicate(timeout=90)
@@ -161,7 +167,8 @@ class Session:
         error = next((line for line in lines if line.startswith("error ")), "")
         if process.returncode != 0 and not error:
             raise AssertionError(f"{self.client} {arguments}: {process.returncode}\n{errors.decode()[-3000:]}")
-        return [line.split(" ") for line in lines if not line.startswith("error ")], error
+        said = error and error + "\n" + errors.decode(errors="replace")
+        return [line.split(" ") for line in lines if not line.startswith("error ")], said
 
     def records(self, *arguments):
         return [Record(words[1:]) for words in self.ask(*arguments) if words[0] == "record"]

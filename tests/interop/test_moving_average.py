@@ -6,7 +6,7 @@ import signal
 import subprocess
 import unittest
 
-from clients import ROOT, build_maven, prepare
+from clients import ROOT, build_maven, chosen, prepare
 
 import moving_average
 from harness import Gateway, wait_until
@@ -14,11 +14,12 @@ from harness import Gateway, wait_until
 PROCESSOR = "flink"
 
 
+@unittest.skipUnless(chosen("flink"), "not chosen")
 class FlinkMovingAverage(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.directory = prepare(os.path.join(ROOT, "deploy/examples/flink-moving-average"), build_maven)
-        cls.gateway = Gateway().up()
+        cls.gateway = Gateway(own_ports=True).up()
         cls.keys = {device: cls.gateway.device(device) for device in moving_average.SERIES}
         cls.key = cls.gateway.device(PROCESSOR)
 
@@ -30,7 +31,7 @@ class FlinkMovingAverage(unittest.TestCase):
         checkpoints = os.path.join(self.gateway.directory, "checkpoints")
         return subprocess.Popen(
             ["java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Dcheckpoints=" + checkpoints,
-             "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", "target/classes:target/lib/*",
+             "-cp", "target/classes:target/lib/*",
              "duragate.examples.MovingAverageJob", *arguments], cwd=self.directory,
             env={**os.environ, **self.gateway.env, "DURAGATE_PROCESSOR": PROCESSOR, "DURAGATE_PROCESSOR_KEY": self.key},
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

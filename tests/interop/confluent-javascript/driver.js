@@ -7,7 +7,7 @@ const states = Object.entries(KafkaJS.ConsumerGroupStates);
 
 main({
   connect({ brokers, authorityFile, sasl }) {
-    const kafkaJS = { clientId: 'interop', brokers, ssl: Boolean(authorityFile), sasl, logLevel: KafkaJS.logLevel.NOTHING };
+    const kafkaJS = { clientId: 'interop', brokers, ssl: Boolean(authorityFile), sasl, logLevel: KafkaJS.logLevel.ERROR };
     return new KafkaJS.Kafka({ kafkaJS, ...(authorityFile && { 'ssl.ca.location': authorityFile }) });
   },
 
@@ -19,14 +19,17 @@ main({
         autoCommit, autoCommitInterval: 500,
       },
       ...(instance && { 'group.instance.id': instance }),
-      // Told before librdkafka knows: asked after this turn.
-      rebalance_cb: (error, change) => setImmediate(
-        () => show(error.code === KafkaJS.ErrorCodes.ERR__ASSIGN_PARTITIONS ? change.map((part) => part.partition) : [])),
+      // What it returns would be taken for an assignment. librdkafka knows of the change after this turn.
+      rebalance_cb: (error, change) => {
+        const gained = error.code === KafkaJS.ErrorCodes.ERR__ASSIGN_PARTITIONS;
+        setImmediate(() => show(gained ? change.map((part) => part.partition) : []));
+      },
     });
     consumer.watch = (callback) => { show = callback; };
     return consumer;
   },
 
+  seeksEarly: true,
   watch: (consumer, show) => consumer.watch(show),
   producer: (kafka) => kafka.producer(),
   state: (state) => states.find(([, number]) => number === state)[0],

@@ -1,5 +1,6 @@
 // The commands of ../clients.py for clients with the interface of KafkaJS. What differs between them is in
-// the adapter: connect(), consumer(kafka, options), watch(consumer, show), reset(kafka, group, offset).
+// the adapter: connect(), consumer(kafka, options), watch(consumer, show), reset(kafka, group, topic, offsets),
+// seeksEarly: whether a seek must come before the partitions are assigned.
 'use strict';
 
 const topic = process.env.DG_TOPIC;
@@ -45,7 +46,8 @@ async function consume(adapter, kafka, { fromBeginning, started, take }) {
   await consumer.connect();
   await consumer.subscribe({ topics: [topic] });
   await new Promise((resolve, reject) => {
-    adapter.watch(consumer, (owned) => owned.length > 0 && started(consumer).catch(reject));
+    if (adapter.seeksEarly) started(consumer).catch(reject);
+    else adapter.watch(consumer, (owned) => owned.length > 0 && started(consumer).catch(reject));
     consumer.run({ eachMessage: async ({ partition, message }) => take(partition, message) && resolve() }).catch(reject);
   });
   await consumer.disconnect();
