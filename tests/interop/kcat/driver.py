@@ -60,14 +60,14 @@ def consume(*more):
 
 
 def topics():
-    listing = run("-L", "-m", "10").stdout.decode()
+    listing = run("-L", "-m", "5").stdout.decode()
     for name, count in re.findall(r'topic "([^"]*)" with (\d+) partitions', listing):
         print("topic", name, count)
 
 
 def times(timestamp):
     partitions = range(int(re.search(r"with (\d+) partitions", run(
-        "-L", "-m", "10", "-t", os.environ["DG_TOPIC"]).stdout.decode())[1]))
+        "-L", "-m", "5", "-t", os.environ["DG_TOPIC"]).stdout.decode())[1]))
     queries = [part for p in partitions for part in ("-t", f"{os.environ['DG_TOPIC']}:{p}:{timestamp}")]
     for partition, offset in re.findall(r"\[(\d+)\] offset (-?\d+)", run("-Q", *queries).stdout.decode()):
         print("time", partition, offset)

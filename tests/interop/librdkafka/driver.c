@@ -73,11 +73,16 @@ static rd_kafka_t *make_consumer(const char *group) {
     return make_client(RD_KAFKA_CONSUMER, conf);
 }
 
+/* In short steps: a refused login is told between them, while the call itself would go on waiting.
+ */
 static const struct rd_kafka_metadata *take_metadata(rd_kafka_t *client) {
+    enum { STEP_MS = 500 };
     const struct rd_kafka_metadata *metadata = NULL;
-    rd_kafka_poll(client, 0);
-    rd_kafka_resp_err_t err = rd_kafka_metadata(client, 1, NULL, &metadata, TIMEOUT_MS);
-    rd_kafka_poll(client, 0); /* a refused login is told here, and more exactly */
+    rd_kafka_resp_err_t err = RD_KAFKA_RESP_ERR__TIMED_OUT;
+    for (int left_ms = TIMEOUT_MS; err && left_ms > 0; left_ms -= STEP_MS) {
+        err = rd_kafka_metadata(client, 1, NULL, &metadata, STEP_MS);
+        rd_kafka_poll(client, 0);
+    }
     check(err, "metadata");
     return metadata;
 }
