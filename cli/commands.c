@@ -64,7 +64,8 @@ const struct cli_command cli_commands[] = {
     {"stream", "group", "GROUP", "show a consumer group: members, offsets, lag", NULL,
      stream_group_run, OPTIONS(API, CLI_TENANT)},
     {"stream", "lag", "[GROUP]", "how far consumer groups, or the partitions of one, are behind",
-     "lag: records written and not committed. log_start_distance: records between the oldest kept\n"
+     "lag: records written and not committed; lag_seconds: what was written so long ago was read,\n"
+     "counted since the gateway started. log_start_distance: records between the oldest kept\n"
      "and the committed one; when it nears 0 retention is about to overtake the group, below 0 so\n"
      "many records were removed unread.",
      stream_lag_run, OPTIONS(API, CLI_TENANT)},

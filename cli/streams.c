@@ -17,8 +17,14 @@ static const char *const topic_columns[] = {"name", "partition_count", "records"
                                             NULL};
 static const char *const partition_columns[] = {"partition",  "log_start_offset", "end_offset",
                                                 "size_bytes", "last_record_at",   NULL};
-static const char *const group_columns[] = {
-    "group", "state", "member_count", "lag", "log_start_distance", "overtaken_partitions", NULL};
+static const char *const group_columns[] = {"group",
+                                            "state",
+                                            "member_count",
+                                            "lag",
+                                            "lag_seconds",
+                                            "log_start_distance",
+                                            "overtaken_partitions",
+                                            NULL};
 static const char *const member_columns[] = {"member_id", "instance_id", "client_id", "client_host",
                                              NULL};
 static const char *const lag_columns[] = {"stream",     "partition", "committed_offset",
@@ -120,6 +126,7 @@ static void print_summary(const json_t *group) {
                                           "member_count",
                                           "committed_partitions",
                                           "lag",
+                                          "lag_seconds",
                                           "log_start_distance",
                                           "overtaken_partitions"};
     json_t *summary = json_object();

@@ -20,6 +20,7 @@ enum metric_kind {
     METRIC_KIND_GAUGE,
     METRIC_KIND_SERIES_SUM, /* gauges with labels of their own: metrics_series.h */
     METRIC_KIND_SERIES_LEAST,
+    METRIC_KIND_SERIES_MOST,
     METRIC_KIND_SERIES_COUNTER,
     METRIC_KIND_HISTOGRAM_SECONDS,
     METRIC_KIND_HISTOGRAM_BYTES,

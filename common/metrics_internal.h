@@ -27,8 +27,7 @@ struct metric_reading {
 extern const struct metric_row metric_rows[METRIC_COUNT];
 
 static inline bool metric_is_series(enum metric_kind kind) {
-    return kind == METRIC_KIND_SERIES_SUM || kind == METRIC_KIND_SERIES_LEAST ||
-           kind == METRIC_KIND_SERIES_COUNTER;
+    return kind >= METRIC_KIND_SERIES_SUM && kind <= METRIC_KIND_SERIES_COUNTER;
 }
 
 /* One of a metric of such a kind. */

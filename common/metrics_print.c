@@ -26,6 +26,7 @@ static const char *kind_name(enum metric_kind kind) {
     case METRIC_KIND_GAUGE:
     case METRIC_KIND_SERIES_SUM:
     case METRIC_KIND_SERIES_LEAST:
+    case METRIC_KIND_SERIES_MOST:
         return "gauge";
     default:
         return "histogram";

@@ -98,17 +98,26 @@ static int compare_series(const void *a, const void *b) {
     return strcmp(x->labels, y->labels);
 }
 
+static int64_t join(enum metric_kind kind, int64_t a, int64_t b) {
+    switch (kind) {
+    case METRIC_KIND_SERIES_LEAST:
+        return a < b ? a : b;
+    case METRIC_KIND_SERIES_MOST:
+        return a > b ? a : b;
+    default:
+        return a + b;
+    }
+}
+
 /* Equal ones become one; returns how many are left. */
 static size_t fold(enum metric_kind kind, struct metric_series *series, size_t count) {
     size_t kept = 0;
     for (size_t i = 0; i < count; i++) {
         struct metric_series *last = kept > 0 ? &series[kept - 1] : NULL;
-        if (!last || strcmp(last->labels, series[i].labels) != 0)
+        if (last && strcmp(last->labels, series[i].labels) == 0)
+            last->value = join(kind, last->value, series[i].value);
+        else
             series[kept++] = series[i];
-        else if (kind != METRIC_KIND_SERIES_LEAST)
-            last->value += series[i].value;
-        else if (series[i].value < last->value)
-            last->value = series[i].value;
     }
     return kept;
 }

@@ -1,8 +1,8 @@
 /*
  * Gauges and counters whose labels are data (a tenant, a group), rows of kind SERIES_... in the
  * table. Whoever measures them publishes a page with all of its series at once, which takes the
- * place of its page before. Equal series of several pages become one: their sum, or the least of
- * them. How many series there are is the publisher's to limit.
+ * place of its page before. Equal series of several pages become one: their sum, or the least
+ * or most of them. How many series there are is the publisher's to limit.
  */
 #pragma once
 

@@ -48,6 +48,7 @@ METRIC(KAFKA_COLD_READS,        COUNTER, "duragate_kafka_cold_reads_total", "", 
 METRIC(KAFKA_OFFSETS_BEYOND,    GAUGE,   "duragate_kafka_offsets_beyond_end", "", "Committed offsets beyond the end of their partition when the gateway started: after a restore or a repair")
 METRIC(STREAM_EPOCH,            GAUGE,   "duragate_stream_epoch", "", "Leader epoch of the stream: rises with a restore, and a repair that cuts")
 METRIC(GROUP_LAG,               SERIES_SUM,     "duragate_consumer_group_lag_records", "", "Records that a consumer group has not committed yet")
+METRIC(GROUP_LAG_TIME,          SERIES_MOST,    "duragate_consumer_group_lag_seconds", "", "What was written so long ago a consumer group has read, counted since the gateway started; 0 when nothing is left to read")
 METRIC(GROUP_DISTANCE,          SERIES_LEAST,   "duragate_consumer_group_log_start_distance_records", "", "From the log start to a group's committed offset, the least of the partitions where something is left to read; negative: so many were removed unread")
 METRIC(GROUP_OVERTAKEN,         SERIES_SUM,     "duragate_consumer_group_overtaken_partitions", "", "Partitions of which retention removed records that the group had not read")
 METRIC(STREAM_SIZE,             SERIES_SUM,     "duragate_stream_size_bytes", "", "Bytes of a tenant's stream in segments")

@@ -59,11 +59,12 @@ static const struct group_item **collect_groups(const struct stream_call *s, con
 }
 
 static json_t *describe_item(const struct group_item *item) {
-    return json_pack("{s:o, s:s, s:i, s:i, s:o, s:o, s:i}", "group",
+    return json_pack("{s:o, s:s, s:i, s:i, s:o, s:I, s:o, s:i}", "group",
                      json_from_text(item->id, LIMIT_KAFKA_GROUP_NAME_BYTES), "state",
                      group_state_names[item->state], "member_count", (int)item->member_count,
                      "committed_partitions", (int)item->lag.partitions, "lag",
-                     json_from_offset(item->lag.records), "log_start_distance",
+                     json_from_offset(item->lag.records), "lag_seconds",
+                     (json_int_t)item->lag.behind_ms / 1000, "log_start_distance",
                      json_from_distance(item->lag.distance), "overtaken_partitions",
                      (int)item->lag.overtaken);
 }
@@ -245,13 +246,14 @@ static json_t *describe_group(struct provisioning_call *call, const struct table
             partitions = json_append(partitions, describe_row(stream, table, row));
     }
     return json_pack(
-        "{s:o, s:s, s:o, s:o, s:i, s:o, s:i, s:o, s:o, s:i, s:o, s:o}", "group",
+        "{s:o, s:s, s:o, s:o, s:i, s:o, s:i, s:o, s:I, s:o, s:i, s:o, s:o}", "group",
         json_from_text(path_group(call), LIMIT_KAFKA_GROUP_NAME_BYTES), "state",
         group_state_names[described->state], "protocol_type",
         json_from_text(described->protocol_type, TEXT_BYTES_MAX), "protocol",
         json_from_text(described->protocol, TEXT_BYTES_MAX), "member_count",
         (int)described->item_count, "members", describe_members(described), "committed_partitions",
-        (int)sum.partitions, "lag", json_from_offset(sum.records), "log_start_distance",
+        (int)sum.partitions, "lag", json_from_offset(sum.records), "lag_seconds",
+        (json_int_t)described->lag.behind_ms / 1000, "log_start_distance",
         json_from_distance(sum.distance), "overtaken_partitions", (int)sum.overtaken, "partitions",
         partitions, "next_cursor", stream_call_cursor(end, table->row_count));
 }

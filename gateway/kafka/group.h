@@ -118,6 +118,7 @@ struct group_request {
     int16_t error;           /* answer */
     bool skip_assignment;    /* answer */
     enum group_state state;  /* answer */
+    struct group_lag lag;    /* answer of a description: as of the last survey */
     struct slice leader;     /* answer */
     struct slice assignment; /* answer */
 };

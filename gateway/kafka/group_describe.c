@@ -19,6 +19,7 @@ static struct slice or_empty(const struct group_text *text) {
 static bool describe(const struct group *group, struct group_request *answer) {
     bool has_protocol = group->state == GROUP_STABLE || group->state == GROUP_COMPLETING;
     answer->state = group->state;
+    answer->lag = group->lag;
     answer->items = group_take(answer, group->member_count * sizeof(*answer->items) + 1);
     if (!answer->items ||
         !group_keep(answer, or_empty(group->protocol_type), &answer->protocol_type) ||

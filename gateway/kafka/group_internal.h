@@ -45,6 +45,7 @@ struct group_stored_offset {
     UT_hash_handle hh;
     struct group_offset_key key;
     int64_t offset;
+    int64_t mark; /* group_lag.c: the partition's end when the group was marked; 0: new since */
     int32_t epoch;
     uint32_t metadata_size;
     char metadata[];
@@ -67,6 +68,8 @@ struct group {
     uint64_t delay_end_ms; /* PREPARING from EMPTY: not before; 0: as soon as all have joined */
     struct group_stored_offset *offsets;
     struct group_lag lag;          /* of the last survey */
+    uint64_t marked_ms;            /* when the marks were set; 0: never */
+    uint64_t read_until_ms;        /* what was written before has been read */
     uint32_t overtaken_told;       /* partitions that a surveyor told of */
     struct group_request *storing; /* requests that are with store(), the newest first */
     int64_t stamp_ms;              /* wall clock: when it was in use, as stored; 0: never said */

@@ -27,6 +27,9 @@ struct group_lag {
     int64_t distance;
     uint32_t partitions; /* with a committed offset */
     uint32_t overtaken;  /* ... below the log start: retention was faster than the group */
+    /* Of a group: what was written so long ago has all been read. Counted since the gateway
+     * started, and not finer than surveys and commits come; 0 when nothing is left to read. */
+    uint64_t behind_ms;
 };
 
 static inline struct group_lag group_lag_none(void) {
@@ -49,6 +52,7 @@ static inline void group_lag_add(struct group_lag *sum, const struct group_lag *
     sum->distance = more->distance < sum->distance ? more->distance : sum->distance;
     sum->partitions += more->partitions;
     sum->overtaken += more->overtaken;
+    sum->behind_ms = more->behind_ms > sum->behind_ms ? more->behind_ms : sum->behind_ms;
 }
 
 /* A group as a survey met it. */
@@ -72,4 +76,5 @@ struct groups;
 
 /* Measures groups until about `budget` offsets were looked at, or all groups since the round began:
  * then it returns true, and the next call begins a new round. A group is never split. */
-bool groups_survey(struct groups *groups, unsigned budget, const struct group_surveyor *surveyor);
+bool groups_survey(struct groups *groups, unsigned budget, const struct group_surveyor *surveyor,
+                   uint64_t now_ms);

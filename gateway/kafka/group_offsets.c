@@ -43,6 +43,9 @@ static bool put_offset(struct group *group, const struct group_offset *offset) {
     stored->metadata_size = (uint32_t)offset->metadata.size;
     if (offset->metadata.size > 0)
         memcpy(stored->metadata, offset->metadata.data, offset->metadata.size);
+    const struct group_stored_offset *before =
+        find_offset(group, offset->stream_id, offset->partition);
+    stored->mark = before ? before->mark : 0;
     forget_offset(group, offset->stream_id, offset->partition);
     HASH_ADD(hh, group->offsets, key, sizeof(stored->key), stored);
     return true;

@@ -134,6 +134,7 @@ static void add_group(struct kafka_survey *survey, const char *tenant, struct sl
     metric_label_append(labels, "tenant", slice_from_string(tenant));
     metric_label_append(labels, "group", group);
     add(survey, METRIC_GROUP_LAG, labels, lag->records);
+    add(survey, METRIC_GROUP_LAG_TIME, labels, (int64_t)lag->behind_ms / 1000);
     add(survey, METRIC_GROUP_OVERTAKEN, labels, lag->overtaken);
     if (lag->distance != GROUP_LAG_NO_DISTANCE)
         add(survey, METRIC_GROUP_DISTANCE, labels, lag->distance);
@@ -312,7 +313,7 @@ void kafka_survey_step(struct kafka_survey *survey) {
             end_round(survey);
         return;
     }
-    survey->groups_done = groups_survey(survey->groups, STEP_PARTITIONS, &surveyor);
+    survey->groups_done = groups_survey(survey->groups, STEP_PARTITIONS, &surveyor, now_ms(survey));
     if (survey->groups_done)
         add_other_groups(survey);
 }

@@ -176,6 +176,8 @@ class Lag(StreamTest):
         behind = "duragate_consumer_group_lag_records"
         wait_until(lambda: self.series(behind, **labels) == int(self.group("updown")["lag"]), 30)
         wait_until(lambda: self.listed("updown")["lag"] == self.group("updown")["lag"], 30)
+        wait_until(lambda: self.listed("updown")["lag_seconds"] > 0, 30)
+        wait_until(lambda: self.series("duragate_consumer_group_lag_seconds", **labels) > 0, 30)
         self.assertEqual(self.series("duragate_consumer_group_overtaken_partitions", **labels), 0)
         self.assertIn("updown", self.cli("lag"))
         self.assertEqual(len(self.cli("lag", "updown").splitlines()), 1 + len(after["partitions"]))
@@ -189,7 +191,7 @@ class Lag(StreamTest):
         self.assertEqual(len(now["partitions"]), 16, "assigned ones without a commit too")
         self.assertIn(member["member_id"][:20], self.cli("group", "updown"))
         wait_until(lambda: self.series(behind, **labels) == 0, 30)
-        wait_until(lambda: self.listed("updown")["lag"] == "0", 30)
+        wait_until(lambda: self.listed("updown")["lag"] == "0" and self.listed("updown")["lag_seconds"] == 0, 30)
         consumer.stop()
 
     def test_streams_have_metrics(self):

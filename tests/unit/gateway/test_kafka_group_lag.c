@@ -51,7 +51,7 @@ static void commit(struct recorder *r, const char *group, int64_t offset) {
 /* What a survey saw. */
 struct seen {
     unsigned bounds, groups;
-    int64_t log_start;
+    int64_t log_start, end; /* 0: END */
     char names[GROUPS * 2][8];
     struct group_lag lag; /* of the last, as is the next */
     uint32_t told;
@@ -62,7 +62,7 @@ static void see_bounds(void *context, uint64_t stream_id, uint32_t partition,
     struct seen *seen = context;
     seen->bounds++;
     cr_assert_eq(stream_id, 3);
-    *ret_bounds = (struct group_bounds){seen->log_start, END};
+    *ret_bounds = (struct group_bounds){seen->log_start, seen->end ? seen->end : END};
 }
 
 static void see_group(void *context, const struct group_measured *group) {
@@ -75,7 +75,8 @@ static void see_group(void *context, const struct group_measured *group) {
 }
 
 static bool survey(struct recorder *r, unsigned budget, struct seen *seen) {
-    return groups_survey(r->groups, budget, &(struct group_surveyor){seen, see_bounds, see_group});
+    return groups_survey(r->groups, budget, &(struct group_surveyor){seen, see_bounds, see_group},
+                         r->now_ms);
 }
 
 Test(kafka_group_lag, a_round_in_steps_meets_each_group_once) {
@@ -91,7 +92,7 @@ Test(kafka_group_lag, a_round_in_steps_meets_each_group_once) {
         cr_assert_lt(steps, 20);
     cr_expect_eq(steps, GROUPS / 2);
     cr_assert_eq(seen.groups, GROUPS);
-    cr_expect_eq(seen.bounds, GROUPS * PARTITIONS);
+    cr_expect_eq(seen.bounds, 2 * GROUPS * PARTITIONS, "measured, and marked once");
     for (unsigned i = 0; i < GROUPS; i++) {
         snprintf(name, sizeof(name), "g%u", i);
         cr_expect_str_eq(seen.names[i], name);
@@ -151,5 +152,33 @@ Test(kafka_group_lag, members_alone_have_no_lag) {
     cr_expect_eq(listed->items[0].member_count, 2);
     cr_expect_eq(listed->items[0].lag.partitions, 0);
     cr_expect_eq(listed->items[0].lag.distance, GROUP_LAG_NO_DISTANCE);
+    recorder_end(r);
+}
+
+/* For how long a group has been behind: what was written before has been read. */
+Test(kafka_group_lag, time) {
+    static const struct {
+        unsigned after_ms;
+        int64_t committed, end;
+        uint64_t behind_ms;
+    } steps[] = {
+        {0, 40, 50, 0},       /* since when is not known: from now on */
+        {1000, 40, 60, 1000}, /* stands still */
+        {1000, 45, 70, 2000}, /* moves, but has not read the 50 of the first look */
+        {1000, 50, 80, 3000}, /* has: what is 3 s old is read, and 80 is the next mark */
+        {1000, 79, 90, 4000}, /* not the last of it */
+        {1000, 80, 95, 2000}, /* what was there 2 s ago */
+        {500, 95, 95, 0},     /* all */
+        {500, 95, 95, 0},     {500, 95, 96, 500}, /* behind again, since the last look */
+    };
+    struct recorder *r = recorder_begin();
+    for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
+        struct seen seen = {.end = steps[i].end};
+        r->now_ms += steps[i].after_ms;
+        commit(r, "g", steps[i].committed);
+        cr_assert(survey(r, UINT32_MAX, &seen));
+        cr_expect_eq(seen.lag.behind_ms, steps[i].behind_ms, "step %zu: %lu", i,
+                     (unsigned long)seen.lag.behind_ms);
+    }
     recorder_end(r);
 }
