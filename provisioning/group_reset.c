@@ -88,12 +88,6 @@ static bool parse_goal(const char *text, struct group_reset *reset) {
            reset->value < INT64_MAX; /* what overflows is this */
 }
 
-/* Who may not read a stream may not move in it either. */
-static bool may_read(const struct registry_identity *principal, enum stream_kind kind) {
-    uint32_t role = kind == STREAM_AUDIT ? REGISTRY_ROLE_AUDITOR : REGISTRY_ROLE_CONSUMER;
-    return principal->roles & (REGISTRY_ROLE_ADMIN | role);
-}
-
 /* The reset that the body describes; NULL after answering with a problem. */
 static struct group_reset *make_reset(struct provisioning_call *call, const struct stream_call *s) {
     const char *stream = json_string_value(json_object_get(call->body, "stream"));
@@ -106,7 +100,8 @@ static struct group_reset *make_reset(struct provisioning_call *call, const stru
     wanted.is_dry_run = json_is_true(json_object_get(call->body, "dry_run"));
     if (kind == STREAM_KINDS) {
         call_problem(call, DG_ERR_INVALID, "/stream: there is no stream '%s'", stream);
-    } else if (!may_read(&call->principal, kind)) {
+    } else if (!kafka_roles_may_read(call->principal.roles, kind)) {
+        /* Who may not read a stream may not move in it either. */
         call_problem(call, DG_ERR_NOT_AUTHORIZED, "this key may not read the stream '%s'", stream);
     } else if (wanted.first >= count) {
         call_problem(call, DG_ERR_INVALID, "/partition: the stream has %" PRIu32 " partitions",
@@ -301,6 +296,6 @@ void group_reset(struct provisioning_call *call) {
     int err = members_check(members, call->body, detail, sizeof(detail));
     if (err < 0)
         call_problem(call, err, "%s", detail);
-    else
+    else if (stream_call_may_use_group(call))
         stream_call_begin(call, ask_group);
 }

@@ -24,8 +24,11 @@ static json_t *json_from_distance(int64_t distance) {
 
 /* ---- the list ---- */
 
-/* Names that are not UTF-8 cannot be asked for either; no stock client has them. */
-static bool is_listed(const struct group_item *item, const char *cursor) {
+/* A consumer's key sees the groups that it may use, who may read the registry all of them. Names
+ * that are not UTF-8 cannot be asked for either; no stock client has them. */
+static bool is_listed(const struct group_item *item, uint32_t roles, const char *cursor) {
+    if (!(roles & PROVISIONING_ROLES_READ) && !kafka_roles_may_use_group(roles, item->id))
+        return false;
     size_t size = strlen(cursor), common = size < item->id.size ? size : item->id.size;
     int order = memcmp(item->id.data, cursor, common);
     return utf8_is_valid(item->id.data, item->id.size) &&
@@ -42,15 +45,15 @@ static int compare_names(const void *a, const void *b) {
 }
 
 /* The groups behind the cursor, from all answers, in order. NULL: out of memory. */
-static const struct group_item **collect_groups(const struct stream_call *s, const char *cursor,
-                                                uint32_t *ret_count) {
+static const struct group_item **collect_groups(const struct stream_call *s, uint32_t roles,
+                                                const char *cursor, uint32_t *ret_count) {
     uint32_t room = 1, count = 0;
     for (unsigned i = 0; i < s->answer_count; i++)
         room += s->answers[i]->item_count;
     const struct group_item **items = calloc(room, sizeof(const struct group_item *));
     for (unsigned i = 0; items && i < s->answer_count; i++)
         for (uint32_t g = 0; g < s->answers[i]->item_count; g++)
-            if (is_listed(&s->answers[i]->items[g], cursor))
+            if (is_listed(&s->answers[i]->items[g], roles, cursor))
                 items[count++] = &s->answers[i]->items[g];
     if (items)
         qsort(items, count, sizeof(*items), compare_names);
@@ -73,7 +76,8 @@ static void answer_list(struct provisioning_call *call, const struct stream_call
                         const struct query *query) {
     char cursor[CURSOR_TEXT_SIZE];
     uint32_t count;
-    const struct group_item **groups = collect_groups(s, query->cursor, &count);
+    const struct group_item **groups =
+        collect_groups(s, call->principal.roles, query->cursor, &count);
     uint32_t end = count < query->limit ? count : query->limit;
     json_t *items = groups ? json_array() : NULL;
     for (uint32_t i = 0; items && i < end; i++)
@@ -300,7 +304,8 @@ static void ask_group(struct provisioning_call *call, struct stream_call *s) {
 }
 
 void group_get(struct provisioning_call *call) {
-    stream_call_begin(call, ask_group);
+    if (call->principal.roles & PROVISIONING_ROLES_READ || stream_call_may_use_group(call))
+        stream_call_begin(call, ask_group);
 }
 
 /* ---- the end of one ---- */
@@ -318,5 +323,6 @@ static void ask_delete(struct provisioning_call *call, struct stream_call *s) {
 }
 
 void group_delete_run(struct provisioning_call *call) {
-    stream_call_begin(call, ask_delete);
+    if (stream_call_may_use_group(call))
+        stream_call_begin(call, ask_delete);
 }

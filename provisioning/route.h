@@ -3,8 +3,15 @@
 
 #include <stdint.h>
 
+#include "registry/registry.h"
+
 struct provisioning_call;
 struct provisioning_resource;
+
+/* Who may read the registry. */
+enum {
+    PROVISIONING_ROLES_READ = REGISTRY_ROLE_ADMIN | REGISTRY_ROLE_OPERATOR | REGISTRY_ROLE_READER
+};
 
 /* Which principals a route is for, before roles are looked at. */
 enum provisioning_scope {

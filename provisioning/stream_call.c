@@ -153,6 +153,16 @@ void stream_call_ask(struct provisioning_call *call, struct stream_call *s,
     }
 }
 
+bool stream_call_may_use_group(struct provisioning_call *call) {
+    struct slice group = http_path_parameter(call->exchange, "group");
+    if (kafka_roles_may_use_group(call->principal.roles, group))
+        return true;
+    call_problem(call, DG_ERR_NOT_AUTHORIZED,
+                 "groups that begin with audit. are for keys with the role auditor, all others for "
+                 "the role consumer");
+    return false;
+}
+
 void stream_call_missing(struct provisioning_call *call) {
     struct slice group = http_path_parameter(call->exchange, "group");
     call_problem(call, DG_ERR_NOT_FOUND, "no such consumer group '%.*s'", (int)group.size,

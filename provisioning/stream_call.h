@@ -26,6 +26,10 @@ struct stream_call {
 /* then() when the tenant of the path is known; a problem is answered otherwise. */
 void stream_call_begin(struct provisioning_call *call, stream_call_fn *then);
 
+/* Whether the key may use the consumer group of the path, as in the Kafka endpoint. False after
+ * answering. */
+bool stream_call_may_use_group(struct provisioning_call *call);
+
 struct stream *stream_of(const struct provisioning_call *call);
 
 /* A question about the tenant's group of this name. NULL: out of memory. */

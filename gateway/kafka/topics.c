@@ -23,12 +23,7 @@ const char *kafka_topic_kind_name(enum stream_kind kind) {
 }
 
 bool kafka_may_read(const struct kafka_session *session, enum stream_kind kind) {
-    uint32_t roles = session->identity.roles;
-    if (roles & REGISTRY_ROLE_ADMIN)
-        return true;
-    if (kind == STREAM_AUDIT)
-        return roles & REGISTRY_ROLE_AUDITOR;
-    return roles & REGISTRY_ROLE_CONSUMER;
+    return kafka_roles_may_read(session->identity.roles, kind);
 }
 
 bool kafka_may_use_group(const struct kafka_session *session, struct slice name) {
