@@ -38,18 +38,22 @@ WORKERS = {"DURAGATE_CFG_SERVER__WORKERS": "3"}  # a group's is seldom the one t
 
 
 class StreamTest(unittest.TestCase):
-    settings = WORKERS
+    settings = None  # those of a gateway of the class's own
+    shared = None
+    count = 0
 
     @classmethod
     def setUpClass(cls):
-        cls.gateway = Gateway(settings=cls.settings).up()
+        if cls.settings is None and StreamTest.shared is None:
+            StreamTest.shared = Gateway(settings=WORKERS).up()
+        cls.gateway = Gateway(settings=cls.settings).up() if cls.settings else StreamTest.shared
         cls.contract = Contract()
-        cls.count = 0
         cls.tenant = "/v1/tenants/" + cls.gateway.TENANT
 
     @classmethod
     def tearDownClass(cls):
-        cls.gateway.close()
+        if cls.settings:
+            cls.gateway.close()
 
     def call(self, method, path, body=None, expect=200, key=None, tenant=None):
         """The body of an answer, which fits openapi.yaml; path below the tenant."""
@@ -77,8 +81,8 @@ class StreamTest(unittest.TestCase):
         return done.stdout if code == 0 else done.stderr
 
     def values(self, count):
-        type(self).count += count
-        return [f"m{number}" for number in range(self.count - count, self.count)]
+        StreamTest.count += count
+        return [f"m{number}" for number in range(StreamTest.count - count, StreamTest.count)]
 
     def publish(self, count, device=None, key=None):
         values = self.values(count)
@@ -108,6 +112,11 @@ class StreamTest(unittest.TestCase):
         consumer.stop()
         wait_until(lambda: self.group(name)["state"] == "Empty", 30)
         return consumer
+
+
+def tearDownModule():
+    if StreamTest.shared:
+        StreamTest.shared.close()
 
 
 class Streams(StreamTest):
@@ -400,6 +409,8 @@ class Overtaken(StreamTest):
 
 class Growth(StreamTest):
     """Partitions are added while devices publish and a group reads."""
+
+    settings = WORKERS
 
     def test_nothing_is_lost_and_order_is_kept(self):
         devices = {name: self.gateway.device(name) for name in ("old0", "old1", "old2")}
