@@ -27,8 +27,7 @@ bool kafka_may_read(const struct kafka_session *session, enum stream_kind kind) 
 }
 
 bool kafka_may_use_group(const struct kafka_session *session, struct slice name) {
-    return kafka_may_read(session,
-                          slice_starts_with(name, "audit.") ? STREAM_AUDIT : STREAM_EVENTS);
+    return kafka_roles_may_use_group(session->identity.roles, name);
 }
 
 size_t kafka_topic_name(const struct registry_tenant *tenant, enum stream_kind kind,
