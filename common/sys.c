@@ -23,6 +23,7 @@ struct sys_table sys = {
     .fstatvfs = fstatvfs,
     .fadvise = posix_fadvise,
     .rename = rename,
+    .link = link,
     .unlink = unlink,
     .mkdir = mkdir,
 };

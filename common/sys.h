@@ -24,6 +24,7 @@ struct sys_table {
     int (*fstatvfs)(int fd, struct statvfs *ret_status);
     int (*fadvise)(int fd, off_t position, off_t size, int advice);
     int (*rename)(const char *from, const char *to);
+    int (*link)(const char *from, const char *to);
     int (*unlink)(const char *path);
     int (*mkdir)(const char *path, mode_t mode);
 };

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <time.h>
 
 #include "common/clock.h"
@@ -95,9 +96,28 @@ static uint64_t retention_now(struct stream *stream) {
     return now_ms;
 }
 
+/* Looks whether a backup asks for a checkpoint. */
+static bool is_asked(struct stream *stream) {
+    char wanted[STORE_PATH_SIZE], taking[STORE_PATH_SIZE];
+    snprintf(wanted, sizeof(wanted), "%s/" CHECKPOINT_WANTED, stream->directory);
+    snprintf(taking, sizeof(taking), "%s/" CHECKPOINT_TAKING, stream->directory);
+    if (sys.rename(wanted, taking) == 0)
+        stream->checkpointer.is_asked = true;
+    return stream->checkpointer.is_asked;
+}
+
+static void answer(struct stream *stream) {
+    char taking[STORE_PATH_SIZE];
+    snprintf(taking, sizeof(taking), "%s/" CHECKPOINT_TAKING, stream->directory);
+    sys.unlink(taking);
+    stream->checkpointer.is_asked = false;
+}
+
 static int take_and_tell(struct stream *stream) {
     int err = checkpoint_take(stream);
     atomic_store(&stream->checkpointer.has_failed, err < 0);
+    if (err == 0 && stream->checkpointer.is_asked)
+        answer(stream);
     if (err < 0)
         stream_set_full(stream, true); /* the journal fills up; it is tried again at every tick */
     committer_wake(&stream->committer);
@@ -112,6 +132,7 @@ static void *run_checkpointer(void *context) {
         retention_request(stream, retention_now(stream));
         bool is_old = clock_monotonic_ms() - last_ms >= CHECKPOINT_AGE_MS;
         bool retry = atomic_load(&stream->checkpointer.has_failed);
+        wanted |= is_asked(stream);
         if ((wanted || retry || (is_old && has_applied_since(stream))) &&
             take_and_tell(stream) == 0) {
             last_ms = clock_monotonic_ms();

@@ -31,6 +31,7 @@ struct checkpointer {
     pthread_cond_t work;
     bool wanted;
     bool is_stopping;
+    bool is_asked;          /* by a file, and there was no checkpoint since; its thread only */
     atomic_bool has_failed; /* the last try found no room */
     struct retention_clock clock;
 };
@@ -39,6 +40,11 @@ void checkpointer_init(struct checkpointer *checkpointer);
 void checkpointer_free(struct checkpointer *checkpointer);
 int checkpointer_start(struct stream *stream);
 void checkpointer_stop(struct stream *stream);
+
+/* A backup asks for a checkpoint by making the first file, which is renamed to the second when it
+ * is begun; neither is there when it is done. */
+#define CHECKPOINT_WANTED "checkpoint.wanted"
+#define CHECKPOINT_TAKING "checkpoint.taking"
 
 /* Any thread. */
 void checkpointer_request(struct checkpointer *checkpointer);

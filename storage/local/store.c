@@ -86,8 +86,15 @@ int store_write_format(const char *directory, struct format_store *store) {
  */
 
 static bool may_be_left_over(const char *name) {
-    static const char *const names[] = {".",          "..",         "lock",           "journal",
-                                        "checkpoint", "lost+found", "checkpoint.new", "format.new"};
+    static const char *const names[] = {".",
+                                        "..",
+                                        "lock",
+                                        "journal",
+                                        "checkpoint",
+                                        "lost+found",
+                                        "checkpoint.new",
+                                        "format.new",
+                                        "checkpoint.wanted"};
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
         if (strcmp(name, names[i]) == 0)
             return true;

@@ -1,0 +1,231 @@
+/* Backup of a store that is open and being written to, and restore from it. */
+#include <criterion/criterion.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "storage/backup.h"
+#include "storage/local/engine.h"
+#include "support.h"
+
+TestSuite(backup, .fini = check_leaks);
+
+enum { STREAM_ID = 7, FILES_MAX = 32 };
+
+struct kept {
+    struct storage_backup_file files[FILES_MAX];
+    unsigned file_count, ways[3], damages;
+    struct storage_backup_partition partitions[4];
+    unsigned partition_count;
+    const struct kept *before;
+    struct test_store target;
+    struct storage_backup_summary summary;
+};
+
+static bool was_there(void *context, const char *name, uint64_t size_bytes, uint32_t *ret_crc) {
+    struct kept *kept = context;
+    for (unsigned i = 0; kept->before && i < kept->before->file_count; i++) {
+        const struct storage_backup_file *file = &kept->before->files[i];
+        if (strcmp(file->name, name) != 0 || file->size_bytes != size_bytes)
+            continue;
+        *ret_crc = file->crc;
+        return true;
+    }
+    return false;
+}
+
+static void on_file(void *context, const struct storage_backup_file *file) {
+    struct kept *kept = context;
+    cr_assert(kept->file_count < FILES_MAX);
+    kept->files[kept->file_count++] = *file;
+    kept->ways[file->way]++;
+}
+
+static void on_partition(void *context, const struct storage_backup_partition *partition) {
+    struct kept *kept = context;
+    kept->partitions[kept->partition_count++] = *partition;
+}
+
+static void on_damage(void *context, const char *path, const char *what) {
+    ((struct kept *)context)->damages++;
+}
+
+static char error[STORAGE_BACKUP_ERROR_SIZE];
+
+static int back_up(const struct test_store *store, struct kept *kept, uint64_t reserve_bytes) {
+    test_store_init(&kept->target);
+    struct storage_backup_options options = {
+        .store = store->directory,
+        .target = kept->target.directory,
+        .before = kept->before ? kept->before->target.directory : NULL,
+        .reserve_bytes = reserve_bytes,
+        .wait_ms = 20000,
+        .context = kept,
+        .was_there = was_there,
+        .file = on_file,
+        .partition = on_partition,
+        .damage = on_damage,
+    };
+    return storage_backup(&options, &kept->summary, error);
+}
+
+static int restore(const struct kept *kept, struct test_store *ret_store, int32_t epoch_min,
+                   int32_t *ret_epoch) {
+    test_store_init(ret_store);
+    struct storage_restore_options options = {
+        .backup = kept->target.directory,
+        .store = ret_store->directory,
+        .files = kept->files,
+        .file_count = kept->file_count,
+        .epoch_min = epoch_min,
+    };
+    return storage_restore(&options, ret_epoch, error);
+}
+
+/* Open: partition 0 in three segments, partition 1 in one, and an entry of state. */
+static void make_store(struct test_store *store) {
+    test_store_init(store);
+    store->options.segment_size_bytes = 60000;
+    cr_assert_eq(test_store_open(store), 0, "%s", store->error);
+    test_append_each(store, STREAM_ID, 0, 0, 13, 11000);
+    test_append_each(store, STREAM_ID, 1, 0, 3, 100);
+    cr_assert_eq(test_mutate(store, STREAM_STATE_CONSUMER, slice_from_string("group"),
+                             slice_from_string("12")),
+                 0);
+    test_store_settle(store);
+}
+
+static void expect_restored(const struct kept *kept, int64_t from, int64_t count, int32_t epoch) {
+    struct test_store store;
+    int32_t found;
+    int64_t end;
+    uint8_t value[8];
+    size_t size;
+    cr_assert_eq(restore(kept, &store, epoch, &found), 0, "%s", error);
+    cr_expect_eq(found, epoch);
+    cr_assert_eq(test_store_open(&store), 0, "%s", store.error);
+    cr_expect_eq(stream_epoch(store.stream), epoch);
+    cr_expect_eq(test_read_all(&store, STREAM_ID, 0, from, 0), count);
+    cr_expect_eq(test_read_all(&store, STREAM_ID, 1, 0, 0), 3);
+    cr_assert_eq(stream_epoch_end(store.stream, STREAM_ID, 0, 0, &found, &end), 0);
+    cr_expect_eq(end, from + count);
+    cr_assert_eq(test_get(&store.stream->state, STREAM_STATE_CONSUMER, slice_from_string("group"),
+                          value, sizeof(value), &size),
+                 0);
+    test_append_each(&store, STREAM_ID, 0, (uint64_t)(from + count), (uint64_t)(from + count) + 3,
+                     100);
+    test_store_close(&store);
+    test_store_remove(&store);
+}
+
+Test(backup, of_an_open_store_has_what_was_durable_before) {
+    struct test_store store;
+    struct kept kept = {0};
+    make_store(&store);
+    cr_assert_eq(back_up(&store, &kept, 0), 0, "%s", error);
+    test_append_each(&store, STREAM_ID, 0, 13, 16, 100); /* not in it */
+    cr_expect(kept.summary.is_running && !kept.summary.is_late);
+    cr_expect_eq(kept.summary.epoch, 0);
+    cr_expect(kept.damages == 0 && kept.partition_count == 2 && kept.file_count == 4);
+    cr_expect(kept.ways[STORAGE_BACKUP_LINKED] == 2 && kept.ways[STORAGE_BACKUP_COPIED] == 2);
+    cr_expect(kept.partitions[0].end + kept.partitions[1].end == 16);
+    expect_restored(&kept, 0, 13, 1);
+    expect_restored(&kept, 0, 13, 77); /* the same once more: another epoch */
+    cr_expect_eq(test_read_all(&store, STREAM_ID, 0, 0, 0), 16);
+    cr_expect_eq(test_file_size(&store, "checkpoint.taking"), -1);
+    uint64_t last;
+    cr_expect_eq(storage_last_stream(kept.target.directory, &last), 0);
+    cr_expect_eq(last, STREAM_ID);
+    test_store_close(&store);
+    test_store_remove(&kept.target);
+    test_store_remove(&store);
+}
+
+Test(backup, links_what_the_one_before_has) {
+    struct test_store store;
+    struct kept first = {0}, second = {.before = &first};
+    make_store(&store);
+    cr_assert_eq(back_up(&store, &first, 0), 0, "%s", error);
+    test_append_each(&store, STREAM_ID, 0, 13, 16, 11000);
+    test_store_close(&store);
+    cr_assert_eq(back_up(&store, &second, 0), 0, "%s", error);
+    cr_expect(!second.summary.is_running);
+    cr_expect_eq(second.ways[STORAGE_BACKUP_KEPT], 2);
+    test_store_remove(&first.target); /* a link needs no first one */
+    expect_restored(&second, 0, 16, 1);
+    test_store_remove(&second.target);
+    test_store_remove(&store);
+}
+
+/* Files of the same name in another store, or a restored one, are other files. */
+Test(backup, links_nothing_of_another_store) {
+    struct test_store store, restored;
+    int32_t epoch;
+    struct kept first = {0}, second = {.before = &first};
+    make_store(&store);
+    test_store_close(&store);
+    cr_assert_eq(back_up(&store, &first, 0), 0, "%s", error);
+    cr_assert_eq(restore(&first, &restored, 5, &epoch), 0, "%s", error);
+    cr_assert_eq(back_up(&restored, &second, 0), 0, "%s", error);
+    cr_expect_eq(second.ways[STORAGE_BACKUP_KEPT], 0);
+    cr_expect_eq(second.summary.epoch, 5);
+    test_store_remove(&first.target);
+    test_store_remove(&second.target);
+    test_store_remove(&restored);
+    test_store_remove(&store);
+}
+
+Test(backup, tells_of_damage_and_keeps_the_rest) {
+    struct test_store store;
+    struct kept kept = {0};
+    char removed[512];
+    make_store(&store);
+    test_store_close(&store);
+    snprintf(removed, sizeof(removed), "%s/%s", store.directory,
+             test_segment_name(STREAM_ID, 0, 0));
+    unlink(removed);
+    test_file_flip(&store, test_segment_name(STREAM_ID, 0, 5), 100);
+    cr_assert_eq(back_up(&store, &kept, 0), 0, "%s", error);
+    cr_expect_eq(kept.damages, 2);
+    for (unsigned i = 0; i < kept.partition_count; i++)
+        if (kept.partitions[i].partition == 0)
+            cr_expect_eq(kept.partitions[i].log_start, 5);
+    test_store_remove(&kept.target);
+    test_store_remove(&store);
+}
+
+Test(backup, without_room_it_ends_and_the_store_goes_on) {
+    struct test_store store;
+    struct kept kept = {0};
+    make_store(&store);
+    cr_expect_eq(back_up(&store, &kept, UINT64_MAX / 2), DG_ERR_STORAGE_FULL);
+    test_append_each(&store, STREAM_ID, 0, 13, 16, 100);
+    cr_expect_eq(test_read_all(&store, STREAM_ID, 0, 0, 0), 16);
+    test_store_close(&store);
+    test_store_remove(&kept.target);
+    test_store_remove(&store);
+}
+
+Test(backup, what_has_changed_is_not_restored) {
+    struct test_store store, restored;
+    struct kept kept = {0};
+    int32_t epoch;
+    make_store(&store);
+    cr_assert_eq(back_up(&store, &kept, 0), 0, "%s", error);
+    test_store_close(&store);
+    test_file_flip(&kept.target, test_segment_name(STREAM_ID, 0, 5), 77);
+    cr_expect_eq(restore(&kept, &restored, 1, &epoch), DG_ERR_CORRUPT);
+    cr_expect_eq(test_store_open(&restored), DG_ERR_INVALID, "half a restore is no store");
+    test_file_flip(&kept.target, test_segment_name(STREAM_ID, 0, 5), 77);
+    test_store_remove(&restored);
+    expect_restored(&kept, 0, 13, 1);
+    struct storage_restore_options options = {.backup = kept.target.directory,
+                                              .store = store.directory,
+                                              .files = kept.files,
+                                              .file_count = kept.file_count};
+    cr_expect_eq(storage_restore(&options, &epoch, error), DG_ERR_EXISTS);
+    test_store_remove(&kept.target);
+    test_store_remove(&store);
+}
