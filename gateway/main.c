@@ -26,6 +26,7 @@
 #include "common/metrics.h"
 #include "gateway/http/http.h"
 #include "gateway/kafka/endpoint.h"
+#include "gateway/kafka/group_store.h"
 #include "gateway/loop/worker.h"
 #include "gateway/mqtt/endpoint.h"
 #include "gateway/session/claims.h"
@@ -487,6 +488,41 @@ static int write_pid_file(const char *path, char *ret_error) {
     return 0;
 }
 
+static void raise_to(int64_t *highest, int64_t number) {
+    if (number > *highest)
+        *highest = number;
+}
+
+static void see_partition(void *context, uint64_t stream_id, uint32_t partition,
+                          const struct stream_offsets *offsets) {
+    struct registry_floor *floor = context;
+    raise_to(&floor->stream_id, (int64_t)(stream_id / STREAM_KINDS));
+}
+
+static void see_committed_offset(void *context, struct slice key, struct slice value) {
+    struct registry_floor *floor = context;
+    struct group_offset offset;
+    struct slice group;
+    int64_t tenant_key;
+    if (group_store_decode(key, value, &tenant_key, &group, &offset) < 0)
+        return;
+    raise_to(&floor->tenant_key, tenant_key);
+    raise_to(&floor->stream_id, (int64_t)(offset.stream_id / STREAM_KINDS));
+}
+
+static int server_open_stream(struct server *server, char *ret_error) {
+    struct stream_options options;
+    struct registry_floor floor = {0};
+    config_to_stream_options(server->config, &options);
+    int err = stream_open(&options, &server->stream, ret_error);
+    if (err < 0)
+        return err;
+    stream_visit_partitions(server->stream, see_partition, &floor);
+    stream_visit_state(server->stream, STREAM_STATE_CONSUMER, see_committed_offset, &floor);
+    registry_set_floor(server->registry, &floor);
+    return 0;
+}
+
 static int server_open_parts(struct server *server, char *ret_error) {
     const struct config *config = server->config;
     if (config->registry_auto_migrate) {
@@ -502,8 +538,6 @@ static int server_open_parts(struct server *server, char *ret_error) {
         .cache_devices_max = (uint64_t)config->registry_cache_devices,
         .master_key_file = config->security_master_key_file,
     };
-    struct stream_options stream_options;
-    config_to_stream_options(config, &stream_options);
     int err = tls_load(config, &server->tls, ret_error);
     if (err < 0)
         return err;
@@ -513,7 +547,7 @@ static int server_open_parts(struct server *server, char *ret_error) {
     if (err ==
         0) /* before the stream, which a newer release may make unreadable for an older one */
         err = registry_check_schema(server->registry, registry_options.query_timeout_ms, ret_error);
-    return err == 0 ? stream_open(&stream_options, &server->stream, ret_error) : err;
+    return err == 0 ? server_open_stream(server, ret_error) : err;
 }
 
 static int server_start(struct server *server, char *ret_error) {

@@ -65,7 +65,15 @@ struct registry {
     /* collect.c */
     struct event *collect_timer;
     bool is_collecting, collect_again;
+    struct registry_floor_mail {
+        struct mail mail;
+        struct registry_floor floor;
+    } floor_mail;
     struct mail stop_mail;
+    struct registry_floor_mail {
+        struct mail mail;
+        struct registry_floor floor;
+    } floor_mail;
 };
 
 /* A device, or a tenant when device_key is 0. */
@@ -136,6 +144,7 @@ void requests_begin(struct registry *registry, struct registry_request *request)
 /* At least one connection is there. */
 bool requests_are_taken(const struct registry *registry);
 void requests_set_timeout(struct registry *registry);
+void requests_set_floor(struct registry *registry, const struct registry_floor *floor);
 
 /* collect.c: the timer's callback; a tenant has gone. */
 void collect_on_timer(evutil_socket_t fd, short what, void *context);

@@ -18,6 +18,12 @@ enum {
     PIPELINE_STATEMENTS = 64, /* more at once do not make it faster */
 };
 
+/* Any number that nobody else takes in this database. */
+#define FLOOR_LOCK "4445474156"
+#define FLOOR_COLUMN "sequence"
+/* The last number that a sequence gave out. */
+#define USED "last_value - case when is_called then 0 else 1 end"
+
 enum postgres_state { POSTGRES_DOWN, POSTGRES_CONNECTING, POSTGRES_PREPARING, POSTGRES_READY };
 
 /* A statement on its way: waiting here, then sent. One block with its parameters. */
@@ -40,6 +46,7 @@ struct line {
 struct postgres {
     struct event_base *base;
     struct postgres_options options;
+    struct registry_floor floor;
     enum postgres_state state;
     bool tried; /* the first attempt to connect has come to an end: until then statements wait */
     PGconn *connection;
@@ -267,6 +274,42 @@ static bool send_listen(struct postgres *p) {
     return send_text(p, sql);
 }
 
+/* Of a sequence and the number it has to be beyond: where it stands, then moved if need be, one
+ * connection after the other. */
+static bool send_floor(struct postgres *p, const char *sequence, int64_t floor) {
+    char sql[320];
+    if (floor == 0)
+        return true;
+    snprintf(sql, sizeof(sql),
+             "select '%s' as " FLOOR_COLUMN ", last_value, " USED " < %lld from %s", sequence,
+             (long long)floor, sequence);
+    if (!send_text(p, sql))
+        return false;
+    snprintf(sql, sizeof(sql),
+             "do $$ begin perform pg_advisory_xact_lock(" FLOOR_LOCK ");"
+             " perform setval('%s', %lld) from %s where " USED " < %lld; end $$",
+             sequence, (long long)floor, sequence, (long long)floor);
+    return send_text(p, sql);
+}
+
+static bool send_floors(struct postgres *p) {
+    return send_floor(p, "stream_id_seq", p->floor.stream_id) &&
+           send_floor(p, "tenant_tenant_key_seq", p->floor.tenant_key);
+}
+
+/* A row of send_floor(). */
+static void tell_floor(const struct postgres *p, const PGresult *result) {
+    if (PQntuples(result) != 1 || PQgetvalue(result, 0, 2)[0] != 't')
+        return;
+    LOG_WARN("registry.behind_stream", log_text("connection", p->options.name),
+             log_text("sequence", PQgetvalue(result, 0, 0)),
+             log_text("stood_at", PQgetvalue(result, 0, 1)),
+             log_text("why",
+                      "the stream has data under later numbers: PostgreSQL was restored from "
+                      "an older backup"),
+             log_text("effect", "it is moved beyond them, so that no new tenant gets their data"));
+}
+
 /* The question for the schema, all statements and settings in one batch with one Sync. */
 static void start_prepare(struct postgres *p) {
     set_state(p, POSTGRES_PREPARING);
@@ -275,7 +318,8 @@ static void start_prepare(struct postgres *p) {
     for (unsigned i = 0; sent && i < STATEMENT_COUNT; i++)
         sent = PQsendPrepare(p->connection, statements[i].name, statements[i].sql,
                              statements[i].parameter_count, NULL) == 1;
-    if (!sent || !send_settings(p) || !send_listen(p) || PQpipelineSync(p->connection) != 1)
+    if (!sent || !send_settings(p) || !send_listen(p) || !send_floors(p) ||
+        PQpipelineSync(p->connection) != 1)
         fail(p, PQerrorMessage(p->connection));
     else
         flush_output(p);
@@ -409,6 +453,8 @@ static bool take_prepare_result(struct postgres *p, PGresult *result) {
     if (status == PGRES_FATAL_ERROR) {
         refuse_prepare(p, result);
         good = false;
+    } else if (status == PGRES_TUPLES_OK && strcmp(PQfname(result, 0), FLOOR_COLUMN) == 0) {
+        tell_floor(p, result);
     } else if (status == PGRES_TUPLES_OK) {
         good = take_schema(p, result);
     } else if (status == PGRES_PIPELINE_SYNC) {
@@ -586,6 +632,19 @@ void postgres_set_timeout(struct postgres *p, uint64_t timeout_ms) {
     tell_timeout(p);
     if (p->state == POSTGRES_READY)
         flush_output(p);
+}
+
+void postgres_set_floor(struct postgres *p, const struct registry_floor *floor) {
+    bool is_none = floor->stream_id == 0 && floor->tenant_key == 0;
+    p->floor = *floor;
+    if (is_none || p->state == POSTGRES_DOWN)
+        return;
+    drop_connection(p);
+    set_state(p, POSTGRES_DOWN);
+    p->tried = false; /* what is asked waits */
+    set_timer(p, 0);
+    p->options.lost(p->options.context);
+    answer_all(p, DG_ERR_UNAVAILABLE);
 }
 
 void postgres_send(struct postgres *p, struct postgres_query *query, unsigned count,

@@ -19,8 +19,8 @@
 #include <stdint.h>
 
 #include "common/err.h"
+#include "registry/registry.h"
 #include "registry/schema.h"
-#include "registry/statements.h"
 
 struct postgres;
 
@@ -57,6 +57,8 @@ void postgres_free(struct postgres *postgres);
 uint64_t postgres_total_ms(uint64_t timeout_ms);
 /* A new deadline, also for what is under way. */
 void postgres_set_timeout(struct postgres *postgres, uint64_t timeout_ms);
+/* registry_set_floor(): a connection that stands already begins anew. */
+void postgres_set_floor(struct postgres *postgres, const struct registry_floor *floor);
 
 /* Sends; done() is called later, or at once with DG_ERR_UNAVAILABLE when there is no connection
  * (DG_ERR_SHUTTING_DOWN when postgres is NULL, DG_ERR_BUSY when too many are under way). Only the

@@ -304,6 +304,22 @@ int registry_reconfigure(struct registry *registry, uint64_t query_timeout_ms) {
     return 0;
 }
 
+static void deliver_floor(struct mail *mail, void *receiver) {
+    struct registry *registry = receiver;
+    const struct registry_floor *floor = &((struct registry_floor_mail *)(void *)mail)->floor;
+    if (!registry->queries) /* closing */
+        return;
+    postgres_set_floor(registry->queries, floor);
+    postgres_set_floor(registry->changes, floor);
+    requests_set_floor(registry, floor);
+}
+
+void registry_set_floor(struct registry *registry, const struct registry_floor *floor) {
+    registry->floor_mail =
+        (struct registry_floor_mail){.mail.deliver = deliver_floor, .floor = *floor};
+    mailbox_post(&registry->mailbox, &registry->floor_mail.mail);
+}
+
 /* ---- the thread ---- */
 
 static void queries_changed(void *context) {

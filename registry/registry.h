@@ -50,6 +50,16 @@ DG_NODISCARD int registry_reconfigure(struct registry *registry, uint64_t query_
  * text) says what is wrong. */
 bool registry_is_up(struct registry *registry, const char **ret_why);
 
+/* Numbers that the stream has data under. No tenant may get one of them that does not have it
+ * already, which a registry restored from an older backup would do: its sequences are moved beyond
+ * these on each new connection, before anything else is asked. */
+struct registry_floor {
+    int64_t stream_id, tenant_key; /* 0: none */
+};
+
+/* At the start, before anything is asked: what is asked afterwards finds the sequences moved. */
+void registry_set_floor(struct registry *registry, const struct registry_floor *floor);
+
 /* At the start: waits until PostgreSQL has been asked which schema it has, or could not be asked.
  * DG_ERR_UNSUPPORTED_VERSION, with a sentence that says what to do, when it is none that this
  * duragate runs on. A gateway that began without PostgreSQL asks when it comes, and serves those it

@@ -306,6 +306,11 @@ void requests_set_timeout(struct registry *registry) {
         postgres_set_timeout(registry->requests->connections[i], registry->query_timeout_ms);
 }
 
+void requests_set_floor(struct registry *registry, const struct registry_floor *floor) {
+    for (unsigned i = 0; i < LIMIT_REGISTRY_CONNECTIONS; i++)
+        postgres_set_floor(registry->requests->connections[i], floor);
+}
+
 int requests_create(struct registry *registry) {
     struct requests *requests = registry->requests = calloc(1, sizeof(*requests));
     if (!requests)

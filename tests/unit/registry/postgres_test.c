@@ -319,6 +319,26 @@ static void check_start_without_server(struct bench *b) {
     registry_close(b->registry);
 }
 
+/* A registry older than the stream: numbers that the stream has data under are not given out. */
+static void check_floor(struct bench *b) {
+    static const int64_t floors[] = {700, 3}; /* the second one is no reason to go back */
+    bench_sql(b->conninfo, "select setval('tenant_tenant_key_seq', 1, false)");
+    for (unsigned i = 0; i < 2; i++) {
+        struct registry_floor floor = {.stream_id = floors[i], .tenant_key = 1};
+        bench_open(b);
+        if (i == 0) /* connections that stand already begin anew */
+            CHECK(bench_wait_up(b, true, 5000));
+        registry_set_floor(b->registry, &floor);
+        bench_run(b, 50);
+        CHECK(bench_wait_up(b, true, 5000));
+        registry_close(b->registry);
+        long long id = atoll(bench_sql(b->conninfo, "select nextval('stream_id_seq')"));
+        CHECK(id == 701 + i, "%lld", id);
+        id = atoll(bench_sql(b->conninfo, "select nextval('tenant_tenant_key_seq')"));
+        CHECK(id == 2 + i, "%lld", id);
+    }
+}
+
 int main(int argc, char **argv) {
     static struct bench b;
     if (argc < 2)
@@ -364,6 +384,7 @@ int main(int argc, char **argv) {
         {"close", check_close},
         {"start", check_start},
         {"start without a server", check_start_without_server},
+        {"numbers that the stream has", check_floor},
     };
     for (unsigned i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
         if (argc > 2 && !strstr(argv[2], parts[i].name))
