@@ -63,6 +63,10 @@ bool cli_number(const struct cli_run *run, enum cli_option option, int64_t minim
 bool cli_duration_ms(const struct cli_run *run, enum cli_option option, int64_t fallback_ms,
                      int64_t *ret_ms);
 
+/* The server's configuration, with the overrides applied; NULL after printing what is wrong. */
+struct config;
+struct config *cli_load_config(struct cli_run *run, const char *const *overrides);
+
 /* The commands, each in the file its group names. */
 int serve_run(struct cli_run *run);
 int check_config_run(struct cli_run *run);
@@ -86,6 +90,8 @@ int stream_delete_group_run(struct cli_run *run);
 int storage_verify_run(struct cli_run *run);
 int storage_dump_run(struct cli_run *run);
 int storage_repair_run(struct cli_run *run);
+int backup_run(struct cli_run *run);
+int restore_run(struct cli_run *run);
 int tail_run(struct cli_run *run);
 int bench_run(struct cli_run *run);
 int healthcheck_run(struct cli_run *run);

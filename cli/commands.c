@@ -83,6 +83,16 @@ const struct cli_command cli_commands[] = {
      "Without --apply nothing is changed. What loses acknowledged events is done only with\n"
      "--accept-loss; the lines that say so begin with LOSS.",
      storage_repair_run, OPTIONS(CLI_JSON, CLI_APPLY, CLI_ACCEPT_LOSS)},
+    {NULL, "backup", "DIRECTORY",
+     "back up the stream and the registry, also while the gateway runs",
+     "Runs on the gateway's machine, as its user. Makes DIRECTORY/<time>, whole or not at all; "
+     "what\n"
+     "has not changed since the backup before is linked to it. Keep the master key file as well.",
+     backup_run, OPTIONS(SERVER, CLI_NO_REGISTRY, CLI_KEEP, CLI_MIB_PER_SECOND, CLI_JSON)},
+    {NULL, "restore", "BACKUP", "make stream and registry from a backup",
+     "The gateway is stopped, its storage.directory empty, and the database of registry.conninfo\n"
+     "empty. The stream begins a new epoch. One half alone: --no-registry or --registry-only.",
+     restore_run, OPTIONS(SERVER, CLI_NO_REGISTRY, CLI_REGISTRY_ONLY)},
     {NULL, "tail", "", "print events as they arrive, or from any point of the stream",
      "The secret is read from DURAGATE_KAFKA_PASSWORD (in the environment or the --env file).",
      tail_run,

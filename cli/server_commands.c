@@ -16,8 +16,7 @@ static struct cli_serve serve_arguments(const struct cli_run *run, const char *c
         .config_path = run->option[CLI_CONFIG], .environment = environ, .overrides = overrides};
 }
 
-/* Loads the configuration with --set applied; prints what is wrong. */
-static struct config *load_config(struct cli_run *run, const char *const *overrides) {
+struct config *cli_load_config(struct cli_run *run, const char *const *overrides) {
     char error[CONFIG_ERROR_SIZE];
     struct config *config;
     if (config_load(run->option[CLI_CONFIG], environ, overrides, &config, error) < 0) {
@@ -43,7 +42,7 @@ int check_config_run(struct cli_run *run) {
     struct buffer out = {0};
     if (cli_has(run, CLI_REFERENCE))
         return print_buffer(run, &out, config_print_reference(&out));
-    struct config *config = load_config(run, run->repeated);
+    struct config *config = cli_load_config(run, run->repeated);
     if (!config)
         return DG_EXIT_CONFIG;
     int code = DG_EXIT_OK;
@@ -61,7 +60,7 @@ static void print_progress(void *context, const char *text) {
 }
 
 int migrate_run(struct cli_run *run) {
-    struct config *config = load_config(run, run->repeated);
+    struct config *config = cli_load_config(run, run->repeated);
     if (!config)
         return DG_EXIT_CONFIG;
     char error[REGISTRY_ERROR_SIZE] = "";
@@ -73,7 +72,7 @@ int migrate_run(struct cli_run *run) {
 
 int admin_create_key_run(struct cli_run *run) {
     const char *no_overrides[] = {NULL};
-    struct config *config = load_config(run, no_overrides);
+    struct config *config = cli_load_config(run, no_overrides);
     if (!config)
         return DG_EXIT_CONFIG;
     uint32_t roles = 0;
