@@ -16,6 +16,7 @@
 #include "gateway/kafka/session.h"
 
 enum {
+    FIRST_VERSION_WITH_EPOCH = 9,
     FIRST_VERSION_WITH_IDS = 13,
     EXTENTS_MAX = 64,        /* of one partition in one answer */
     READ_MAX_BYTES = 1 << 20 /* what the stream warms at once: a longer run would stay cold */
@@ -120,9 +121,10 @@ static void answer_partition(struct kafka_call *call, int16_t topic_error,
                                           .log_start = -1,
                                           .aborted = {.is_null = true},
                                           .preferred_replica = -1};
+    int32_t epoch =
+        call->header.version >= FIRST_VERSION_WITH_EPOCH ? asked->current_epoch : KAFKA_NO_EPOCH;
     if (answer->error == 0)
-        answer->error =
-            kafka_topic_check_partition(call->session, topic, asked->index, asked->current_epoch);
+        answer->error = kafka_topic_check_partition(call->session, topic, asked->index, epoch);
     kafka_note_miss(call->session, answer->error);
     if (answer->error == 0) {
         struct stream *stream = call->session->worker->stream;

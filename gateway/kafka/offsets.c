@@ -6,6 +6,7 @@
  */
 #include "gateway/kafka/session.h"
 
+enum { FIRST_VERSION_WITH_EPOCH = 4 };
 enum { OFFSET_LATEST = -1, OFFSET_EARLIEST = -2, OFFSET_MAX_TIMESTAMP = -3 };
 
 /* The last partition of a request that is looked up from the disk; the pool works in order. */
@@ -58,9 +59,10 @@ answer_partition(struct kafka_call *call, int16_t topic_error, const struct kafk
         .offset = -1,
         .leader_epoch = stream_epoch(call->session->worker->stream),
     };
+    int32_t epoch =
+        call->header.version >= FIRST_VERSION_WITH_EPOCH ? asked->current_epoch : KAFKA_NO_EPOCH;
     if (answer.error == 0)
-        answer.error =
-            kafka_topic_check_partition(call->session, topic, asked->index, asked->current_epoch);
+        answer.error = kafka_topic_check_partition(call->session, topic, asked->index, epoch);
     kafka_note_miss(call->session, answer.error);
     if (answer.error == 0)
         answer.error = look_up(call->session, topic, asked, cold, &answer);

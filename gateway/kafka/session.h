@@ -24,7 +24,7 @@ enum kafka_state {
     KAFKA_STATE_CLOSING,
 };
 
-enum { KAFKA_SOFTWARE_SIZE = 64, KAFKA_NODE_ID = 1 };
+enum { KAFKA_SOFTWARE_SIZE = 64, KAFKA_NODE_ID = 1, KAFKA_NO_EPOCH = -1 };
 
 #define KAFKA_CLUSTER_ID "duragate"
 

@@ -106,5 +106,7 @@ int16_t kafka_topic_check_partition(const struct kafka_session *session,
         return KAFKA_ERROR_UNKNOWN_TOPIC;
     if (leader_epoch > current)
         return KAFKA_ERROR_UNKNOWN_LEADER_EPOCH;
-    return leader_epoch != -1 && leader_epoch < current ? KAFKA_ERROR_FENCED_LEADER_EPOCH : 0;
+    return leader_epoch != KAFKA_NO_EPOCH && leader_epoch < current
+               ? KAFKA_ERROR_FENCED_LEADER_EPOCH
+               : 0;
 }

@@ -433,6 +433,51 @@ Test(kafka, leader_epochs_after_a_restore) {
     kafka_first_epoch = 0;
 }
 
+/* Versions in which a client cannot say which epoch it knows. */
+Test(kafka, older_versions_know_no_epoch) {
+    kafka_first_epoch = 4;
+    kafka_server_start(&server, NULL);
+    kafka_first_epoch = 0;
+    kafka_server_append(&server, STREAM_EVENTS, 0, 5, 20, 1000);
+    kafka_enter(&client, &server, "reader");
+    struct reader *r = &client.answer;
+    kafka_begin(&client, KAFKA_LIST_OFFSETS, 2);
+    writer_u32(&client.request, 0xffffffff);
+    writer_u8(&client.request, 0);
+    writer_u32(&client.request, 1);
+    kafka_put_text(&client, "acme.events");
+    writer_u32(&client.request, 1);
+    writer_u32(&client.request, 0);
+    writer_u64(&client.request, UINT64_MAX);
+    kafka_call_server(&client);
+    reader_take(r, 4 + 4);
+    reader_take(r, reader_u16(r));
+    reader_take(r, 4 + 4);
+    cr_expect_eq(reader_u16(r), 0);
+    kafka_begin(&client, KAFKA_FETCH, 8);
+    static const uint32_t before[] = {0xffffffff, 0, 1, 1 << 20};
+    for (unsigned i = 0; i < 4; i++)
+        writer_u32(&client.request, before[i]);
+    writer_u8(&client.request, 0);
+    writer_u32(&client.request, 0);
+    writer_u32(&client.request, 0xffffffff);
+    writer_u32(&client.request, 1);
+    kafka_put_text(&client, "acme.events");
+    writer_u32(&client.request, 1);
+    writer_u32(&client.request, 0);
+    writer_u64(&client.request, 0);
+    writer_u64(&client.request, 0);
+    writer_u32(&client.request, 1 << 20);
+    writer_u32(&client.request, 0);
+    kafka_call_server(&client);
+    reader_take(r, 4 + 2 + 4 + 4);
+    reader_take(r, reader_u16(r));
+    reader_take(r, 4 + 4);
+    cr_expect_eq(reader_u16(r), 0);
+    kafka_disconnect(&client);
+    kafka_server_stop(&server);
+}
+
 /* ---- what is refused ---- */
 
 Test(kafka, writing_is_refused) {
