@@ -70,10 +70,6 @@ struct registry {
         struct registry_floor floor;
     } floor_mail;
     struct mail stop_mail;
-    struct registry_floor_mail {
-        struct mail mail;
-        struct registry_floor floor;
-    } floor_mail;
 };
 
 /* A device, or a tenant when device_key is 0. */
