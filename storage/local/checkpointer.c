@@ -101,8 +101,12 @@ static bool is_asked(struct stream *stream) {
     char wanted[STORE_PATH_SIZE], taking[STORE_PATH_SIZE];
     snprintf(wanted, sizeof(wanted), "%s/" CHECKPOINT_WANTED, stream->directory);
     snprintf(taking, sizeof(taking), "%s/" CHECKPOINT_TAKING, stream->directory);
-    if (sys.rename(wanted, taking) == 0)
+    int fd = file_open(wanted, O_RDONLY);
+    file_close(fd);
+    if (fd >= 0 && sys.rename(wanted, taking) == 0)
         stream->checkpointer.is_asked = true;
+    else if (fd >= 0 && errno != ENOENT && !errno_is_no_room(errno))
+        storage_die("rename", wanted, errno);
     return stream->checkpointer.is_asked;
 }
 
