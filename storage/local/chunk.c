@@ -5,8 +5,10 @@
 
 #include "common/assert.h"
 
-static const uint32_t class_bytes[CHUNK_CLASS_COUNT] = {4096, 16384, 65536, 262144,
-                                                        LIMIT_UNIT_BYTES};
+/* The first ones are for a single event: with many partitions few batches get a second one, and
+ * what the batches take of the placer's backlog decides how often their tails must be written. */
+static const uint32_t class_bytes[CHUNK_CLASS_COUNT] = {
+    1024, 2048, 4096, 16384, 65536, 262144, LIMIT_UNIT_BYTES};
 
 static unsigned class_for(uint32_t size) {
     dg_assert(size <= LIMIT_UNIT_BYTES);

@@ -39,7 +39,7 @@ struct chunk {
     struct chunk *retained_next; /* placer: placed, kept for readers that are close behind */
 };
 
-enum { CHUNK_CLASS_COUNT = 5 };
+enum { CHUNK_CLASS_COUNT = 7 };
 
 struct chunk_pool {
     pthread_mutex_t mutex;

@@ -20,7 +20,7 @@
 enum {
     PLACER_RUN_BYTES = 256 * 1024, /* large enough to write at once */
     STAGING_BYTES = 2 * 1024 * 1024,
-    PLACER_AGE_MS = 500, /* a small tail waits so long */
+    PLACER_AGE_MS = 2000, /* a small tail waits so long; each costs a write of its own */
 };
 
 void placer_init(struct placer *placer) {
@@ -239,7 +239,8 @@ static void make_pass(struct stream *stream, bool all) {
 
 static void deadline_from_now(struct timespec *ret_deadline) {
     clock_gettime(CLOCK_MONOTONIC, ret_deadline);
-    ret_deadline->tv_nsec += PLACER_AGE_MS * 1000000L;
+    ret_deadline->tv_sec += PLACER_AGE_MS / 1000;
+    ret_deadline->tv_nsec += PLACER_AGE_MS % 1000 * 1000000L;
     if (ret_deadline->tv_nsec >= 1000000000L) {
         ret_deadline->tv_sec++;
         ret_deadline->tv_nsec -= 1000000000L;

@@ -11,8 +11,12 @@ Test(chunk, comes_in_a_few_sizes) {
     static const struct {
         uint32_t size, capacity;
     } cases[] = {
-        {0, 4096},
-        {1, 4096},
+        {0, 1024},
+        {1, 1024},
+        {1024, 1024},
+        {1025, 2048},
+        {2048, 2048},
+        {2049, 4096},
         {4096, 4096},
         {4097, 16384},
         {16384, 16384},
@@ -51,7 +55,7 @@ Test(chunk, goes_back_with_its_last_reference_and_comes_again_clean) {
     chunk->size_bytes = 77;
     chunk->segment = (struct segment *)chunk;
     chunk->hold.release(&chunk->hold); /* as a reader lets go */
-    cr_expect_eq(pool.free_bytes, 4096);
+    cr_expect_eq(pool.free_bytes, 1024);
     struct chunk *other = chunk_take(&pool, 5000);
     cr_expect_neq(other, chunk, "another size");
     struct chunk *again = chunk_take(&pool, 1);
