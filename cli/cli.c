@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "cli/command.h"
 #include "cli/env_file.h"
@@ -237,6 +239,16 @@ bool cli_duration_ms(const struct cli_run *run, enum cli_option option, int64_t 
     }
     cli_fail(run, 0, "--%s is '%s'; it takes a duration such as 500ms, 10s or 5m",
              option_rows[option].name, text);
+    return false;
+}
+
+bool cli_owns_store(const struct cli_run *run, const char *directory) {
+    struct stat status;
+    if (stat(directory, &status) != 0 || status.st_uid == geteuid())
+        return true;
+    cli_fail(run, 0,
+             "%s belongs to user %u: run this as that user (runuser -u NAME -- duragate ...)",
+             directory, (unsigned)status.st_uid);
     return false;
 }
 

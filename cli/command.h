@@ -63,6 +63,10 @@ bool cli_number(const struct cli_run *run, enum cli_option option, int64_t minim
 bool cli_duration_ms(const struct cli_run *run, enum cli_option option, int64_t fallback_ms,
                      int64_t *ret_ms);
 
+/* False, after printing what to do, when an existing store belongs to another user: files made
+ * there would be none that its gateway can open. */
+bool cli_owns_store(const struct cli_run *run, const char *directory);
+
 /* The server's configuration, with the overrides applied; NULL after printing what is wrong. */
 struct config;
 struct config *cli_load_config(struct cli_run *run, const char *const *overrides);

@@ -211,6 +211,8 @@ static int restore_halves(struct restore *restore) {
     bool with_stream = !cli_has(restore->run, CLI_REGISTRY_ONLY);
     bool with_registry = !cli_has(restore->run, CLI_NO_REGISTRY);
     char dump[MANIFEST_PATH_SIZE];
+    if (with_stream && !cli_owns_store(restore->run, restore->config->storage_directory))
+        return DG_EXIT_NOPERM;
     if (with_registry && !prepare_registry(restore, dump))
         return DG_EXIT_FAILURE;
     if (with_stream && !restore_stream(restore))

@@ -238,6 +238,8 @@ int storage_repair_run(struct cli_run *run) {
         .json = cli_has(run, CLI_JSON),
         .progress = progress_begin("read", progress_measure(run->operand[0])),
     };
+    if (cli_has(run, CLI_APPLY) && !cli_owns_store(run, run->operand[0]))
+        return DG_EXIT_NOPERM;
     struct storage_repair_options options = {.apply = cli_has(run, CLI_APPLY),
                                              .accept_loss = cli_has(run, CLI_ACCEPT_LOSS)};
     struct storage_repair_report report = {

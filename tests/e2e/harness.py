@@ -4,6 +4,7 @@ import collections
 import contextlib
 import json
 import os
+import random
 import shlex
 import shutil
 import signal
@@ -22,7 +23,7 @@ class Gateway:
     """deploy/up ... deploy/down. settings: configuration keys as the environment names them. own_ports: none
     that the gateway of another test might take meanwhile."""
 
-    def __init__(self, build="asan", settings=None, own_ports=False):
+    def __init__(self, build="asan", settings=None, own_ports=True):
         self.build = os.path.join(BUILDS, build)  # an absolute build stays as it is
         self.root = ROOT  # whose deploy/up
         self.directory = tempfile.mkdtemp(prefix="duragate-e2e-")
@@ -198,12 +199,14 @@ class AckedPublisher:
 
 
 def write_free_ports(path):
-    """A file of ports as deploy/up keeps it; all are bound at once, so that they differ."""
-    sockets = [socket.create_server(("localhost", 0)) for _ in range(6)]
+    """A file of ports as deploy/up keeps it. Below those that the kernel gives to clients, so that they are still
+    free when the gateway starts again."""
+    names = ["mqtt", "mqtts", "kafka", "kafkas", "https", "http"]
     with open(path, "w", encoding="ascii") as file:
-        for name, bound in zip(("mqtt", "mqtts", "kafka", "kafkas", "https", "http"), sockets):
-            file.write(f"port_{name}={bound.getsockname()[1]}\n")
-            bound.close()
+        for port in random.sample(range(20000, 30000), 1000):
+            with socket.socket() as probe:
+                if names and probe.connect_ex(("127.0.0.1", port)) != 0:
+                    file.write(f"port_{names.pop()}={port}\n")
 
 
 def zombie(pid):

@@ -83,6 +83,20 @@ class Backup(unittest.TestCase):
         self.assertEqual(os.listdir(self.directory), [], "what fills the disk is gone")
         self.expect_healthy()
 
+    @unittest.skipUnless(os.geteuid() == 0, "changes an owner")
+    def test_another_users_store_is_left_alone(self):
+        store = os.path.join(self.directory, "stream")
+        os.mkdir(store)
+        os.chown(store, 65534, 65534)
+        made = json.loads(self.backup("--json", "--no-registry"))["backup"]
+        for command in (["storage", "repair", "--apply", store],
+                        ["restore", "--no-registry", "--set", f"storage.directory={store}", made]):
+            done = subprocess.run([os.path.join(self.gateway.build, "duragate"), *command], capture_output=True,
+                                  text=True, timeout=60, check=False)
+            self.assertEqual(done.returncode, 77, done.stdout + done.stderr)
+            self.assertIn("belongs to user 65534", done.stderr)
+        self.assertEqual(os.listdir(store), [])
+
     def test_one_at_a_time(self):
         process = self.start("--mib-per-second", "1")
         wait_until(lambda: os.listdir(self.directory), 30)

@@ -15,7 +15,7 @@ EXAMPLES = os.path.join(ROOT, "deploy/examples")
 class Examples(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.gateway = Gateway(own_ports=True).up()
+        cls.gateway = Gateway().up()
         cls.keys = {device: cls.gateway.device(device) for device in moving_average.SERIES}
 
     @classmethod

@@ -185,7 +185,7 @@ class PlainText(unittest.TestCase):
                 self.skipTest("this machine has only loopback")
             own = probe.getsockname()[0]
         for allowed in ("false", "true"):
-            gateway = Gateway(settings={
+            gateway = Gateway(own_ports=False, settings={
                 "DURAGATE_CFG_MANAGEMENT__BIND": "0.0.0.0:8080",
                 "DURAGATE_CFG_SECURITY__ALLOW_PLAINTEXT_PASSWORDS": allowed}).up()
             try:

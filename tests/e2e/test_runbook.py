@@ -1,10 +1,8 @@
 """deploy/runbook.md, followed to the letter, with a real gateway, PostgreSQL, devices and consumers."""
 
 import os
-import random
 import re
 import signal
-import socket
 import subprocess
 import unittest
 
@@ -44,28 +42,10 @@ def blocks():
     return found
 
 
-def free_port():
-    """Below those that the kernel gives to clients: still free when the gateway starts again."""
-    while True:
-        port = random.randint(20000, 30000)
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                return port
-
-
-def choose_ports(var):
-    """Other gateways of this machine take the usual ones while ours is stopped."""
-    os.makedirs(var, exist_ok=True)
-    with open(os.path.join(var, "ports"), "w", encoding="ascii") as file:
-        for name in ("mqtt", "mqtts", "kafka", "kafkas", "https", "http"):
-            file.write(f"port_{name}={free_port()}\n")
-
-
 class Runbook(unittest.TestCase):
     def setUp(self):
         self.gateway = Gateway("release")
         self.addCleanup(self.gateway.close)
-        choose_ports(self.gateway.var)
         self.gateway.up()
         self.blocks = blocks()
         self.keys = {self.gateway.DEVICE: self.gateway.DEVICE_KEY}

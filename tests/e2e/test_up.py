@@ -13,7 +13,7 @@ from harness import ROOT, Gateway, wait_until
 class Up(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.gateway = Gateway().up()
+        cls.gateway = Gateway(own_ports=False).up()
 
     @classmethod
     def tearDownClass(cls):

@@ -59,7 +59,7 @@ class Publisher:
 
 def setUpModule():
     global gateway, publisher
-    gateway = Gateway(own_ports=True).up()
+    gateway = Gateway().up()
     publisher = Publisher(gateway)
     for payload in (b"", bytes(range(256)), "Größe 21 µm\n".encode(), b"x" * 200_000):
         publisher.send("dev0", payload)

@@ -19,7 +19,7 @@ class FlinkMovingAverage(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.directory = prepare(os.path.join(ROOT, "deploy/examples/flink-moving-average"), build_maven)
-        cls.gateway = Gateway(own_ports=True).up()
+        cls.gateway = Gateway().up()
         cls.keys = {device: cls.gateway.device(device) for device in moving_average.SERIES}
         cls.key = cls.gateway.device(PROCESSOR)
 

@@ -57,7 +57,7 @@ Test(commit, flood_of_one_worker_does_not_starve_another) {
                  0);
     real_pwrite = sys.pwrite;
     sys.pwrite = slow_pwrite;
-    uint64_t number = 0, end_ms = clock_monotonic_ms() + 3000;
+    uint64_t number = 0, end_ms = clock_monotonic_ms() + 60000;
     unsigned expected = 0;
     while (clock_monotonic_ms() < end_ms && expected < 5) {
         while (test_append(&store, STREAM_ID, 0, number, 250000, 1) == 0)
@@ -71,7 +71,7 @@ Test(commit, flood_of_one_worker_does_not_starve_another) {
         test_store_turn(&store);
         usleep(500);
     }
-    cr_expect_eq(expected, 5, "%u in 3 s", expected);
+    cr_expect_eq(expected, 5, "only %u: it starves", expected);
     test_store_settle(&store);
     while (stream_appender_pending(light.appender) > 0) {
         stream_appender_turn(light.appender);
