@@ -333,6 +333,7 @@ class Stopping(unittest.TestCase):
     def test_offline_tools(self):
         child = self.start()
         self.gateway.publish("-q", "1", "-t", "tools", "-m", "payload")
+        self.gateway.publish("-q", "1", "-t", "more", "-m", "m" * 5000)  # the checkpoint repairs a last block
         store = os.path.join(self.gateway.var, "stream")
         self.stop(child)
         done = duragate(self.gateway, "storage", "verify", store)
