@@ -33,7 +33,9 @@ class Gateway:
         self.env = {}
         if own_ports:
             os.mkdir(self.var, 0o755)
-            write_free_ports(os.path.join(self.var, "ports"))
+            self.ports = free_ports("mqtt", "mqtts", "kafka", "kafkas", "https", "http")
+            with open(os.path.join(self.var, "ports"), "w", encoding="ascii") as file:
+                file.writelines(f"port_{name}={port}\n" for name, port in self.ports.items())
 
     def up(self, *arguments):
         done = subprocess.run(
@@ -198,15 +200,15 @@ class AckedPublisher:
         self.lines.close()
 
 
-def write_free_ports(path):
-    """A file of ports as deploy/up keeps it. Below those that the kernel gives to clients, so that they are still
-    free when the gateway starts again."""
-    names = ["mqtt", "mqtts", "kafka", "kafkas", "https", "http"]
-    with open(path, "w", encoding="ascii") as file:
-        for port in random.sample(range(20000, 30000), 1000):
-            with socket.socket() as probe:
-                if names and probe.connect_ex(("127.0.0.1", port)) != 0:
-                    file.write(f"port_{names.pop()}={port}\n")
+def free_ports(*names):
+    """name -> port. Below those that the kernel gives to clients: still free when the gateway starts again."""
+    ports, left = {}, list(names)
+    while left:
+        port = random.randint(20000, 30000)
+        with socket.socket() as probe:
+            if port not in ports.values() and probe.connect_ex(("127.0.0.1", port)) != 0:
+                ports[left.pop()] = port
+    return ports
 
 
 def zombie(pid):

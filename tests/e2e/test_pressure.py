@@ -185,14 +185,15 @@ class PlainText(unittest.TestCase):
                 self.skipTest("this machine has only loopback")
             own = probe.getsockname()[0]
         for allowed in ("false", "true"):
-            gateway = Gateway(own_ports=False, settings={
-                "DURAGATE_CFG_MANAGEMENT__BIND": "0.0.0.0:8080",
-                "DURAGATE_CFG_SECURITY__ALLOW_PLAINTEXT_PASSWORDS": allowed}).up()
+            gateway = Gateway(settings={"DURAGATE_CFG_SECURITY__ALLOW_PLAINTEXT_PASSWORDS": allowed})
+            port = gateway.ports["http"]
+            gateway.environment["DURAGATE_CFG_MANAGEMENT__BIND"] = f"0.0.0.0:{port}"
+            gateway.up()
             try:
-                self.assertEqual(gateway.api("GET", "/v1/tenants", url="http://127.0.0.1:8080")[0], 200)
-                status, body, _ = gateway.api("GET", "/v1/tenants", url=f"http://{own}:8080")
+                self.assertEqual(gateway.api("GET", "/v1/tenants", url=f"http://127.0.0.1:{port}")[0], 200)
+                status, body, _ = gateway.api("GET", "/v1/tenants", url=f"http://{own}:{port}")
                 self.assertEqual(status, 200 if allowed == "true" else 403, body)
-                with urllib.request.urlopen(f"http://{own}:8080/healthz", timeout=5) as answer:
+                with urllib.request.urlopen(f"http://{own}:{port}/healthz", timeout=5) as answer:
                     self.assertEqual(answer.status, 200)
             finally:
                 gateway.close()
