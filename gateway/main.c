@@ -63,6 +63,7 @@ struct server {
     struct event *drain_timer;
     struct event *drain_limit;
     struct watched_file watched[WATCHED_FILES];
+    bool wrote_pid_file;
     atomic_bool draining;
     atomic_uint drained_workers;
 };
@@ -473,7 +474,8 @@ static void raise_descriptor_limit(void) {
     }
 }
 
-static int write_pid_file(const char *path, char *ret_error) {
+static int write_pid_file(struct server *server, char *ret_error) {
+    const char *path = server->config->server_pid_file;
     if (!path[0])
         return 0;
     char temporary[4200];
@@ -485,6 +487,7 @@ static int write_pid_file(const char *path, char *ret_error) {
                  strerror(errno));
         return DG_ERR_IO;
     }
+    server->wrote_pid_file = true;
     return 0;
 }
 
@@ -560,7 +563,7 @@ static int server_start(struct server *server, char *ret_error) {
     if ((err = server_open_parts(server, ret_error)) < 0 ||
         (err = server_create_workers(server)) < 0 || (err = server_create_events(server)) < 0 ||
         (err = server_listen(server, ret_error)) < 0 ||
-        (err = write_pid_file(server->config->server_pid_file, ret_error)) < 0)
+        (err = write_pid_file(server, ret_error)) < 0)
         return err;
     look_at_files(server, server->watched);
     metric_set(METRIC_START_TIME, clock_wall_ms() / 1000);
@@ -612,7 +615,7 @@ static void server_end(struct server *server) {
     server_free_events(server);
     if (server->base)
         event_base_free(server->base);
-    if (server->config && server->config->server_pid_file[0])
+    if (server->wrote_pid_file)
         unlink(server->config->server_pid_file);
     config_free(server->config);
 }

@@ -23,7 +23,8 @@ static void collect(void *context, struct slice key, struct slice value) {
     struct group_offset offset;
     struct slice group;
     int64_t tenant_key;
-    if (group_store_decode(key, value, &tenant_key, &group, &offset) < 0)
+    if (group_store_decode(key, value, &tenant_key, &group, &offset) < 0 ||
+        offset.stream_id == GROUP_STAMP_STREAM)
         return;
     if (places->count == places->capacity) {
         size_t capacity = places->capacity ? places->capacity * 2 : 64;

@@ -85,9 +85,6 @@ struct group_tenant {
     unsigned group_count;
 };
 
-/* As a place for group->stamp_ms among the stored offsets: no stream has this number. */
-enum { GROUP_STAMP_STREAM = 0 };
-
 struct groups {
     const struct group_effects *effects;
     void *context;

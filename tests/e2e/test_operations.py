@@ -370,13 +370,17 @@ class Stopping(unittest.TestCase):
 
     def test_a_second_gateway_on_the_same_store_is_refused(self):
         child = self.start()
+        pid_file = os.path.join(self.gateway.directory, "pid")
+        with open(pid_file, "w", encoding="ascii") as file:
+            file.write(str(child.pid))
         other = subprocess.run([os.path.join(self.gateway.build, "duragate"), "serve", "--config",
-                                configuration(self.gateway), ], env=dict(
-                                    self.environment, DURAGATE_CFG_SERVER__PID_FILE="",
+                                configuration(self.gateway)], env=dict(
+                                    self.environment, DURAGATE_CFG_SERVER__PID_FILE=pid_file,
                                     DURAGATE_CFG_MANAGEMENT__BIND="127.0.0.1:0"),
                                capture_output=True, text=True, timeout=30, check=False)
         self.assertEqual(other.returncode, 69, other.stderr)
         self.assertIn("start.failed", other.stderr + other.stdout)
+        self.assertTrue(os.path.exists(pid_file), "it is the first one's")
         self.assertTrue(self.is_ready())
         self.stop(child)
 

@@ -4,6 +4,7 @@
 
 #include "common/metrics.h"
 #include "gateway/kafka/beyond.h"
+#include "gateway/kafka/group_store.h"
 #include "tests/unit/gateway/kafka_support.h"
 
 TestSuite(kafka_groups, .fini = loopback_check_leaks);
@@ -199,14 +200,29 @@ Test(kafka_groups, offsets_are_kept_for_their_tenant) {
     kafka_server_stop(&server);
 }
 
+/* What group_retention.c keeps beside the offsets: when the group was last in use. */
+static void put_stamp(struct worker *worker, void *context) {
+    const char *group = context;
+    uint8_t key[GROUP_STORE_KEY_MAX], value[GROUP_STORE_VALUE_MAX];
+    struct group_request request = {.tenant_key = 1, .group = slice_from_string(group)};
+    struct group_offset offset = {.stream_id = GROUP_STAMP_STREAM, .offset = 1800000000000};
+    struct stream_mutation mutation = group_store_encode(&request, &offset, key, value);
+    cr_assert_eq(stream_mutate(server.appender, &mutation, 1, (struct stream_ticket){.owner = 1}),
+                 0);
+    server.pending++;
+}
+
 /* As after a restore: what was committed may lie beyond what is there. */
 Test(kafka_groups, offsets_beyond_the_end_are_found) {
     kafka_server_start(&server, NULL);
     kafka_server_append(&server, STREAM_EVENTS, 2, 5, 20, 1000);
     kafka_enter(&client, &server, "reader");
     cr_expect_eq(commit(&client, "g", "acme.events", 5, ""), 0);
+    char group[] = "g";
+    loopback_run(server.loopback.workers[0], put_stamp, group);
+    kafka_server_append(&server, STREAM_EVENTS, 2, 1, 20, 1000); /* behind it in the journal */
     cr_expect_eq(kafka_find_offsets_beyond(server.stream), 0);
-    cr_expect_eq(commit(&client, "g", "acme.events", 6, ""), 0);
+    cr_expect_eq(commit(&client, "g", "acme.events", 7, ""), 0);
     cr_expect_eq(commit(&client, "h", "acme.commands", 1, ""), 0);
     cr_expect_eq(kafka_find_offsets_beyond(server.stream), 2);
     cr_expect_eq(metric_read(METRIC_KAFKA_OFFSETS_BEYOND), 2);
