@@ -153,12 +153,37 @@ static void remove_oldest(const struct backup *backup, int64_t keep) {
         free(entries);
 }
 
-/* One backup at a time. The descriptor lives as long as the process. False after printing why. */
-static bool take_directory(const struct backup *backup) {
-    if (mkdir(backup->directory, 0750) != 0 && errno != EEXIST) {
+/* On the disk that it is to protect, among files that only the gateway may remove. */
+static bool is_in_store(const struct backup *backup) {
+    char *directory = realpath(backup->directory, NULL);
+    char *store = realpath(backup->config->storage_directory, NULL);
+    size_t size = store ? strlen(store) : 0;
+    bool is_in = directory && store && strncmp(directory, store, size) == 0 &&
+                 (directory[size] == '/' || directory[size] == '\0');
+    free(directory);
+    free(store);
+    return is_in;
+}
+
+static bool make_directory(const struct backup *backup) {
+    bool is_new = mkdir(backup->directory, 0750) == 0;
+    if (!is_new && errno != EEXIST) {
         cli_fail(backup->run, 0, "%s: %s", backup->directory, strerror(errno));
         return false;
     }
+    if (!is_in_store(backup))
+        return true;
+    if (is_new)
+        rmdir(backup->directory);
+    cli_fail(backup->run, 0, "%s lies in the store itself (%s): give a directory on another disk",
+             backup->directory, backup->config->storage_directory);
+    return false;
+}
+
+/* One backup at a time. The descriptor lives as long as the process. False after printing why. */
+static bool take_directory(const struct backup *backup) {
+    if (!make_directory(backup))
+        return false;
     int fd = open(backup->directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0)
         return true;
@@ -167,7 +192,7 @@ static bool take_directory(const struct backup *backup) {
     return false;
 }
 
-static bool make_names(struct backup *backup) {
+static void name_by_time(struct backup *backup) {
     char name[NAME_LENGTH + 1];
     struct tm utc;
     time_t seconds = (time_t)(clock_wall_ms() / 1000);
@@ -176,9 +201,17 @@ static bool make_names(struct backup *backup) {
     snprintf(backup->final, sizeof(backup->final), "%.3000s/%s", backup->directory, name);
     snprintf(backup->partial, sizeof(backup->partial), "%.3000s/%s" PARTIAL, backup->directory,
              name);
-    if (access(backup->final, F_OK) != 0 && mkdir(backup->partial, 0750) == 0)
+}
+
+static bool make_names(struct backup *backup) {
+    name_by_time(backup);
+    while (access(backup->final, F_OK) == 0) { /* of this second: the next one has another name */
+        usleep(100 * 1000);
+        name_by_time(backup);
+    }
+    if (mkdir(backup->partial, 0750) == 0)
         return true;
-    cli_fail(backup->run, 0, "%s: %s", backup->partial, strerror(errno ? errno : EEXIST));
+    cli_fail(backup->run, 0, "%s: %s", backup->partial, strerror(errno));
     return false;
 }
 

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import tempfile
-import time
 import unittest
 
 from harness import Gateway, wait_until
@@ -29,12 +28,10 @@ class Backup(unittest.TestCase):
         self.directory = tempfile.mkdtemp(dir=self.gateway.directory)
 
     def start(self, *arguments, directory=None):
-        environment = dict(os.environ,
-                           DURAGATE_CFG_REGISTRY__PASSWORD_FILE=os.path.join(self.gateway.var, "registry.password"))
         return subprocess.Popen(
             [os.path.join(self.gateway.build, "duragate"), "backup", "--config",
              os.path.join(self.gateway.var, "duragate.yaml"), *arguments, directory or self.directory],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def backup(self, *arguments, code=0, directory=None):
         process = self.start(*arguments, directory=directory)
@@ -62,8 +59,14 @@ class Backup(unittest.TestCase):
         made = []
         for _ in range(3):
             made.append(json.loads(self.backup("--json", "--no-registry", "--keep", "2"))["backup"])
-            time.sleep(1.1)  # names are by the second
         self.assertEqual(sorted(os.listdir(self.directory)), [os.path.basename(name) for name in made[1:]])
+
+    def test_not_into_the_store(self):
+        store = os.path.join(self.gateway.var, "stream")
+        before = sorted(os.listdir(store))
+        for directory in (store, os.path.join(store, "backups")):
+            self.assertIn("lies in the store itself", self.backup("--no-registry", code=69, directory=directory))
+        self.assertEqual(sorted(os.listdir(store)), before)
 
     def test_without_postgresql_there_is_none(self):
         environment = "DURAGATE_CFG_REGISTRY__CONNINFO"

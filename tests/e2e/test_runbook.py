@@ -10,7 +10,7 @@ from harness import ROOT, Gateway, wait_until
 
 NAMES = """
 set -euo pipefail
-export DURAGATE_VAR={var} DURAGATE_CFG_REGISTRY__PASSWORD_FILE={var}/registry.password
+export DURAGATE_VAR={var}
 export PATH={build}:$PATH PGHOST={postgres} PGUSER=postgres
 CONFIG={var}/duragate.yaml
 STORE={var}/stream
