@@ -234,6 +234,7 @@ static bool back_up_stream(struct backup *backup, int64_t mib_per_second) {
         .store = store,
         .target = target,
         .before = backup->before[0] ? backup->before : NULL,
+        .before_is_damaged = backup->of_before.damage_count > 0,
         .rate_bytes = (uint64_t)mib_per_second << 20,
         .reserve_bytes = (uint64_t)backup->config->storage_reserve,
         .wait_ms = CHECKPOINT_WAIT_MS,

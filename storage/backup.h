@@ -56,6 +56,7 @@ struct storage_backup_options {
     const char *store;
     const char *target;     /* is made */
     const char *before;     /* a backup of before, or NULL */
+    bool before_is_damaged; /* damage was told of then: what is kept of it is looked at again */
     uint64_t rate_bytes;    /* read in a second at most; 0: no limit */
     uint64_t reserve_bytes; /* left free on the target's file system */
     uint64_t wait_ms;       /* for the gateway's checkpoint */

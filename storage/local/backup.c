@@ -32,7 +32,7 @@ struct backup {
     struct format_store store;
     struct draft draft;
     struct copy_rate rate;
-    bool before_is_same; /* the backup before is of the same store */
+    bool before_is_same; /* the backup before is of the same store and epoch */
 };
 
 static int fail(struct backup *backup, int error, const char *what) {
@@ -116,8 +116,12 @@ struct paths {
     char store[STORE_PATH_SIZE], target[STORE_PATH_SIZE], before[STORE_PATH_SIZE];
 };
 
-static void make_paths(const struct backup *backup, const char *name, struct paths *ret) {
+static void make_names(const struct backup *backup, const struct format_partition *row,
+                       int64_t base, struct storage_backup_file *ret_file, struct paths *ret) {
     const struct storage_backup_options *options = backup->options;
+    char *name = ret_file->name;
+    snprintf(name, sizeof(ret_file->name), "%" PRIu64 "/%" PRIu32 "/%020" PRId64 ".log",
+             row->stream_id, row->partition, base);
     snprintf(ret->store, sizeof(ret->store), "%s/%s", options->store, name);
     snprintf(ret->target, sizeof(ret->target), "%s/%s", options->target, name);
     snprintf(ret->before, sizeof(ret->before), "%s/%s", options->before ? options->before : "",
@@ -135,8 +139,11 @@ static int take_complete(struct backup *backup, const struct paths *paths, int64
     file->way = STORAGE_BACKUP_KEPT;
     if (backup->before_is_same &&
         options->was_there(options->context, file->name, file->size_bytes, &file->crc) &&
-        sys.link(paths->before, paths->target) == 0)
+        sys.link(paths->before, paths->target) == 0) {
+        if (options->before_is_damaged)
+            check_segment(backup, paths->target, base);
         return 0;
+    }
     struct copy_source source = {.path = paths->store, .size_bytes = file->size_bytes};
     file->way = STORAGE_BACKUP_LINKED;
     int error = sys.link(paths->store, paths->target) == 0 ? 0 : errno;
@@ -173,9 +180,7 @@ static int take_segment(struct backup *backup, const struct draft_partition *par
     const struct format_partition *row = &partition->row;
     struct storage_backup_file file = {0};
     struct paths paths;
-    snprintf(file.name, sizeof(file.name), "%" PRIu64 "/%" PRIu32 "/%020" PRId64 ".log",
-             row->stream_id, row->partition, base);
-    make_paths(backup, file.name, &paths);
+    make_names(backup, row, base, &file, &paths);
     int error = copy_make_parents(backup->options->target, file.name);
     if (error == 0)
         error = base == row->segment_base ? take_newest(backup, &paths, partition, &file)
@@ -202,7 +207,7 @@ static int64_t log_start_now(struct backup *backup, const struct format_partitio
     return log_start;
 }
 
-/* The segment is not there: the backup's partition begins behind it. */
+/* A complete segment is not there: the backup's partition begins behind it. */
 static void pass_over(struct backup *backup, struct format_partition *row, const char *path,
                       int64_t next_base) {
     if (log_start_now(backup, row) < next_base)
@@ -211,22 +216,57 @@ static void pass_over(struct backup *backup, struct format_partition *row, const
         row->log_start = next_base;
 }
 
+/* The newest segment is not there. If retention has taken it, all that the checkpoint knew has
+ * expired: the backup's partition is empty, and goes on at the same offset. */
+static int end_empty(struct backup *backup, struct draft_partition *partition, const char *path) {
+    struct format_partition *row = &partition->row;
+    struct storage_backup_file file = {.way = STORAGE_BACKUP_COPIED};
+    struct paths paths;
+    if (log_start_now(backup, row) < row->next_offset) {
+        backup->options->damage(backup->options->context, path, "the newest segment is missing");
+        return 0;
+    }
+    row->log_start = row->segment_base = row->next_offset;
+    row->segment_position = 0;
+    make_names(backup, row, row->segment_base, &file, &paths);
+    int error = copy_make_parents(backup->options->target, file.name);
+    int fd = error == 0 ? file_open(paths.target, O_WRONLY | O_CREAT) : -1;
+    if (error == 0 && (fd < 0 || sys.fsync(fd) != 0))
+        error = errno;
+    file_close(fd);
+    if (error != 0)
+        return fail(backup, error, path);
+    backup->options->file(backup->options->context, &file);
+    return 0;
+}
+
+static int take_newest_or_end(struct backup *backup, struct draft_partition *partition,
+                              const char *path) {
+    int error = take_segment(backup, partition, partition->row.segment_base);
+    if (error == ENOENT)
+        return end_empty(backup, partition, path);
+    return error == 0 ? 0 : fail(backup, error, path);
+}
+
+/* The newest first, since retention begins with the oldest: so there is no gap between what was
+ * taken. */
 static int take_files(struct backup *backup, struct draft_partition *partition, const char *path,
                       const int64_t *bases, uint32_t count) {
     struct format_partition *row = &partition->row;
-    if (count > 0 && bases[0] > row->log_start)
-        pass_over(backup, row, path, bases[0]);
-    for (uint32_t i = 0; i < count; i++) {
-        int64_t next = i + 1 < count ? bases[i + 1] : INT64_MAX;
-        if (next <= row->log_start || bases[i] > row->segment_base)
-            continue;
-        int error = take_segment(backup, partition, bases[i]);
-        if (error == ENOENT && bases[i] < row->segment_base)
+    int err = take_newest_or_end(backup, partition, path);
+    while (count > 0 && bases[count - 1] >= row->segment_base)
+        count--;
+    int64_t next = row->segment_base;
+    for (; err == 0 && count > 0 && next > row->log_start; next = bases[--count]) {
+        int error = take_segment(backup, partition, bases[count - 1]);
+        if (error == ENOENT)
             pass_over(backup, row, path, next);
         else if (error != 0)
-            return fail(backup, error, path);
+            err = fail(backup, error, path);
     }
-    return 0;
+    if (err == 0 && next > row->log_start)
+        pass_over(backup, row, path, next);
+    return err;
 }
 
 static int take_partition(struct backup *backup, struct draft_partition *partition) {
@@ -258,6 +298,21 @@ static int take_partition(struct backup *backup, struct draft_partition *partiti
 /* ---- the whole ----------------------------------------------------------------------------------
  */
 
+/* A repair that cuts keeps the store's secret; what is written then in the place of what was cut
+ * may be as long, under the same name. */
+static bool is_of_same(const struct backup *backup) {
+    const char *directory = backup->options->before;
+    struct format_store before;
+    struct draft draft;
+    if (store_read_format(directory, &before) < 0 ||
+        memcmp(before.secret, backup->store.secret, FORMAT_SECRET_SIZE) != 0 ||
+        draft_load(directory, before.secret, &draft) < 0)
+        return false;
+    bool same = draft.epochs.current == backup->draft.epochs.current;
+    draft_free(&draft);
+    return same;
+}
+
 static int load(struct backup *backup) {
     const char *store = backup->options->store;
     int err = store_read_format(store, &backup->store);
@@ -266,10 +321,7 @@ static int load(struct backup *backup) {
     if (err < 0)
         snprintf(backup->error, STORAGE_BACKUP_ERROR_SIZE, "%.350s is no store, or is damaged: %s",
                  store, dg_err_text(err));
-    struct format_store before;
-    backup->before_is_same = backup->options->before &&
-                             store_read_format(backup->options->before, &before) == 0 &&
-                             memcmp(before.secret, backup->store.secret, FORMAT_SECRET_SIZE) == 0;
+    backup->before_is_same = err == 0 && backup->options->before && is_of_same(backup);
     return err;
 }
 

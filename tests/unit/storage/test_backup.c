@@ -8,6 +8,7 @@
 
 #include "storage/backup.h"
 #include "storage/local/engine.h"
+#include "storage/repair.h"
 #include "support.h"
 
 TestSuite(backup, .fini = check_leaks);
@@ -20,6 +21,7 @@ struct kept {
     struct storage_backup_partition partitions[4];
     unsigned partition_count;
     const struct kept *before;
+    void (*meanwhile)(void); /* when the first partition is done */
     struct test_store target;
     struct storage_backup_summary summary;
 };
@@ -46,6 +48,8 @@ static void on_file(void *context, const struct storage_backup_file *file) {
 static void on_partition(void *context, const struct storage_backup_partition *partition) {
     struct kept *kept = context;
     kept->partitions[kept->partition_count++] = *partition;
+    if (kept->partition_count == 1 && kept->meanwhile)
+        kept->meanwhile();
 }
 
 static void on_damage(void *context, const char *path, const char *what) {
@@ -60,6 +64,7 @@ static int back_up(const struct test_store *store, struct kept *kept, uint64_t r
         .store = store->directory,
         .target = kept->target.directory,
         .before = kept->before ? kept->before->target.directory : NULL,
+        .before_is_damaged = kept->before && kept->before->damages > 0,
         .reserve_bytes = reserve_bytes,
         .wait_ms = 20000,
         .context = kept,
@@ -227,5 +232,116 @@ Test(backup, what_has_changed_is_not_restored) {
                                               .file_count = kept.file_count};
     cr_expect_eq(storage_restore(&options, &epoch, error), DG_ERR_EXISTS);
     test_store_remove(&kept.target);
+    test_store_remove(&store);
+}
+
+/* ---- what a slow backup meets -------------------------------------------------------------------
+ */
+
+static struct test_store running;
+
+/* The store's checkpointer has done what the backup asked for; the test plays it from here on. */
+static void expire_partition_1(void) {
+    checkpointer_stop(running.stream);
+    test_append_each(&running, STREAM_ID, 1, 3, 13, 11000);
+    running.options.retention_bytes = 1;
+    stream_reconfigure(running.stream, &running.options);
+    placer_flush(&running.stream->placer);
+    retention_request(running.stream, 0);
+    test_append_each(&running, STREAM_ID, 2, 0, 1, 1); /* behind the request */
+    cr_assert_eq(checkpoint_take(running.stream), 0);
+    retention_remove(running.stream);
+    cr_assert_eq(test_file_size(&running, test_segment_name(STREAM_ID, 1, 0)), -1);
+}
+
+/* A partition that does not keep for as long as the backup takes. */
+Test(backup, of_a_partition_that_has_expired_meanwhile_is_empty_at_its_end) {
+    struct kept kept = {.meanwhile = expire_partition_1};
+    struct test_store restored;
+    struct stream_offsets offsets;
+    int32_t epoch;
+    make_store(&running);
+    cr_assert_eq(back_up(&running, &kept, 0), 0, "%s", error);
+    cr_expect_eq(kept.damages, 0);
+    cr_assert_eq(restore(&kept, &restored, 1, &epoch), 0, "%s", error);
+    cr_assert_eq(test_store_open(&restored), 0, "%s", restored.error);
+    cr_expect_eq(test_read_all(&restored, STREAM_ID, 0, 0, 0), 13);
+    stream_offsets(restored.stream, STREAM_ID, 1, &offsets);
+    cr_expect(offsets.log_start == 3 && offsets.durable_end == 3, "%ld to %ld", offsets.log_start,
+              offsets.durable_end);
+    test_append_each(&restored, STREAM_ID, 1, 3, 5, 100);
+    cr_expect_eq(test_read_all(&restored, STREAM_ID, 1, 3, 0), 2);
+    test_store_close(&restored);
+    test_store_close(&running);
+    test_store_remove(&restored);
+    test_store_remove(&kept.target);
+    test_store_remove(&running);
+}
+
+Test(backup, tells_of_a_newest_segment_that_is_missing) {
+    struct test_store store;
+    struct kept kept = {0};
+    make_store(&store);
+    test_store_close(&store);
+    test_file_remove(&store, test_segment_name(STREAM_ID, 0, 10));
+    cr_assert_eq(back_up(&store, &kept, 0), 0, "%s", error);
+    cr_expect_eq(kept.damages, 1);
+    test_store_remove(&kept.target);
+    test_store_remove(&store);
+}
+
+Test(backup, tells_of_damage_each_time) {
+    struct test_store store;
+    struct kept first = {0}, second = {.before = &first};
+    make_store(&store);
+    test_store_close(&store);
+    test_file_flip(&store, test_segment_name(STREAM_ID, 0, 5), 100);
+    cr_assert_eq(back_up(&store, &first, 0), 0, "%s", error);
+    cr_assert_eq(back_up(&store, &second, 0), 0, "%s", error);
+    cr_expect(first.damages == 1 && second.damages == 1, "%u, then %u", first.damages,
+              second.damages);
+    test_store_remove(&first.target);
+    test_store_remove(&second.target);
+    test_store_remove(&store);
+}
+
+static void on_action(void *context, bool loses, const char *text) {
+}
+
+/* A repair takes the last record of partition 1 away; another of the same size takes its place. */
+static void replace_last_record(struct test_store *store) {
+    struct storage_repair_options options = {.apply = true, .accept_loss = true};
+    struct storage_repair_report report = {.action = on_action};
+    char why[STORAGE_REPAIR_ERROR_SIZE];
+    int64_t size = test_file_size(store, test_segment_name(STREAM_ID, 1, 0));
+    test_file_flip(store, test_segment_name(STREAM_ID, 1, 0), size * 3 / 4);
+    cr_assert_eq(storage_repair(store->directory, &options, &report, why), 0, "%s", why);
+    cr_assert_eq(test_store_open(store), 0, "%s", store->error);
+    cr_assert_eq(test_append(store, STREAM_ID, 1, 7, 11000, 1), 0);
+    test_store_settle(store);
+}
+
+/* The segment is as long as it was, and complete now. */
+Test(backup, links_nothing_from_before_a_repair_that_cut) {
+    struct test_store store, restored;
+    struct kept first = {0}, second = {.before = &first};
+    int32_t epoch;
+    test_store_init(&store);
+    store.options.segment_size_bytes = 24000;
+    cr_assert_eq(test_store_open(&store), 0, "%s", store.error);
+    test_append_each(&store, STREAM_ID, 1, 0, 2, 11000);
+    test_store_close(&store);
+    cr_assert_eq(back_up(&store, &first, 0), 0, "%s", error);
+    replace_last_record(&store);
+    cr_assert_eq(test_append(&store, STREAM_ID, 1, 8, 11000, 1), 0);
+    test_store_close(&store);
+    cr_assert_eq(back_up(&store, &second, 0), 0, "%s", error);
+    cr_assert_eq(restore(&second, &restored, 9, &epoch), 0, "%s", error);
+    cr_assert_eq(test_store_open(&restored), 0, "%s", restored.error);
+    cr_expect_eq(test_read_all(&restored, STREAM_ID, 1, 1, 6), 2, "7 and 8 came after the repair");
+    test_store_close(&restored);
+    test_store_remove(&restored);
+    test_store_remove(&first.target);
+    test_store_remove(&second.target);
     test_store_remove(&store);
 }
