@@ -86,7 +86,7 @@ struct storage_restore_options {
 };
 
 /* Until it is done the directory is no store, and no gateway opens it. DG_ERR_EXISTS: not empty;
- * DG_ERR_CORRUPT: a file is not what was backed up; other errors as above. */
+ * DG_ERR_BUSY: in use; DG_ERR_CORRUPT: a file is not what was backed up; other errors as above. */
 DG_NODISCARD int storage_restore(const struct storage_restore_options *options, int32_t *ret_epoch,
                                  char *ret_error);
 

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "common/clock.h"
 #include "common/log.h"
@@ -101,11 +102,10 @@ static bool is_asked(struct stream *stream) {
     char wanted[STORE_PATH_SIZE], taking[STORE_PATH_SIZE];
     snprintf(wanted, sizeof(wanted), "%s/" CHECKPOINT_WANTED, stream->directory);
     snprintf(taking, sizeof(taking), "%s/" CHECKPOINT_TAKING, stream->directory);
-    int fd = file_open(wanted, O_RDONLY);
-    file_close(fd);
-    if (fd >= 0 && sys.rename(wanted, taking) == 0)
+    bool is_there = access(wanted, F_OK) == 0; /* root may have made it: not to be read then */
+    if (is_there && sys.rename(wanted, taking) == 0)
         stream->checkpointer.is_asked = true;
-    else if (fd >= 0 && errno != ENOENT && !errno_is_no_room(errno))
+    else if (is_there && errno != ENOENT && !errno_is_no_room(errno))
         storage_die("rename", wanted, errno);
     return stream->checkpointer.is_asked;
 }

@@ -91,6 +91,14 @@ int copy_check(struct copy_rate *rate, const char *path, uint64_t size_bytes, ui
     return error;
 }
 
+/* By when a segment was written last retention counts its age. Where a file system takes no times
+ * it is kept for longer. */
+static void copy_times(int from, int to) {
+    struct stat status;
+    if (sys.fstat(from, &status) == 0)
+        futimens(to, (struct timespec[]){status.st_atim, status.st_mtim});
+}
+
 int copy_file(struct copy_rate *rate, const struct copy_source *source, const char *path,
               uint32_t *ret_crc) {
     int from = file_open(source->path, O_RDONLY);
@@ -99,7 +107,9 @@ int copy_file(struct copy_rate *rate, const struct copy_source *source, const ch
     int to = file_open(path, O_WRONLY | O_CREAT | O_TRUNC);
     int error = to < 0 ? errno : transfer(rate, source, from, to, ret_crc);
     if (error == 0)
-        error = file_sync_data(to);
+        copy_times(from, to);
+    if (error == 0 && sys.fsync(to) != 0)
+        error = errno;
     if (error == 0)
         sys.fadvise(to, 0, 0, POSIX_FADV_DONTNEED);
     file_close(to);

@@ -23,8 +23,8 @@ struct copy_source {
     const uint8_t *tail;
 };
 
-/* Makes the file at path, synced; its directory is not. 0 or an errno (ENODATA: the source is
- * shorter; ENOSPC also for the reserve). */
+/* Makes the file at path, with the source's times, synced; its directory is not. 0 or an errno
+ * (ENODATA: the source is shorter; ENOSPC also for the reserve). */
 DG_NODISCARD int copy_file(struct copy_rate *rate, const struct copy_source *source,
                            const char *path, uint32_t *ret_crc);
 /* Reads only. */

@@ -19,6 +19,7 @@
 struct restore {
     const struct storage_restore_options *options;
     char *error;
+    int lock_fd;
     struct format_store store;
     struct draft draft;
     struct copy_rate rate;
@@ -33,24 +34,37 @@ static bool is_empty(const char *directory) {
     DIR *open = opendir(directory);
     bool empty = true;
     for (struct dirent *entry; open && (entry = readdir(open));)
-        empty &= entry->d_name[0] == '.' || strcmp(entry->d_name, "lost+found") == 0;
+        empty &= entry->d_name[0] == '.' || strcmp(entry->d_name, "lost+found") == 0 ||
+                 strcmp(entry->d_name, "lock") == 0;
     if (open)
         closedir(open);
     return empty;
 }
 
+static int check_is_empty(struct restore *restore) {
+    if (is_empty(restore->options->store))
+        return 0;
+    snprintf(restore->error, STORAGE_BACKUP_ERROR_SIZE,
+             "%.350s is not empty: move what is there away first", restore->options->store);
+    return DG_ERR_EXISTS;
+}
+
+/* Locked, so that no gateway makes a store of its own there meanwhile. Looked at before as well: a
+ * directory that is something else gets no lock file. */
+static int take_directory(struct restore *restore) {
+    _Static_assert((int)STREAM_ERROR_SIZE <= (int)STORAGE_BACKUP_ERROR_SIZE, "its message fits");
+    int err = check_is_empty(restore);
+    if (err == 0)
+        err = store_lock(restore->options->store, &restore->lock_fd, restore->error);
+    return err == 0 ? check_is_empty(restore) : err;
+}
+
 static int prepare(struct restore *restore) {
-    const char *target = restore->options->store, *backup = restore->options->backup;
-    bool created;
-    int error = file_make_directory(target, &created);
-    if (error != 0)
-        return fail(restore, error, target);
-    if (!is_empty(target)) {
-        snprintf(restore->error, STORAGE_BACKUP_ERROR_SIZE,
-                 "%.350s is not empty: move what is there away first", target);
-        return DG_ERR_EXISTS;
-    }
-    int err = store_read_format(backup, &restore->store);
+    const char *backup = restore->options->backup;
+    int err = take_directory(restore);
+    if (err < 0)
+        return err;
+    err = store_read_format(backup, &restore->store);
     if (err == 0)
         err = draft_load(backup, restore->store.secret, &restore->draft);
     if (err < 0)
@@ -91,6 +105,8 @@ static int write_store(struct restore *restore, int32_t epoch) {
     random_bytes(store->secret, sizeof(store->secret));
     int error = journal_create(target, store->journal_size_bytes);
     if (error == 0)
+        error = store_sync_name(target);
+    if (error == 0)
         error = draft_save(&restore->draft, target, store->secret);
     if (error == 0)
         error = store_write_format(target, store);
@@ -117,10 +133,12 @@ int storage_restore(const struct storage_restore_options *options, int32_t *ret_
     struct restore restore = {
         .options = options,
         .error = ret_error,
+        .lock_fd = -1,
         .rate = {.progress = options->progress, .context = options->context},
     };
     ret_error[0] = '\0';
     int err = run(&restore, ret_epoch);
     draft_free(&restore.draft);
+    file_close(restore.lock_fd);
     return err;
 }

@@ -134,9 +134,8 @@ static int write_first_checkpoint(const char *directory, const uint8_t *secret) 
     return file_replace(directory, "checkpoint", data, sizeof(data));
 }
 
-/* The store's own name. A parent that may not be read belongs to someone else, who made the
- * directory. */
-static int sync_parent(const char *directory) {
+/* A parent that may not be read belongs to someone else, who made the directory. */
+int store_sync_name(const char *directory) {
     char path[STORE_PATH_SIZE];
     snprintf(path, sizeof(path), "%s/..", directory);
     int error = file_sync_directory(path);
@@ -155,7 +154,7 @@ static int create_store(const struct stream_options *options, char *ret_error) {
     random_bytes(store.secret, sizeof(store.secret));
     int error = journal_create(options->directory, store.journal_size_bytes);
     if (error == 0)
-        error = sync_parent(options->directory);
+        error = store_sync_name(options->directory);
     if (error == 0)
         error = write_first_checkpoint(options->directory, store.secret);
     if (error == 0)
@@ -170,7 +169,7 @@ static int create_store(const struct stream_options *options, char *ret_error) {
 /* ---- opening ------------------------------------------------------------------------------------
  */
 
-static int take_lock(const char *directory, int *ret_fd, char *ret_error) {
+int store_lock(const char *directory, int *ret_fd, char *ret_error) {
     char path[STORE_PATH_SIZE];
     bool created;
     int error = file_make_directory(directory, &created);
@@ -223,7 +222,7 @@ static int check_format(const struct stream_options *options, int err,
 int store_open(const struct stream_options *options, int *ret_lock_fd,
                struct format_store *ret_store, char *ret_error) {
     int fd;
-    int err = take_lock(options->directory, &fd, ret_error);
+    int err = store_lock(options->directory, &fd, ret_error);
     if (err < 0)
         return err;
     struct format_store store = {0};

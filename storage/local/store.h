@@ -4,8 +4,15 @@
 #include "storage/local/format.h"
 #include "storage/stream.h"
 
-/* Takes the lock (DG_ERR_BUSY: another process has it), refuses network file systems, creates what
- * a new store needs, reads the format file. ret_error gets a message for people. */
+/* Makes the directory if need be, refuses network file systems, takes the lock (DG_ERR_BUSY:
+ * another process has it), which lasts as long as the descriptor. ret_error gets a message for
+ * people. */
+DG_NODISCARD int store_lock(const char *directory, int *ret_fd, char *ret_error);
+
+/* The store's own name, in its parent. 0 or an errno. */
+DG_NODISCARD int store_sync_name(const char *directory);
+
+/* Takes the lock, creates what a new store needs, reads the format file. Errors as above. */
 DG_NODISCARD int store_open(const struct stream_options *options, int *ret_lock_fd,
                             struct format_store *ret_store, char *ret_error);
 

@@ -1,11 +1,14 @@
 /* Backup of a store that is open and being written to, and restore from it. */
 #include <criterion/criterion.h>
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "common/sys.h"
 #include "storage/backup.h"
 #include "storage/local/engine.h"
 #include "storage/repair.h"
@@ -343,5 +346,92 @@ Test(backup, links_nothing_from_before_a_repair_that_cut) {
     test_store_remove(&restored);
     test_store_remove(&first.target);
     test_store_remove(&second.target);
+    test_store_remove(&store);
+}
+
+/* ---- who asks, and when it was written ----------------------------------------------------------
+ */
+
+static struct sys_table real;
+
+static int open_not_wanted(const char *path, int flags, mode_t mode) {
+    bool is_wanted = strstr(path, CHECKPOINT_WANTED) && (flags & O_ACCMODE) == O_RDONLY;
+    errno = EACCES;
+    return is_wanted ? -1 : real.open(path, flags, mode);
+}
+
+/* The gateway's user may not read what root has made. */
+Test(backup, by_another_user_gets_its_checkpoint) {
+    struct test_store store;
+    struct kept kept = {0};
+    real = sys;
+    sys.open = open_not_wanted;
+    make_store(&store);
+    cr_assert_eq(back_up(&store, &kept, 0), 0, "%s", error);
+    cr_expect(kept.summary.is_running && !kept.summary.is_late);
+    test_store_close(&store);
+    test_store_remove(&kept.target);
+    test_store_remove(&store);
+}
+
+static time_t written_at(const struct test_store *store, const char *name) {
+    char path[512];
+    struct stat status;
+    snprintf(path, sizeof(path), "%s/%s", store->directory, name);
+    cr_assert_eq(stat(path, &status), 0);
+    return status.st_mtim.tv_sec;
+}
+
+/* By it retention counts the age of a segment. */
+Test(backup, keeps_when_a_segment_was_written) {
+    static const struct timespec long_ago[2] = {{.tv_sec = 1000}, {.tv_sec = 1000}};
+    struct test_store store, restored;
+    struct kept kept = {0};
+    int32_t epoch;
+    char path[512];
+    make_store(&store);
+    test_store_close(&store);
+    snprintf(path, sizeof(path), "%s/%s", store.directory, test_segment_name(STREAM_ID, 0, 5));
+    cr_assert_eq(utimensat(AT_FDCWD, path, long_ago, 0), 0);
+    cr_assert_eq(back_up(&store, &kept, 0), 0, "%s", error);
+    cr_assert_eq(restore(&kept, &restored, 1, &epoch), 0, "%s", error);
+    cr_expect_eq(written_at(&restored, test_segment_name(STREAM_ID, 0, 5)), 1000);
+    test_store_remove(&restored);
+    test_store_remove(&kept.target);
+    test_store_remove(&store);
+}
+
+/* A gateway that is started while a restore begins. */
+static struct test_store restoring;
+
+static int open_and_start(const char *path, int flags, mode_t mode) {
+    static bool done;
+    if (!done && strstr(path, "/checkpoint")) { /* the backup's: the directory was empty before */
+        done = true;
+        cr_expect_eq(test_store_open(&restoring), DG_ERR_BUSY);
+    }
+    return real.open(path, flags, mode);
+}
+
+Test(backup, no_gateway_begins_in_a_directory_that_is_restored_into) {
+    struct test_store store;
+    struct kept kept = {0};
+    int32_t epoch;
+    make_store(&store);
+    test_store_close(&store);
+    cr_assert_eq(back_up(&store, &kept, 0), 0, "%s", error);
+    test_store_init(&restoring);
+    struct storage_restore_options options = {.backup = kept.target.directory,
+                                              .store = restoring.directory,
+                                              .files = kept.files,
+                                              .file_count = kept.file_count};
+    real = sys;
+    sys.open = open_and_start;
+    cr_expect_eq(storage_restore(&options, &epoch, error), 0, "%s", error);
+    cr_assert_eq(test_store_open(&restoring), 0, "%s", restoring.error);
+    cr_expect_eq(test_read_all(&restoring, STREAM_ID, 0, 0, 0), 13);
+    test_store_close(&restoring);
+    test_store_remove(&restoring);
+    test_store_remove(&kept.target);
     test_store_remove(&store);
 }
