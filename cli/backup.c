@@ -139,14 +139,22 @@ static void find_before(struct backup *backup) {
         free(entries);
 }
 
+/* Under the name of an unfinished one first: half a backup never looks like a whole one. */
+static void remove_finished(const char *path) {
+    char partial[MANIFEST_PATH_SIZE + sizeof(PARTIAL)];
+    snprintf(partial, sizeof(partial), "%s" PARTIAL, path);
+    remove_tree(rename(path, partial) == 0 ? partial : path);
+}
+
+/* Never the one just made, which is not the newest by name if the clock was ahead once. */
 static void remove_oldest(const struct backup *backup, int64_t keep) {
     struct dirent **entries;
     int count = scandir(backup->directory, &entries, is_finished, alphasort);
     for (int i = 0; i < count; i++) {
         char path[MANIFEST_PATH_SIZE];
         snprintf(path, sizeof(path), "%.3000s/%.255s", backup->directory, entries[i]->d_name);
-        if (i < count - keep)
-            remove_tree(path);
+        if (i < count - keep && strcmp(path, backup->final) != 0)
+            remove_finished(path);
         free(entries[i]);
     }
     if (count >= 0)

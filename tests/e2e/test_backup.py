@@ -68,6 +68,12 @@ class Backup(unittest.TestCase):
             self.assertIn("lies in the store itself", self.backup("--no-registry", code=69, directory=directory))
         self.assertEqual(sorted(os.listdir(store)), before)
 
+    def test_the_one_just_made_is_kept(self):
+        """Also beside one of a day on which the clock was wrong."""
+        os.mkdir(os.path.join(self.directory, "20991231T000000Z"))
+        done = json.loads(self.backup("--json", "--keep", "1"))
+        self.assertTrue(os.path.exists(os.path.join(done["backup"], "manifest.json")))
+
     def test_without_postgresql_there_is_none(self):
         environment = "DURAGATE_CFG_REGISTRY__CONNINFO"
         os.environ[environment] = "host=/nowhere dbname=duragate"
