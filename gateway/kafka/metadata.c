@@ -61,7 +61,8 @@ static void deliver_tenants(struct mail *mail, void *receiver) {
         /* While the registry is away the tenants known so far stand. */
         session->asked_ms = kafka_now_ms(session);
         session->asking = false;
-        kafka_resume(session);
+        if (!session->muted) /* else its timer does */
+            kafka_resume(session);
     }
     registry_tenant_query_free(query);
 }

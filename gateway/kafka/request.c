@@ -128,6 +128,15 @@ static void throttle(struct kafka_session *session, uint64_t time_ms) {
     kafka_mute(session, time_ms);
 }
 
+void kafka_throttle_login(struct kafka_session *session) {
+    const struct worker *worker = session->worker->worker;
+    uint64_t over_ms = kafka_bucket_charge(
+        &session->account->requests, 0, (uint64_t)worker->config->kafka_quota_requests_per_second,
+        worker->now_ns);
+    if (over_ms > 0)
+        throttle(session, over_ms < LIMIT_KAFKA_THROTTLE_MS ? over_ms : LIMIT_KAFKA_THROTTLE_MS);
+}
+
 int kafka_answer(struct kafka_call *call, void *response) {
     struct kafka_output output;
     int outcome = KAFKA_ANSWERED;

@@ -178,6 +178,8 @@ static void accept_login(struct kafka_session *session, const struct registry_lo
         err = know_tenants(session);
     if (err < 0)
         kafka_close(session, err);
+    else
+        kafka_throttle_login(session);
 }
 
 static void judge(struct kafka_session *session, const struct registry_login *login) {

@@ -146,6 +146,10 @@ struct kafka_extent {
  * when it has no room: then nothing was queued, and the extents are still the caller's. */
 DG_NODISCARD int kafka_answer(struct kafka_call *call, void *response);
 
+/* A connection of a key that is over its quota of requests begins muted: coming anew is no way out.
+ */
+void kafka_throttle_login(struct kafka_session *session);
+
 /* Whether the session's API key has fetched more than it may by now. */
 bool kafka_is_over_quota(const struct kafka_session *session);
 

@@ -115,6 +115,40 @@ Test(kafka_quotas, requests) {
     kafka_server_stop(&server);
 }
 
+/* A login by a token without a header, which has no answer that could say so. */
+static void enter_raw(struct kafka_client *c) {
+    static const char token[] = "\0reader\0secret";
+    uint8_t bytes[64];
+    struct writer frame = writer_make(bytes, sizeof(bytes));
+    kafka_connect(c, &server);
+    kafka_begin(c, KAFKA_SASL_HANDSHAKE, 0);
+    kafka_put_text(c, "PLAIN");
+    kafka_call_server(c);
+    writer_u32(&frame, sizeof(token) - 1);
+    writer_slice(&frame, slice_make(token, sizeof(token) - 1));
+    cr_assert(client_send(&c->client, bytes, writer_size(&frame)));
+}
+
+/* A new connection of a key that is over its quota waits too, however it logs in. */
+Test(kafka_quotas, a_new_connection_is_no_way_out) {
+    start("kafka.quota_requests_per_second=1");
+    kafka_enter(&client, &server, "reader");
+    for (unsigned i = 0; i < 4; i++) {
+        kafka_begin(&client, KAFKA_FIND_COORDINATOR, 0);
+        kafka_put_text(&client, "group");
+        kafka_call_server(&client);
+    }
+    int64_t before = metric_read(METRIC_KAFKA_THROTTLED), logins = metric_read(METRIC_LOGINS_OK);
+    enter_raw(&other);
+    uint8_t empty[4];
+    cr_assert_eq(client_read(&other.client, empty, sizeof(empty)), sizeof(empty));
+    cr_expect_eq(metric_read(METRIC_LOGINS_OK), logins + 1);
+    cr_expect_gt(metric_read(METRIC_KAFKA_THROTTLED), before);
+    kafka_disconnect(&client);
+    kafka_disconnect(&other);
+    kafka_server_stop(&server);
+}
+
 Test(kafka_quotas, connections_of_a_key) {
     start("kafka.connections_per_key=2");
     kafka_enter(&client, &server, "reader");
