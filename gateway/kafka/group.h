@@ -82,6 +82,10 @@ struct group_offset {
     struct slice topic; /* its name, where the asker gives one */
 };
 
+/* As a place for when a group was last in use among its stored offsets: no stream has this number.
+ */
+enum { GROUP_STAMP_STREAM = 0 };
+
 struct group_chunk;
 
 /*

@@ -66,6 +66,8 @@ int group_restore_offset(struct groups *groups, int64_t tenant_key, struct slice
                          const struct group_offset *offset) {
     if (name.size > LIMIT_KAFKA_GROUP_NAME_BYTES)
         return DG_ERR_CORRUPT;
+    if (offset->offset < 0)
+        return 0; /* older releases took them; no consumer can begin there */
     struct group *group = group_find(groups, tenant_key, name);
     if (!group)
         group = group_make(groups, tenant_key, name);
@@ -138,7 +140,9 @@ static uint32_t check_offsets(const struct group *group, struct group_request *r
         if (offset->error != 0)
             continue;
         bool is_new = !find_offset(group, offset->stream_id, offset->partition);
-        if (offset->metadata.size > LIMIT_KAFKA_OFFSET_METADATA_BYTES)
+        if (offset->offset < 0) /* -1 would be read as none, others overflow the lag */
+            offset->error = KAFKA_ERROR_INVALID_REQUEST;
+        else if (offset->metadata.size > LIMIT_KAFKA_OFFSET_METADATA_BYTES)
             offset->error = KAFKA_ERROR_OFFSET_METADATA_TOO_LARGE;
         else if (is_new && count >= LIMIT_KAFKA_GROUP_OFFSETS)
             offset->error = KAFKA_ERROR_POLICY_VIOLATION;

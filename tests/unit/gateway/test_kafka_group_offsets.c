@@ -83,6 +83,22 @@ Test(kafka_group_offsets, who_may_commit) {
     recorder_end(r);
 }
 
+/* -1 says that there is none, and the lag of others has no number. */
+Test(kafka_group_offsets, offsets_below_zero_are_refused) {
+    static const int64_t offsets[] = {-1, -2, INT64_MIN};
+    struct recorder *r = recorder_begin();
+    for (unsigned i = 0; i < 3; i++) {
+        cr_assert_eq(commit(r, offsets[i], .generation = -1), KAFKA_ERROR_INVALID_REQUEST);
+        cr_assert_state(r, GROUP_DEAD);
+        struct group_offset old = {.stream_id = 3, .offset = offsets[i]};
+        cr_assert_eq(group_restore_offset(r->groups, 0, text("g"), &old), 0);
+        cr_assert_state(r, GROUP_DEAD); /* what an older release took */
+    }
+    cr_assert_eq(commit(r, 0, .generation = -1), 0);
+    cr_assert_eq(commit(r, INT64_MAX, .generation = -1), 0);
+    recorder_end(r);
+}
+
 Test(kafka_group_offsets, an_offset_is_there_when_it_is_durable) {
     struct recorder *r = recorder_begin();
     r->hold_stores = true;
