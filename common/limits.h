@@ -74,7 +74,9 @@
 #define LIMIT_KAFKA_GROUP_MEMBERS 1000
 #define LIMIT_KAFKA_GROUP_PROTOCOLS 16                     /* of one member */
 #define LIMIT_KAFKA_GROUP_METADATA_BYTES (8 * 1024 * 1024) /* of all members */
-#define LIMIT_KAFKA_GROUP_OFFSETS 16384                    /* partitions with a committed offset */
+/* Memory of one request to a coordinator with its answer, and of all answers to one message. */
+#define LIMIT_KAFKA_GROUP_REQUEST_BYTES (32 * 1024 * 1024)
+#define LIMIT_KAFKA_GROUP_OFFSETS 16384 /* partitions with a committed offset */
 #define LIMIT_KAFKA_OFFSET_METADATA_BYTES 4096
 #define LIMIT_KAFKA_CLIENT_ID_BYTES 128 /* of it in a member's id */
 #define LIMIT_KAFKA_SESSION_MS_MIN 1000

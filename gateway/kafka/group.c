@@ -47,9 +47,11 @@ void *group_take(struct group_request *request, size_t size) {
     struct group_chunk *chunk = request->chunks;
     if (!chunk || chunk->size - chunk->used < size) {
         size_t room = size > CHUNK_BYTES ? size : CHUNK_BYTES;
-        chunk = calloc(1, sizeof(*chunk) + room);
+        bool fits = room <= LIMIT_KAFKA_GROUP_REQUEST_BYTES - request->taken_bytes;
+        chunk = fits ? calloc(1, sizeof(*chunk) + room) : NULL;
         if (!chunk)
             return NULL;
+        request->taken_bytes += room;
         chunk->size = room;
         chunk->next = request->chunks;
         request->chunks = chunk;
@@ -126,11 +128,15 @@ static struct group_tenant *find_tenant(const struct groups *groups, int64_t ten
     return tenant;
 }
 
+unsigned group_count_of_tenant(const struct groups *groups, int64_t tenant_key) {
+    const struct group_tenant *tenant = find_tenant(groups, tenant_key);
+    return tenant ? tenant->group_count : 0;
+}
+
 int16_t group_obtain(struct groups *groups, int64_t tenant_key, struct slice name,
                      struct group **ret_group) {
     struct group *group = group_find(groups, tenant_key, name);
-    const struct group_tenant *tenant = find_tenant(groups, tenant_key);
-    if (!group && tenant && tenant->group_count >= LIMIT_KAFKA_GROUPS_OF_TENANT)
+    if (!group && group_count_of_tenant(groups, tenant_key) >= LIMIT_KAFKA_GROUPS_OF_TENANT)
         return KAFKA_ERROR_POLICY_VIOLATION;
     if (!group && HASH_COUNT(groups->all) < LIMIT_KAFKA_GROUPS)
         group = group_make(groups, tenant_key, name);

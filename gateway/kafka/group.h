@@ -98,6 +98,7 @@ struct group_request {
     /* Gets the answer on the asker's worker; NULL: the Kafka endpoint does. */
     void (*answered)(struct mail *mail, void *receiver);
     struct group_chunk *chunks;
+    size_t taken_bytes; /* by group_take() */
     enum group_operation operation;
     /* The asker's, untouched. */
     uint64_t owner;
@@ -133,7 +134,8 @@ struct group_request {
 /* NULL: out of memory. */
 struct group_request *group_request_new(enum group_operation operation);
 void group_request_free(struct group_request *request); /* accepts NULL */
-/* size zeroed bytes that live as long as the request; NULL: out of memory. */
+/* size zeroed bytes that live as long as the request; NULL: out of memory, which it also is when
+ * the request has LIMIT_KAFKA_GROUP_REQUEST_BYTES. */
 void *group_take(struct group_request *request, size_t size);
 /* A copy of bytes; *ret_slice has data NULL only if the given one has. False: out of memory. */
 bool group_keep(struct group_request *request, struct slice bytes, struct slice *ret_slice);

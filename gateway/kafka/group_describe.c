@@ -6,7 +6,7 @@ static bool describe_member(const struct group_member *member, struct group_requ
     return group_keep(answer, group_member_id(member), &item->id) &&
            group_keep(answer, member->profile->instance, &item->instance) &&
            group_keep(answer, group_member_metadata(member), &item->bytes) &&
-           group_keep(answer, member->assignment, &item->assignment) &&
+           group_keep(answer, group_text_slice(member->assignment), &item->assignment) &&
            group_keep(answer, member->profile->client_id, &item->client_id) &&
            group_keep(answer, member->profile->client_host, &item->client_host);
 }
@@ -53,7 +53,8 @@ static bool list_group(const struct group *group, struct group_request *answer,
 void group_list(struct groups *groups, struct group_request *request) {
     struct group *group, *next;
     bool listed = true;
-    request->items = group_take(request, HASH_COUNT(groups->all) * sizeof(*request->items) + 1);
+    unsigned count = group_count_of_tenant(groups, request->tenant_key);
+    request->items = group_take(request, count * sizeof(*request->items) + 1);
     request->item_count = 0;
     HASH_ITER(hh, groups->all, group, next) {
         if (listed && request->items && group->tenant_key == request->tenant_key)

@@ -22,8 +22,8 @@ struct group_member {
     UT_hash_handle hh; /* by id */
     struct group *group;
     struct group_text *id;
-    struct group_request *profile; /* what its newest join said; the assignment lives there too */
-    struct slice assignment;
+    struct group_request *profile; /* what its newest join said */
+    struct group_text *assignment; /* NULL: none yet */
     struct group_request *waiting; /* a join or a sync that is not answered */
     uint64_t expires_ms;           /* unless waiting */
     bool has_synced;               /* this generation */
@@ -116,6 +116,7 @@ static inline struct group_member *group_member_next(const struct group_member *
 /* Replaces *text by a copy. False: out of memory, nothing changed. */
 bool group_text_set(struct group_text **text, struct slice value);
 struct group *group_find(struct groups *groups, int64_t tenant_key, struct slice name);
+unsigned group_count_of_tenant(const struct groups *groups, int64_t tenant_key);
 /* The one that is there, or a new one: 0; 44 when the tenant has too many, 15 when all together
  * are, or memory is out. */
 int16_t group_obtain(struct groups *groups, int64_t tenant_key, struct slice name,

@@ -96,16 +96,13 @@ struct group_member *group_member_add(struct group *group, struct slice id,
     return member;
 }
 
-/* The assignment stays: it lives in the profile, so it is carried over. */
 bool group_member_renew(struct group_member *member, struct slice id,
                         const struct group_request *join) {
     struct group *group = member->group;
     struct group_request *profile = make_profile(join);
     struct group_text *new_id = NULL;
-    struct slice assignment = {0};
     bool is_renamed = !slice_equals(id, group_member_id(member));
-    if (!profile || !group_keep(profile, member->assignment, &assignment) ||
-        (is_renamed && !group_text_set(&new_id, id))) {
+    if (!profile || (is_renamed && !group_text_set(&new_id, id))) {
         group_request_free(profile);
         return false;
     }
@@ -119,7 +116,6 @@ bool group_member_renew(struct group_member *member, struct slice id,
     group->metadata_bytes -= metadata_bytes(member->profile);
     group_request_free(member->profile);
     member->profile = profile;
-    member->assignment = assignment;
     return true;
 }
 
@@ -148,7 +144,8 @@ bool group_member_wants_the_same(const struct group_member *member,
         struct slice topics = group_subscription(join->items[i].bytes);
         bool is_served = is_consumer && before.data && topics.data &&
                          slice_equals(before, topics) &&
-                         group_has_nothing_to_give_back(known->items[i].bytes, member->assignment);
+                         group_has_nothing_to_give_back(known->items[i].bytes,
+                                                        group_text_slice(member->assignment));
         if (!slice_equals(known->items[i].id, join->items[i].id) ||
             (!is_served && !slice_equals(known->items[i].bytes, join->items[i].bytes)))
             return false;
@@ -188,6 +185,7 @@ void group_member_remove(struct group_member *member) {
         group_answer(group->groups, member->waiting, KAFKA_ERROR_UNKNOWN_MEMBER);
     group_request_free(member->profile);
     free(member->id);
+    free(member->assignment);
     free(member);
 }
 

@@ -227,42 +227,82 @@ void group_read_offsets(struct groups *groups, struct group_request *request) {
 
 /* ---- OffsetDelete, DeleteGroups ---- */
 
-/* A member that has not said what it subscribes to may want any topic. */
-static bool subscribes(const struct group_member *member, struct slice topic) {
-    struct slice topics = group_subscription(group_member_metadata(member));
-    if (!topics.data)
-        return true;
-    struct reader r = reader_make(topics.data, topics.size);
-    for (uint32_t count = reader_u32(&r); count > 0; count--)
-        if (slice_equals(reader_slice(&r, reader_u16(&r)), topic))
-            return true;
-    return false;
+/* A topic of the request. All are looked for at once: a subscription may be megabytes long. */
+struct forgotten_topic {
+    UT_hash_handle hh;
+    bool is_subscribed;
+};
+
+static struct forgotten_topic *find_topic(struct forgotten_topic *topics, struct slice name) {
+    struct forgotten_topic *topic = NULL;
+    if (name.size > 0)
+        HASH_FIND(hh, topics, name.data, name.size, topic);
+    return topic;
 }
 
-static int16_t check_forgetting(const struct group *group, const struct group_offset *offset) {
+/* The topics that are named without error. False: out of memory. */
+static bool collect_topics(struct group_request *request, struct forgotten_topic **topics) {
+    for (uint32_t i = 0; i < request->offset_count; i++) {
+        const struct group_offset *offset = &request->offsets[i];
+        if (offset->error != 0 || offset->topic.size == 0 || find_topic(*topics, offset->topic))
+            continue;
+        struct forgotten_topic *topic = group_take(request, sizeof(*topic));
+        if (!topic)
+            return false;
+        HASH_ADD_KEYPTR(hh, *topics, offset->topic.data, offset->topic.size, topic);
+    }
+    return true;
+}
+
+/* A member that has not said what it subscribes to may want any topic: false. */
+static bool mark_subscribed(const struct group_member *member, struct forgotten_topic *topics) {
+    struct slice subscription = group_subscription(group_member_metadata(member));
+    if (!subscription.data)
+        return false;
+    struct reader r = reader_make(subscription.data, subscription.size);
+    for (uint32_t count = reader_u32(&r); count > 0; count--) {
+        struct forgotten_topic *topic = find_topic(topics, reader_slice(&r, reader_u16(&r)));
+        if (topic)
+            topic->is_subscribed = true;
+    }
+    return true;
+}
+
+/* What members keep from being forgotten gets its error. The answer's own error. */
+static int16_t check_forgetting(const struct group *group, struct group_request *request) {
     struct slice type = group_text_slice(group->protocol_type);
-    if (group->member_count > 0 && !slice_equals_string(type, "consumer"))
-        return KAFKA_ERROR_NON_EMPTY_GROUP;
-    for (const struct group_member *m = group->members; m; m = group_member_next(m))
-        if (subscribes(m, offset->topic))
-            return KAFKA_ERROR_GROUP_SUBSCRIBED;
-    return 0;
+    bool are_consumers = slice_equals_string(type, "consumer"), are_known = are_consumers;
+    struct forgotten_topic *topics = NULL;
+    if (group->member_count == 0)
+        return 0;
+    bool collected = collect_topics(request, &topics);
+    for (const struct group_member *m = group->members; m && collected && are_known;
+         m = group_member_next(m))
+        are_known = mark_subscribed(m, topics);
+    for (uint32_t i = 0; i < request->offset_count; i++) {
+        struct group_offset *offset = &request->offsets[i];
+        const struct forgotten_topic *topic = find_topic(topics, offset->topic);
+        if (offset->error == 0 && !are_consumers)
+            offset->error = KAFKA_ERROR_NON_EMPTY_GROUP;
+        else if (offset->error == 0 && (!are_known || (topic && topic->is_subscribed)))
+            offset->error = KAFKA_ERROR_GROUP_SUBSCRIBED;
+    }
+    HASH_CLEAR(hh, topics);
+    return collected ? 0 : KAFKA_ERROR_COORDINATOR_NOT_AVAILABLE;
 }
 
 void group_delete_offsets(struct groups *groups, struct group_request *request) {
     struct group *group = group_find(groups, request->tenant_key, request->group);
+    int16_t error = group ? check_forgetting(group, request) : KAFKA_ERROR_GROUP_NOT_FOUND;
     uint32_t good = 0;
-    for (uint32_t i = 0; group && i < request->offset_count; i++) {
-        struct group_offset *offset = &request->offsets[i];
-        offset->is_delete = true;
-        if (offset->error == 0)
-            offset->error = check_forgetting(group, offset);
-        good += offset->error == 0;
+    for (uint32_t i = 0; error == 0 && i < request->offset_count; i++) {
+        request->offsets[i].is_delete = true;
+        good += request->offsets[i].error == 0;
     }
     if (good > 0)
         group_store(group, request);
     else
-        group_answer(groups, request, group ? 0 : KAFKA_ERROR_GROUP_NOT_FOUND);
+        group_answer(groups, request, error);
 }
 
 static void add_deletion(struct group_request *request, uint64_t stream_id, uint32_t partition) {

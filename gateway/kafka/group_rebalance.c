@@ -120,7 +120,8 @@ static void end_round(struct group *group, uint64_t now_ms) {
     group->deadline_ms = now_ms + longest_rebalance_ms(group);
     for (struct group_member *m = group->members; m; m = group_member_next(m)) {
         m->has_synced = !m->waiting; /* who is away is not waited for */
-        m->assignment = (struct slice){0};
+        free(m->assignment);
+        m->assignment = NULL;
         if (m->waiting)
             answer_join(m, now_ms);
     }
@@ -327,7 +328,7 @@ void group_join(struct groups *groups, struct group_request *request, uint64_t n
 static bool assign(struct group *group, const struct group_request *request) {
     for (uint32_t i = 0; i < request->item_count; i++) {
         struct group_member *member = group_member_find(group, request->items[i].id);
-        if (member && !group_keep(member->profile, request->items[i].bytes, &member->assignment))
+        if (member && !group_text_set(&member->assignment, request->items[i].bytes))
             return false;
     }
     return true;
@@ -337,7 +338,7 @@ static bool fill_sync(const struct group_member *member, struct group_request *a
     const struct group *group = member->group;
     return group_keep(answer, group_text_slice(group->protocol_type), &answer->protocol_type) &&
            group_keep(answer, group_text_slice(group->protocol), &answer->protocol) &&
-           group_keep(answer, member->assignment, &answer->assignment);
+           group_keep(answer, group_text_slice(member->assignment), &answer->assignment);
 }
 
 static void answer_sync(struct group_member *member, uint64_t now_ms) {

@@ -1,7 +1,8 @@
 /*
  * Group requests on the wire: from a decoded message to what the coordinator is asked, and from its
  * answers to the message. One message may name several groups, which may live on several workers:
- * the answers are gathered. Until they are there the session takes no further request.
+ * they are asked one after the other and the answers gathered, as much as memory is allowed for.
+ * Until they are there the session takes no further request.
  */
 #include <limits.h>
 #include <stdlib.h>
@@ -12,7 +13,8 @@
 struct kafka_gather {
     struct kafka_request_header header; /* its client id points nowhere any more */
     const struct kafka_api *api;
-    unsigned count, left;
+    unsigned count, asked;
+    size_t answer_bytes;
     unsigned states; /* ListGroups: a bit for each that is asked for */
     struct group_request *requests[];
 };
@@ -56,12 +58,17 @@ static struct kafka_gather *make_gather(const struct kafka_call *call, unsigned 
     gather->header = call->header;
     gather->header.client_id = (struct slice){0};
     gather->api = call->api;
-    gather->count = gather->left = count;
+    gather->count = count;
     return gather;
 }
 
 /* Its answer comes as mail, later. A list is of all groups, and looked through then. */
-static void ask_group(struct kafka_session *session, struct group_request *request) {
+static void ask_next(struct kafka_session *session) {
+    struct kafka_gather *gather = session->gather;
+    struct group_request *request = gather->requests[gather->asked];
+    gather->requests[gather->asked] = NULL;
+    request->serial = session->gather_serial;
+    request->tag = gather->asked++;
     if (request->operation == GROUP_LIST || kafka_may_use_group(session, request->group))
         kafka_groups_ask(session->worker, request);
     else
@@ -84,13 +91,7 @@ static int ask(struct kafka_call *call, struct kafka_gather *gather) {
     session->gather = gather;
     session->gather_serial++;
     connection_pause(session->connection);
-    for (unsigned i = 0; i < gather->count; i++) {
-        struct group_request *request = gather->requests[i];
-        gather->requests[i] = NULL;
-        request->serial = session->gather_serial;
-        request->tag = i;
-        ask_group(session, request);
-    }
+    ask_next(session);
     return KAFKA_ANSWERED; /* the frame is used up */
 }
 
@@ -230,7 +231,8 @@ static int ask_leave(struct kafka_call *call, const void *message) {
     const struct kafka_leave_group_request *r = message;
     bool together = call->header.version >= FIRST_VERSION_LEAVING_TOGETHER;
     struct group_request *request = make_request(call, GROUP_LEAVE, r->group);
-    bool ok = request && take_items(request, together ? r->members.count : 1);
+    bool ok = request && r->members.count <= LIMIT_KAFKA_GROUP_MEMBERS &&
+              take_items(request, together ? r->members.count : 1);
     const struct kafka_leave_member *members = r->members.items;
     if (ok && !together)
         ok = group_keep(request, r->member, &request->items[0].id);
@@ -625,6 +627,13 @@ static void answer(struct kafka_session *session) {
         connection_resume(session->connection);
 }
 
+/* So much as was asked for at once has no room in an answer. */
+static void refuse(struct kafka_session *session) {
+    kafka_gather_free(session->gather);
+    session->gather = NULL;
+    kafka_close(session, DG_ERR_LIMIT);
+}
+
 void kafka_group_answered(struct worker *worker, struct group_request *request) {
     struct connection *c = connection_find(worker, request->owner);
     struct kafka_session *session = c ? c->session : NULL;
@@ -634,6 +643,11 @@ void kafka_group_answered(struct worker *worker, struct group_request *request) 
         return;
     }
     gather->requests[request->tag] = request;
-    if (--gather->left == 0)
+    gather->answer_bytes += request->taken_bytes;
+    if (gather->answer_bytes > LIMIT_KAFKA_GROUP_REQUEST_BYTES)
+        refuse(session);
+    else if (gather->asked < gather->count)
+        ask_next(session);
+    else
         answer(session);
 }

@@ -99,6 +99,16 @@ Test(kafka_group_offsets, offsets_below_zero_are_refused) {
     recorder_end(r);
 }
 
+Test(kafka_group_offsets, a_request_has_so_much_memory) {
+    struct group_request *request = group_request_new(GROUP_DESCRIBE);
+    cr_assert(group_take(request, 1));
+    cr_assert_null(group_take(request, LIMIT_KAFKA_GROUP_REQUEST_BYTES));
+    cr_assert(group_take(request, LIMIT_KAFKA_GROUP_REQUEST_BYTES / 2));
+    cr_assert_null(group_take(request, LIMIT_KAFKA_GROUP_REQUEST_BYTES / 2));
+    cr_assert(group_take(request, 1), "a little still");
+    group_request_free(request);
+}
+
 Test(kafka_group_offsets, an_offset_is_there_when_it_is_durable) {
     struct recorder *r = recorder_begin();
     r->hold_stores = true;

@@ -1,11 +1,18 @@
 /* Consumer groups: static members (KIP-345, KIP-814). */
 #include "common/writer.h"
+#include "gateway/kafka/group_internal.h"
 #include "group_recorder.h"
 
 TestSuite(kafka_group_static, .fini = check_leaks);
 
+static int16_t beat_at(struct recorder *r, struct slice member, const char *instance,
+                       int32_t generation) {
+    return error_of(r, GROUP_HEARTBEAT, .member = member, .instance = instance,
+                    .generation = generation);
+}
+
 static int16_t beat(struct recorder *r, struct slice member, const char *instance) {
-    return error_of(r, GROUP_HEARTBEAT, .member = member, .instance = instance, .generation = 1);
+    return beat_at(r, member, instance, 1);
 }
 
 Test(kafka_group_static, a_static_member_needs_no_id_first) {
@@ -312,6 +319,34 @@ Test(kafka_group_static, away_for_a_whole_round) {
     cr_assert_eq(back->generation, 2);
     cr_assert(
         is(answer(r, ask(r, GROUP_SYNC, .member = ids[1], .generation = 2))->assignment, "b1"));
+    recorder_end(r);
+}
+
+/* What it is given in each of them takes the place of what it was given before. */
+Test(kafka_group_static, away_for_many_rounds) {
+    struct recorder *r = recorder_begin();
+    struct slice ids[2];
+    uint64_t tickets[] = {ask(r, GROUP_JOIN, .instance = "i0", .rebalance_ms = 1000),
+                          ask(r, GROUP_JOIN, .instance = "i1", .rebalance_ms = 1000)};
+    advance(r, INITIAL_DELAY_MS);
+    for (unsigned i = 0; i < 2; i++)
+        ids[i] = answer(r, tickets[i])->member;
+    struct group *group = group_find(r->groups, 0, text("g"));
+    size_t before = group_member_by_instance(group, text("i1"))->profile->taken_bytes;
+    ask(r, GROUP_SYNC, .member = ids[0], .generation = 1, .items = "a0 a1", .to = ids);
+    for (int32_t round = 2; round < 200; round++) {
+        uint64_t join =
+            ask(r, GROUP_JOIN, .member = ids[0], .instance = "i0", .rebalance_ms = 1000);
+        advance(r, 1000);
+        cr_assert_eq(answer(r, join)->generation, round);
+        cr_assert_eq(beat_at(r, ids[1], "i1", round), 0);
+        ask(r, GROUP_SYNC, .member = ids[0], .generation = round, .items = "b0 b1", .to = ids);
+    }
+    cr_assert_eq(group_member_by_instance(group, text("i1"))->profile->taken_bytes, before);
+    cr_assert(
+        is(answer(r, ask(r, GROUP_SYNC, .member = ids[1], .instance = "i1", .generation = 199))
+               ->assignment,
+           "b1"));
     recorder_end(r);
 }
 

@@ -356,3 +356,46 @@ Test(kafka_groups, commits_of_partitions_that_there_are_not) {
     kafka_disconnect(&client);
     kafka_server_stop(&server);
 }
+
+/* ---- more than one message may ask for ---- */
+
+Test(kafka_groups, several_groups_in_one_message) {
+    static const char *const names[] = {"a", "audit.b", "c", "a"};
+    kafka_server_start(&server, NULL);
+    kafka_enter(&client, &server, "reader");
+    cr_expect_eq(commit(&client, "c", "acme.events", 5, ""), 0);
+    kafka_begin(&client, KAFKA_DESCRIBE_GROUPS, 0);
+    writer_u32(&client.request, 4);
+    for (unsigned i = 0; i < 4; i++)
+        kafka_put_text(&client, names[i]);
+    kafka_call_server(&client);
+    cr_assert_eq(reader_u32(&client.answer), 4);
+    for (unsigned i = 0; i < 4; i++) {
+        cr_expect_eq(reader_u16(&client.answer), i == 1 ? KAFKA_ERROR_GROUP_NOT_AUTHORIZED : 0);
+        cr_expect(slice_equals_string(take_text(&client), names[i]));
+        cr_expect(slice_equals_string(take_text(&client), i == 2 ? "Empty" : "Dead"));
+        take_text(&client);
+        take_text(&client);
+        cr_expect_eq(reader_u32(&client.answer), 0);
+    }
+    kafka_disconnect(&client);
+    kafka_server_stop(&server);
+}
+
+Test(kafka_groups, more_may_not_leave_than_can_be_in) {
+    kafka_server_start(&server, NULL);
+    for (unsigned more = 0; more < 2; more++) {
+        kafka_enter(&client, &server, "reader");
+        kafka_begin(&client, KAFKA_LEAVE_GROUP, 3);
+        kafka_put_text(&client, "group");
+        writer_u32(&client.request, LIMIT_KAFKA_GROUP_MEMBERS + more);
+        for (unsigned i = 0; i < LIMIT_KAFKA_GROUP_MEMBERS + more; i++) {
+            kafka_put_text(&client, "");
+            kafka_put_text(&client, "instance");
+        }
+        kafka_send(&client);
+        cr_expect_eq(kafka_receive(&client), more == 0);
+        kafka_disconnect(&client);
+    }
+    kafka_server_stop(&server);
+}
