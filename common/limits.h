@@ -77,6 +77,8 @@
 /* Memory of one request to a coordinator with its answer, and of all answers to one message. */
 #define LIMIT_KAFKA_GROUP_REQUEST_BYTES (32 * 1024 * 1024)
 #define LIMIT_KAFKA_GROUP_OFFSETS 16384 /* partitions with a committed offset */
+/* Memory of the stored offsets of one tenant's groups on one worker, metadata too. */
+#define LIMIT_KAFKA_TENANT_OFFSET_BYTES (64 * 1024 * 1024)
 #define LIMIT_KAFKA_OFFSET_METADATA_BYTES 4096
 #define LIMIT_KAFKA_CLIENT_ID_BYTES 128 /* of it in a member's id */
 #define LIMIT_KAFKA_SESSION_MS_MIN 1000

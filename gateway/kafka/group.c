@@ -146,7 +146,7 @@ int16_t group_obtain(struct groups *groups, int64_t tenant_key, struct slice nam
     return 0;
 }
 
-static bool count_group(struct groups *groups, int64_t tenant_key) {
+static struct group_tenant *count_group(struct groups *groups, int64_t tenant_key) {
     struct group_tenant *tenant = find_tenant(groups, tenant_key);
     if (!tenant && (tenant = calloc(1, sizeof(*tenant)))) {
         tenant->tenant_key = tenant_key;
@@ -154,11 +154,10 @@ static bool count_group(struct groups *groups, int64_t tenant_key) {
     }
     if (tenant)
         tenant->group_count++;
-    return tenant != NULL;
+    return tenant;
 }
 
-static void discount_group(struct groups *groups, int64_t tenant_key) {
-    struct group_tenant *tenant = find_tenant(groups, tenant_key);
+static void discount_group(struct groups *groups, struct group_tenant *tenant) {
     if (--tenant->group_count > 0)
         return;
     HASH_DEL(groups->tenants, tenant);
@@ -168,7 +167,7 @@ static void discount_group(struct groups *groups, int64_t tenant_key) {
 struct group *group_make(struct groups *groups, int64_t tenant_key, struct slice name) {
     dg_assert(name.size <= LIMIT_KAFKA_GROUP_NAME_BYTES);
     struct group *group = calloc(1, sizeof(*group) + sizeof(int64_t) + name.size);
-    if (!group || !count_group(groups, tenant_key)) {
+    if (!group || !(group->tenant = count_group(groups, tenant_key))) {
         free(group);
         return NULL;
     }
@@ -183,8 +182,8 @@ struct group *group_make(struct groups *groups, int64_t tenant_key, struct slice
 static void free_group(struct group *group) {
     group_leaves_survey(group);
     HASH_DEL(group->groups->all, group);
-    discount_group(group->groups, group->tenant_key);
     group_offsets_free(group);
+    discount_group(group->groups, group->tenant);
     struct group_pending *pending, *next;
     HASH_ITER(hh, group->pending, pending, next) {
         HASH_DEL(group->pending, pending);

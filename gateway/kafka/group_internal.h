@@ -54,6 +54,7 @@ struct group_stored_offset {
 struct group {
     UT_hash_handle hh;
     struct groups *groups;
+    struct group_tenant *tenant;
     int64_t tenant_key;
     enum group_state state;
     int32_t generation;
@@ -83,6 +84,7 @@ struct group_tenant {
     UT_hash_handle hh;
     int64_t tenant_key;
     unsigned group_count;
+    size_t offset_bytes; /* of all their stored offsets */
 };
 
 struct groups {

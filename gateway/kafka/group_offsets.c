@@ -16,19 +16,26 @@ static struct group_stored_offset *find_offset(const struct group *group, uint64
     return stored;
 }
 
+static size_t offset_bytes(size_t metadata_size) {
+    return sizeof(struct group_stored_offset) + metadata_size;
+}
+
+static void free_offset(struct group *group, struct group_stored_offset *stored) {
+    group->tenant->offset_bytes -= offset_bytes(stored->metadata_size);
+    HASH_DEL(group->offsets, stored);
+    free(stored);
+}
+
 static void forget_offset(struct group *group, uint64_t stream_id, uint32_t partition) {
     struct group_stored_offset *stored = find_offset(group, stream_id, partition);
-    if (stored) {
-        HASH_DEL(group->offsets, stored);
-        free(stored);
-    }
+    if (stored)
+        free_offset(group, stored);
 }
 
 void group_offsets_free(struct group *group) {
     struct group_stored_offset *stored, *next;
     HASH_ITER(hh, group->offsets, stored, next) {
-        HASH_DEL(group->offsets, stored);
-        free(stored);
+        free_offset(group, stored);
     }
 }
 
@@ -48,6 +55,7 @@ static bool put_offset(struct group *group, const struct group_offset *offset) {
     stored->mark = before ? before->mark : 0;
     forget_offset(group, offset->stream_id, offset->partition);
     HASH_ADD(hh, group->offsets, key, sizeof(stored->key), stored);
+    group->tenant->offset_bytes += offset_bytes(stored->metadata_size);
     return true;
 }
 
@@ -133,21 +141,37 @@ static int16_t check_commit(const struct group *group, const struct group_reques
     return error;
 }
 
+/* How much more there is to keep when the offset takes the place of what is stored, or of none. */
+static size_t growth_of(const struct group_offset *offset,
+                        const struct group_stored_offset *stored) {
+    size_t before = stored ? offset_bytes(stored->metadata_size) : 0;
+    size_t after = offset_bytes(offset->metadata.size);
+    return after > before ? after - before : 0;
+}
+
+/* There is always room for a position that takes no more than the one before. */
 static uint32_t check_offsets(const struct group *group, struct group_request *request) {
     uint32_t good = 0, count = HASH_COUNT(group->offsets);
+    size_t tenant_bytes = group->tenant->offset_bytes;
     for (uint32_t i = 0; i < request->offset_count; i++) {
         struct group_offset *offset = &request->offsets[i];
         if (offset->error != 0)
             continue;
-        bool is_new = !find_offset(group, offset->stream_id, offset->partition);
+        const struct group_stored_offset *stored =
+            find_offset(group, offset->stream_id, offset->partition);
+        size_t growth = growth_of(offset, stored);
+        bool is_over = growth > 0 && tenant_bytes + growth > LIMIT_KAFKA_TENANT_OFFSET_BYTES;
         if (offset->offset < 0) /* -1 would be read as none, others overflow the lag */
             offset->error = KAFKA_ERROR_INVALID_REQUEST;
-        else if (offset->metadata.size > LIMIT_KAFKA_OFFSET_METADATA_BYTES)
+        else if (offset->metadata.size > LIMIT_KAFKA_OFFSET_METADATA_BYTES || (stored && is_over))
             offset->error = KAFKA_ERROR_OFFSET_METADATA_TOO_LARGE;
-        else if (is_new && count >= LIMIT_KAFKA_GROUP_OFFSETS)
+        else if (!stored && (is_over || count >= LIMIT_KAFKA_GROUP_OFFSETS))
             offset->error = KAFKA_ERROR_POLICY_VIOLATION;
-        good += offset->error == 0;
-        count += is_new && offset->error == 0;
+        if (offset->error != 0)
+            continue;
+        good++;
+        count += !stored;
+        tenant_bytes += growth;
     }
     return good;
 }

@@ -99,6 +99,40 @@ Test(kafka_group_offsets, offsets_below_zero_are_refused) {
     recorder_end(r);
 }
 
+/* One commit to partition 0 of stream 3 with so much metadata. */
+static int16_t commit_metadata(struct recorder *r, int64_t tenant, const char *group, size_t size) {
+    static char metadata[LIMIT_KAFKA_OFFSET_METADATA_BYTES + 1];
+    memset(metadata, 'm', size);
+    metadata[size] = '\0';
+    struct said said = {.tenant = tenant, .group = group, .generation = -1};
+    return answer(r, send(r, with_offset(make(r, GROUP_COMMIT, &said), 3, 0, 1, metadata)))
+        ->offsets[0]
+        .error;
+}
+
+Test(kafka_group_offsets, a_tenant_has_room_for_so_much_metadata) {
+    enum { MUCH = LIMIT_KAFKA_OFFSET_METADATA_BYTES };
+    struct recorder *r = recorder_begin();
+    static char metadata[MUCH];
+    unsigned kept = LIMIT_KAFKA_TENANT_OFFSET_BYTES / MUCH;
+    for (uint32_t i = 0; i < kept; i++) {
+        char group[16];
+        snprintf(group, sizeof(group), "g%u", i % 10);
+        struct group_offset offset = {
+            .stream_id = 4, .partition = i, .offset = 1, .metadata = slice_make(metadata, MUCH)};
+        cr_assert_eq(group_restore_offset(r->groups, 1, text(group), &offset), 0);
+    }
+    cr_assert_eq(commit_metadata(r, 1, "g", 0), KAFKA_ERROR_POLICY_VIOLATION);
+    struct group_offset small = {.stream_id = 3, .offset = 1};
+    cr_assert_eq(group_restore_offset(r->groups, 1, text("g"), &small), 0);
+    cr_assert_eq(commit_metadata(r, 1, "g", 0), 0, "it takes no more than before");
+    cr_assert_eq(commit_metadata(r, 1, "g", 1), KAFKA_ERROR_OFFSET_METADATA_TOO_LARGE);
+    cr_assert_eq(commit_metadata(r, 2, "g", MUCH), 0, "another tenant");
+    cr_assert_eq(error_of(r, GROUP_DELETE, .tenant = 1, .group = "g0"), 0);
+    cr_assert_eq(commit_metadata(r, 1, "g", 1), 0);
+    recorder_end(r);
+}
+
 Test(kafka_group_offsets, a_request_has_so_much_memory) {
     struct group_request *request = group_request_new(GROUP_DESCRIBE);
     cr_assert(group_take(request, 1));
