@@ -6,9 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/printable.h"
 #include "common/err.h"
 
-enum { ANSWER_MAX_BYTES = 64 * 1024 * 1024, TIMEOUT_S = 30 };
+enum { ANSWER_MAX_BYTES = 64 * 1024 * 1024, TIMEOUT_S = 30, TEXT_SIZE = 4096 };
 
 static size_t receive_body(char *data, size_t one, size_t size, void *context) {
     struct api_answer *answer = context;
@@ -83,8 +84,10 @@ int api_fail(struct cli_run *run, const struct api_answer *answer) {
     const char *detail = json_string_value(json_object_get(problem, "detail"));
     const char *title = json_string_value(json_object_get(problem, "title"));
     int code = answer->status == 401 || answer->status == 403 ? DG_EXIT_NOPERM : DG_EXIT_FAILURE;
-    cli_fail(run, code, "%s%s%s (HTTP %ld)%s", title ? title : "refused", detail ? ": " : "",
-             detail ? detail : "", answer->status,
+    char shown[TEXT_SIZE], more[TEXT_SIZE];
+    printable_copy(title ? title : "refused", TEXT_SIZE, shown, sizeof(shown));
+    printable_copy(detail ? detail : "", TEXT_SIZE, more, sizeof(more));
+    cli_fail(run, code, "%s%s%s (HTTP %ld)%s", shown, detail ? ": " : "", more, answer->status,
              answer->status == 401 ? "; is DURAGATE_API_KEY set, or --env given?" : "");
     json_decref(problem);
     return code;

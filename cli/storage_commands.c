@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "cli/command.h"
+#include "cli/printable.h"
 #include "cli/progress.h"
 #include "common/clock.h"
 #include "common/err.h"
@@ -136,16 +137,17 @@ static void print_record_text(uint64_t stream_id, uint32_t partition, const stru
     struct reader headers = reader_make(record->headers.data, record->headers.size);
     char time[CLOCK_RFC3339_SIZE];
     clock_format_rfc3339(record->timestamp_ms, time);
-    printf("%llu/%u:%lld %.*s %.*s", (unsigned long long)stream_id, partition,
-           (long long)record->offset, (int)sizeof(time), time, (int)record->key.size,
-           (const char *)record->key.data);
+    printf("%llu/%u:%lld %.*s ", (unsigned long long)stream_id, partition,
+           (long long)record->offset, (int)sizeof(time), time);
+    printable_write(stdout, record->key.data, record->key.size);
     for (uint32_t i = 0; i < record->header_count; i++) {
         struct slice key, value;
         if (record_header_read(&headers, &key, &value) < 0)
             break;
-        bool printable = utf8_is_valid(value.data, value.size);
-        printf(" %.*s=%.*s", (int)key.size, (const char *)key.data, printable ? (int)value.size : 1,
-               printable ? (const char *)value.data : "?");
+        putchar(' ');
+        printable_write(stdout, key.data, key.size);
+        putchar('=');
+        printable_write(stdout, value.data, value.size);
     }
     printf(" (%zu bytes)\n", record->value.size);
 }

@@ -8,10 +8,11 @@
 
 #include "cli/api.h"
 #include "cli/command.h"
+#include "cli/printable.h"
 #include "cli/table.h"
 #include "common/err.h"
 
-enum { PATH_SIZE = 2048 };
+enum { PATH_SIZE = 2048, NAME_SIZE = 1024 };
 
 static const char *const topic_columns[] = {"name", "partition_count", "records", "size_bytes",
                                             NULL};
@@ -83,15 +84,23 @@ int stream_partitions_run(struct cli_run *run) {
 /* ---- groups ----------------------------------------------------------------------------------
  */
 
+/* A name that the gateway tells, fit for a terminal. */
+static void show_member(const json_t *object, const char *member, char ret_name[NAME_SIZE]) {
+    const char *name = json_string_value(json_object_get(object, member));
+    printable_copy(name ? name : "?", NAME_SIZE, ret_name, NAME_SIZE);
+}
+
 /* What a table of numbers may let one overlook. */
 static void warn_overtaken(const json_t *group) {
     long long partitions = json_integer_value(json_object_get(group, "overtaken_partitions"));
-    if (partitions > 0)
-        fprintf(stderr,
-                "group %s: retention removed records of %lld partition%s that it had not read; see "
-                "storage.retention_time and storage.retention_bytes\n",
-                json_string_value(json_object_get(group, "group")), partitions,
-                partitions == 1 ? "" : "s");
+    if (partitions == 0)
+        return;
+    char name[NAME_SIZE];
+    show_member(group, "group", name);
+    fprintf(stderr,
+            "group %s: retention removed records of %lld partition%s that it had not read; see "
+            "storage.retention_time and storage.retention_bytes\n",
+            name, partitions, partitions == 1 ? "" : "s");
 }
 
 int stream_groups_run(struct cli_run *run) {
@@ -222,13 +231,14 @@ static int print_reset(struct cli_run *run, const struct api_answer *answer) {
     if (cli_has(run, CLI_JSON)) {
         table_print_json(done);
     } else {
+        char group[NAME_SIZE], stream[NAME_SIZE];
+        show_member(done, "group", group);
+        show_member(done, "stream", stream);
         table_print(reset_columns, json_object_get(done, "partitions"));
         if (cli_has(run, CLI_DRY_RUN))
             puts("dry run: nothing was changed");
         else
-            printf("group %s reads %s from these offsets on\n",
-                   json_string_value(json_object_get(done, "group")),
-                   json_string_value(json_object_get(done, "stream")));
+            printf("group %s reads %s from these offsets on\n", group, stream);
     }
     json_decref(done);
     return DG_EXIT_OK;

@@ -1,4 +1,5 @@
-/* Values of the API as people read them: tables, and one member a line. */
+/* Values of the API as people read them: tables, and one member a line. Control characters in them
+ * are shown escaped. */
 #pragma once
 
 #include <jansson.h>

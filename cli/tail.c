@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "cli/command.h"
+#include "cli/printable.h"
 #include "common/clock.h"
 #include "common/err.h"
 #include "common/utf8.h"
@@ -211,30 +212,37 @@ static void print_json(const rd_kafka_message_t *message, const rd_kafka_headers
     json_decref(line);
 }
 
-static const char *header_text(const rd_kafka_headers_t *headers, const char *name, int *ret_size) {
+static const char *header_text(const rd_kafka_headers_t *headers, const char *name,
+                               size_t *ret_size) {
     const void *value;
     size_t size;
     if (!headers || rd_kafka_header_get_last(headers, name, &value, &size) != 0) {
         *ret_size = 1;
         return "-";
     }
-    *ret_size = (int)size;
+    *ret_size = size;
     return value;
 }
 
 static void print_pretty(const rd_kafka_message_t *message, const rd_kafka_headers_t *headers) {
-    int type_size, subject_size;
+    size_t type_size, subject_size;
     const char *type = header_text(headers, "ce_type", &type_size);
     const char *subject = header_text(headers, "ce_subject", &subject_size);
     char time[CLOCK_RFC3339_SIZE];
     clock_format_rfc3339(rd_kafka_message_timestamp(message, NULL), time);
-    printf("%.*s %d:%lld %.*s %.*s %.*s ", (int)sizeof(time), time, message->partition,
-           (long long)message->offset, (int)message->key_len, (const char *)message->key, type_size,
-           type, subject_size, subject);
+    printf("%.*s %d:%lld ", (int)sizeof(time), time, message->partition,
+           (long long)message->offset);
+    printable_write(stdout, message->key, message->key_len);
+    putchar(' ');
+    printable_write(stdout, type, type_size);
+    putchar(' ');
+    printable_write(stdout, subject, subject_size);
+    putchar(' ');
     if (utf8_is_valid(message->payload, message->len))
-        printf("%.*s\n", (int)message->len, (const char *)message->payload);
+        printable_write(stdout, message->payload, message->len);
     else
-        printf("(%zu bytes)\n", message->len);
+        printf("(%zu bytes)", message->len);
+    putchar('\n');
 }
 
 static void print_message(struct tail *tail, const rd_kafka_message_t *message) {

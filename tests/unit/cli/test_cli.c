@@ -1,12 +1,17 @@
 /* What the command line makes of numbers, durations, the demo.env file and latencies. The commands
  * themselves are tests/e2e's. */
 #include <criterion/criterion.h>
+#include <criterion/redirect.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "cli/bench.h"
 #include "cli/env_file.h"
+#include "cli/printable.h"
+#include "cli/table.h"
 
 static const struct cli_command command = {.name = "test", .operands = ""};
 
@@ -89,4 +94,66 @@ Test(cli, histogram) {
     }
     histogram_add(&h, UINT64_MAX);
     cr_expect_gt(histogram_quantile(&h, 1.0 - 1e-9), 100000000u / 2);
+}
+
+/* Nothing that a name or a payload contains reaches a terminal as an order to it. */
+Test(cli, printable) {
+    static const struct {
+        const char *text, *shown;
+        size_t width;
+    } cases[] = {
+        {"plain", "plain", 5},
+        {"", "", 0},
+        {"\x1b[2J", "\\x1b[2J", 7},
+        {"a\nb\tc\rd", "a\\nb\\tc\\rd", 10},
+        {"\x7f\b", "\\x7f\\x08", 8},
+        {"caf\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80", "caf\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80",
+         8},
+        {"\xc2\x9b"
+         "1m",
+         "\\xc2\\x9b1m", 10},
+        {"\xc3(", "\\xc3(", 5},
+        {"\xe2\x82", "\\xe2\\x82", 8},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char shown[64];
+        printable_copy(cases[i].text, 40, shown, sizeof(shown));
+        cr_expect_str_eq(shown, cases[i].shown, "case %zu: %s", i, shown);
+        cr_expect_eq(printable_width(shown), cases[i].width, "case %zu", i);
+        char *written = NULL;
+        size_t size;
+        FILE *file = open_memstream(&written, &size);
+        printable_write(file, cases[i].text, strlen(cases[i].text));
+        fclose(file);
+        cr_expect_str_eq(written, cases[i].shown, "case %zu: %s", i, written);
+        free(written);
+    }
+}
+
+/* What is too long ends with a whole character or escape, within the width and within the room. */
+Test(cli, printable_cuts) {
+    char shown[8];
+    printable_copy("\xe2\x82\xac\xe2\x82\xac\xe2\x82\xac", 40, shown, sizeof(shown));
+    cr_expect_str_eq(shown, "\xe2\x82\xac\xe2\x82\xac");
+    printable_copy("abcdef", 3, shown, sizeof(shown));
+    cr_expect_str_eq(shown, "abc");
+    printable_copy("ab\x1b", 5, shown, sizeof(shown));
+    cr_expect_str_eq(shown, "ab");
+}
+
+/* Columns stand below each other whatever the names are. */
+Test(cli, table) {
+    static const char *const columns[] = {"name", "state", NULL};
+    json_t *items = json_pack("[{s:s, s:s}, {s:s, s:s}, {s:s, s:s}]", "name", "caf\xc3\xa9-9",
+                              "state", "A", "name", "\x1b[2J\n", "state", "B", "name",
+                              "0123456789012345678901234567890123456789tail", "state", "C");
+    fflush(stdout);
+    cr_redirect_stdout();
+    table_print(columns, items);
+    fflush(stdout);
+    cr_assert_stdout_eq_str("name                                      state\n"
+                            "caf\xc3\xa9-9                                    A\n"
+                            "\\x1b[2J\\n                                 B\n"
+                            "0123456789012345678901234567890123456789  C\n");
+    json_decref(items);
 }
