@@ -34,16 +34,30 @@ int cli_fail(const struct cli_run *run, int code, const char *format, ...) {
     return code;
 }
 
-static void print_overview(FILE *out) {
-    fputs("Duragate: an event gateway whose acknowledgement means \"on disk\".\n\n"
-          "usage: duragate COMMAND [OPTIONS]\n\n",
-          out);
+static bool is_in_group(const struct cli_command *command, const char *group) {
+    return command->group && strcmp(command->group, group) == 0;
+}
+
+/* Returns how many there are. group NULL: all. */
+static unsigned print_commands(FILE *out, const char *group) {
+    unsigned count = 0;
     for (const struct cli_command *c = cli_commands; c->name; c++) {
+        if (group && !is_in_group(c, group))
+            continue;
+        count++;
         char title[64];
         snprintf(title, sizeof(title), "%s%s%s %s", c->group ? c->group : "", c->group ? " " : "",
                  c->name, c->operands);
         fprintf(out, "  %-32s %s\n", title, c->summary);
     }
+    return count;
+}
+
+static void print_overview(FILE *out) {
+    fputs("Duragate: an event gateway whose acknowledgement means \"on disk\".\n\n"
+          "usage: duragate COMMAND [OPTIONS]\n\n",
+          out);
+    print_commands(out, NULL);
     fputs("\nduragate COMMAND --help shows a command's options.\n", out);
 }
 
@@ -69,7 +83,7 @@ static const struct cli_command *find_command(const char *first, const char *sec
             *ret_words = 1;
             return c;
         }
-        if (c->group && second && strcmp(c->group, first) == 0 && strcmp(c->name, second) == 0) {
+        if (second && is_in_group(c, first) && strcmp(c->name, second) == 0) {
             *ret_words = 2;
             return c;
         }
@@ -107,7 +121,7 @@ static int take_option(struct cli_run *run, char **words, int count) {
         return 0;
     }
     if (!flag && !value) {
-        if (count < 2) {
+        if (count < 2 || strncmp(words[1], "--", 2) == 0) {
             cli_fail(run, 0, "--%s needs a value (%s)", option_rows[option].name,
                      option_rows[option].argument);
             return 0;
@@ -161,11 +175,32 @@ static bool operands_match(struct cli_run *run) {
     return false;
 }
 
+static bool is_help(const char *word) {
+    return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "help") == 0;
+}
+
+/* What no row of the table is: a group alone, with --help or with a word that it does not have. */
+static int explain(const char *first, const char *second) {
+    bool is_group = false;
+    for (const struct cli_command *c = cli_commands; c->name; c++)
+        is_group |= is_in_group(c, first);
+    bool wants_help = is_group && second && is_help(second);
+    FILE *out = wants_help ? stdout : stderr;
+    if (!is_group || (second && !wants_help))
+        fprintf(out, "duragate: no command '%s%s%s'; %s\n", first, second ? " " : "",
+                second ? second : "", is_group ? "there are:" : "see duragate --help");
+    else
+        fprintf(out, "usage: duragate %s COMMAND [OPTIONS]\n\n", first);
+    if (is_group)
+        print_commands(out, first);
+    return wants_help ? DG_EXIT_OK : DG_EXIT_USAGE;
+}
+
 int cli_main(int argument_count, char **arguments,
              int (*serve)(const struct cli_serve *arguments)) {
     const char *first = argument_count > 1 ? arguments[1] : NULL;
-    if (!first || strcmp(first, "--help") == 0 || strcmp(first, "-h") == 0 ||
-        strcmp(first, "help") == 0) {
+    const char *second = argument_count > 2 ? arguments[2] : NULL;
+    if (!first || is_help(first)) {
         print_overview(first ? stdout : stderr);
         return first ? DG_EXIT_OK : DG_EXIT_USAGE;
     }
@@ -173,12 +208,9 @@ int cli_main(int argument_count, char **arguments,
         first = "version";
     unsigned words = 0;
     struct cli_run run = {.serve = serve};
-    run.command = find_command(first, argument_count > 2 ? arguments[2] : NULL, &words);
-    if (!run.command) {
-        fprintf(stderr, "duragate: no command '%s%s%s'; see duragate --help\n", first,
-                argument_count > 2 ? " " : "", argument_count > 2 ? arguments[2] : "");
-        return DG_EXIT_USAGE;
-    }
+    run.command = find_command(first, second, &words);
+    if (!run.command)
+        return explain(first, second);
     if (!parse_words(&run, argument_count - 1 - (int)words, arguments + 1 + words))
         return DG_EXIT_USAGE;
     if (cli_has(&run, CLI_HELP)) {
@@ -266,7 +298,7 @@ int version_run(struct cli_run *run) {
 static void complete_group(const char *group) {
     printf("        %s) words='", group);
     for (const struct cli_command *c = cli_commands; c->name; c++)
-        if (c->group && strcmp(c->group, group) == 0)
+        if (is_in_group(c, group))
             printf("%s ", c->name);
     puts("' ;;");
 }
