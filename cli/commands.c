@@ -96,8 +96,8 @@ const struct cli_command cli_commands[] = {
     {NULL, "tail", "", "print events as they arrive, or from any point of the stream",
      "The secret is read from DURAGATE_KAFKA_PASSWORD (in the environment or the --env file).",
      tail_run,
-     OPTIONS(CLI_ENV, CLI_BROKER, CLI_USER, CLI_TLS, CLI_CA_FILE, CLI_TENANT, CLI_TOPIC, CLI_DEVICE,
-             CLI_FROM, CLI_NO_FOLLOW, CLI_COUNT, CLI_JSON)},
+     OPTIONS(CLI_ENV, CLI_BROKER, CLI_USER, CLI_KAFKA_TLS, CLI_CA_FILE, CLI_TENANT, CLI_TOPIC,
+             CLI_ONLY_DEVICE, CLI_FROM, CLI_NO_FOLLOW, CLI_COUNT, CLI_JSON)},
     {NULL, "bench", "", "load a gateway with many devices and measure it",
      "Makes devices of its own through the API (and keeps them for the next run), unless\n"
      "--devices-file or --anonymous is given.",
@@ -108,7 +108,8 @@ const struct cli_command cli_commands[] = {
     {NULL, "healthcheck", "", "ask /readyz; exit 0 when the gateway is ready", NULL,
      healthcheck_run, OPTIONS(CLI_ENV, CLI_URL, CLI_CA_FILE)},
     {NULL, "completion", "SHELL", "print shell completion (bash)",
-     "Load it with: . <(duragate completion bash)", completion_run, OPTIONS(CLI_HELP)},
+     "Load it with: . <(duragate completion bash)", completion_run,
+     (const enum cli_option[]){CLI_HELP, CLI_OPTION_COUNT}},
     {NULL, "version", "", "print the version", NULL, version_run, OPTIONS(CLI_JSON)},
     {NULL, NULL, NULL, NULL, NULL, NULL, NULL},
 };
