@@ -61,6 +61,8 @@ void api_call(struct cli_run *run, const char *method, const char *path, const c
     if (body)
         curl_easy_setopt(curl, CURLOPT_POSTFIELDS, body);
     CURLcode code = curl_easy_perform(curl);
+    ret_answer->is_unreachable =
+        code == CURLE_COULDNT_CONNECT || code == CURLE_COULDNT_RESOLVE_HOST;
     if (code == CURLE_OK)
         curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &ret_answer->status);
     else
@@ -79,7 +81,8 @@ void api_answer_free(struct api_answer *answer) {
 
 int api_fail(struct cli_run *run, const struct api_answer *answer) {
     if (answer->status == 0)
-        return cli_fail(run, DG_EXIT_UNAVAILABLE, "%s", answer->error);
+        return cli_fail(run, DG_EXIT_UNAVAILABLE, "%s%s", answer->error,
+                        answer->is_unreachable ? ": is the gateway running?" : "");
     json_t *problem = answer->body ? json_loads(answer->body, 0, NULL) : NULL;
     const char *detail = json_string_value(json_object_get(problem, "detail"));
     const char *title = json_string_value(json_object_get(problem, "title"));

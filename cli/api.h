@@ -9,6 +9,7 @@ struct api_answer {
     long status; /* 0: no answer; error says why */
     char *body;  /* NUL-terminated, owned */
     size_t size_bytes;
+    bool is_unreachable; /* nobody answers at the address */
     char error[256];
 };
 

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum { VARIABLES_MAX = 64, LINE_SIZE = 8192 };
 
@@ -40,7 +41,13 @@ static void take_line(char *line) {
 }
 
 bool env_file_load(struct cli_run *run) {
+    struct stat status;
     FILE *file = fopen(run->option[CLI_ENV], "re");
+    if (file && fstat(fileno(file), &status) == 0 && S_ISDIR(status.st_mode)) {
+        fclose(file);
+        file = NULL;
+        errno = EISDIR;
+    }
     if (!file) {
         cli_fail(run, 0, "cannot read %s: %s (deploy/up writes it)", run->option[CLI_ENV],
                  strerror(errno));
