@@ -10,7 +10,9 @@
 
 #include "cli/command.h"
 #include "cli/env_file.h"
+#include "cli/printable.h"
 #include "common/err.h"
+#include "common/utf8.h"
 
 extern char **environ;
 
@@ -175,6 +177,48 @@ static bool operands_match(struct cli_run *run) {
     return false;
 }
 
+/* Why no path of the HTTP API can carry the name (gateway/http/target.h); NULL when one can. */
+static const char *path_obstacle(const char *name) {
+    if (!name[0])
+        return "is empty";
+    if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+        return "means a directory";
+    if (strpbrk(name, "/\\"))
+        return strchr(name, '/') ? "contains '/'" : "contains '\\'";
+    for (const char *p = name; *p; p++)
+        if ((unsigned char)*p < 0x20 || *p == 0x7f)
+            return "contains a control character";
+    return utf8_is_valid(name, strlen(name)) ? NULL : "is not UTF-8";
+}
+
+static bool fits_path(const struct cli_run *run, const char *what, const char *name) {
+    const char *obstacle = path_obstacle(name);
+    char shown[256];
+    if (!obstacle)
+        return true;
+    printable_copy(name, sizeof(shown), shown, sizeof(shown));
+    cli_fail(run, 0, "%s '%s' %s: no path of the HTTP API can carry such a name%s", what, shown,
+             obstacle, strcmp(what, "GROUP") == 0 ? "; use a Kafka admin client" : "");
+    return false;
+}
+
+/* Operands of what goes over the HTTP API are names in its paths, and so is the tenant. */
+static bool names_fit_paths(const struct cli_run *run) {
+    const char *words = run->command->operands;
+    if (find_option(run->command, "api-key", strlen("api-key")) == CLI_OPTION_COUNT)
+        return true;
+    for (unsigned i = 0; i < run->operand_count; i++) {
+        char what[32] = "";
+        words += strspn(words, " [");
+        size_t size = strcspn(words, " ]");
+        memcpy(what, words, size < sizeof(what) ? size : 0);
+        words += strcspn(words, " ");
+        if (!fits_path(run, what, run->operand[i]))
+            return false;
+    }
+    return fits_path(run, "tenant", cli_setting(run, CLI_TENANT, "DURAGATE_TENANT", "default"));
+}
+
 static bool is_help(const char *word) {
     return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0 || strcmp(word, "help") == 0;
 }
@@ -217,7 +261,8 @@ int cli_main(int argument_count, char **arguments,
         print_help(run.command);
         return DG_EXIT_OK;
     }
-    if (!operands_match(&run) || (cli_has(&run, CLI_ENV) && !env_file_load(&run)))
+    if (!operands_match(&run) || (cli_has(&run, CLI_ENV) && !env_file_load(&run)) ||
+        !names_fit_paths(&run))
         return DG_EXIT_USAGE;
     return run.command->run(&run);
 }
