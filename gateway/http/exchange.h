@@ -48,7 +48,7 @@ void http_end_exchange(struct http_exchange *x, bool close);
 /* Frees what HTTP kept of a connection that has become a WebSocket. */
 void http_free_session(struct http_session *session);
 /* Answers a request that has no exchange, or not a whole one, and closes. */
-void http_refuse(struct connection *c, unsigned status, int err);
+void http_refuse(struct connection *c, unsigned status, int err, const char *detail);
 
 /* ---- route.c ---- */
 /* The route of this method and path, or NULL; then *ret_allowed says which methods the path has, as

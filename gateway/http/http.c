@@ -58,10 +58,10 @@ void http_end_exchange(struct http_exchange *x, bool close) {
         connection_resume(c);
 }
 
-void http_refuse(struct connection *c, unsigned status, int err) {
+void http_refuse(struct connection *c, unsigned status, int err, const char *detail) {
     struct buffer body = {0};
     struct http_answer answer = {.status = status, .close = true};
-    if (http_format_problem(&body, status, 0, NULL) == 0) {
+    if (http_format_problem(&body, status, 0, detail) == 0) {
         answer.content_type = "application/problem+json";
         answer.body = buffer_slice(&body);
     }
@@ -190,6 +190,11 @@ static struct http_exchange *create_exchange(struct connection *c, const uint8_t
     return x;
 }
 
+static const char target_malformed[] =
+    "the target is malformed, or a part of its path is '.' or '..' or contains '/', '\\', a "
+    "control "
+    "character or what is not UTF-8, escaped or not: such names have no path here";
+
 static void begin_request(struct http_exchange *x, size_t head_size, bool body_follows) {
     struct connection *c = x->connection;
     struct slice raw = http_span_slice(x->bytes, x->head.target);
@@ -197,7 +202,8 @@ static void begin_request(struct http_exchange *x, size_t head_size, bool body_f
                   ? DG_ERR_NOT_SUPPORTED
                   : http_target_parse(raw, x->bytes + head_size, &x->target);
     if (err < 0) {
-        http_refuse(c, err == DG_ERR_LIMIT ? 414 : dg_err_row(err)->http_status, err);
+        http_refuse(c, err == DG_ERR_LIMIT ? 414 : dg_err_row(err)->http_status, err,
+                    err == DG_ERR_MALFORMED ? target_malformed : NULL);
         return;
     }
     const struct http_websocket *websocket = http_websocket_find(routes_of(c), x->target.path);
@@ -236,7 +242,8 @@ static size_t take_head(struct connection *c, const uint8_t *data, size_t size) 
     int err = head_size < 0 ? (int)head_size : http_parse_head(data, (size_t)head_size, &head);
     struct http_exchange *x = err < 0 ? NULL : create_exchange(c, data, (size_t)head_size, &head);
     if (!x) {
-        http_refuse(c, err < 0 ? status_of_head_error(err) : 503, err < 0 ? err : DG_ERR_NO_MEMORY);
+        http_refuse(c, err < 0 ? status_of_head_error(err) : 503, err < 0 ? err : DG_ERR_NO_MEMORY,
+                    NULL);
         return size;
     }
     session->exchange = x;
@@ -259,7 +266,7 @@ static ssize_t take_body(struct http_exchange *x, const uint8_t *data, size_t si
 static size_t continue_body(struct http_exchange *x, const uint8_t *data, size_t size) {
     ssize_t used = take_body(x, data, size);
     if (used < 0) {
-        http_refuse(x->connection, dg_err_row((int)used)->http_status, (int)used);
+        http_refuse(x->connection, dg_err_row((int)used)->http_status, (int)used, NULL);
         return size;
     }
     if (http_body_complete(x))
@@ -309,7 +316,7 @@ static uint64_t http_deadline(struct connection *c, uint64_t now_ms) {
         x->keep_alive = false;
         http_respond_problem(x, DG_ERR_TIMEOUT, NULL);
     } else if (x || session->begun) {
-        http_refuse(c, 408, DG_ERR_TIMEOUT);
+        http_refuse(c, 408, DG_ERR_TIMEOUT, NULL);
     }
     return 0;
 }
