@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/command.h"
 #include "cli/printable.h"
@@ -13,6 +14,26 @@
 #include "common/utf8.h"
 #include "storage/repair.h"
 #include "storage/verify.h"
+
+static bool has_file(const char *directory, const char *name) {
+    char path[4096];
+    snprintf(path, sizeof(path), "%.3900s/%s", directory, name);
+    return access(path, F_OK) == 0;
+}
+
+/* What somebody may take for a store. A store that lost one of its files is one still. */
+static bool is_store(struct cli_run *run) {
+    const char *directory = run->operand[0];
+    bool has_journal = has_file(directory, "journal");
+    if (has_file(directory, "manifest.json") ||
+        (!has_journal && has_file(directory, "format") && has_file(directory, "../manifest.json")))
+        cli_fail(run, 0, "%s is a backup, which duragate restore checks", directory);
+    else if (!has_journal && !has_file(directory, "format") && !has_file(directory, "checkpoint"))
+        cli_fail(run, 0, "%s is no store", directory);
+    else
+        return true;
+    return false;
+}
 
 /* ---- verify
  * --------------------------------------------------------------------------------------- */
@@ -80,6 +101,8 @@ static void show_progress(void *context, uint64_t read_bytes) {
 }
 
 int storage_verify_run(struct cli_run *run) {
+    if (!is_store(run))
+        return DG_EXIT_USAGE;
     struct verification verification = {
         .json = cli_has(run, CLI_JSON),
         .progress = progress_begin("verified", progress_measure(run->operand[0])),
@@ -92,12 +115,16 @@ int storage_verify_run(struct cli_run *run) {
     char error[STORAGE_ERROR_SIZE] = "";
     int err = storage_verify(run->operand[0], &report, error);
     progress_end(&verification.progress);
+    if (err == DG_ERR_CORRUPT && verification.json)
+        puts("{\"whole\":false}");
     if (err == DG_ERR_CORRUPT)
         return cli_fail(run, DG_EXIT_STORAGE, "%s is damaged%s%s", run->operand[0],
                         error[0] ? ": " : "", error);
     if (err < 0)
         return cli_fail(run, DG_EXIT_FAILURE, "%s", error[0] ? error : dg_err_text(err));
-    if (!verification.json)
+    if (verification.json)
+        puts("{\"whole\":true}");
+    else
         printf("%s is whole\n", run->operand[0]);
     return DG_EXIT_OK;
 }
@@ -163,6 +190,8 @@ static void print_record(void *context, uint64_t stream_id, uint32_t partition,
 }
 
 int storage_dump_run(struct cli_run *run) {
+    if (!is_store(run))
+        return DG_EXIT_USAGE;
     struct dump dump = {.json = cli_has(run, CLI_JSON)};
     struct storage_dump_filter filter = {0};
     int64_t limit;
@@ -228,14 +257,18 @@ static int print_outcome(struct cli_run *run, int err, const struct repairing *r
     if (err < 0)
         return cli_fail(run, err == DG_ERR_CORRUPT ? DG_EXIT_STORAGE : DG_EXIT_FAILURE, "%s",
                         error[0] ? error : dg_err_text(err));
-    if (!repairing->json && repairing->action_count == 0)
+    if (repairing->json)
+        printf("{\"whole\":%s}\n", apply || repairing->action_count == 0 ? "true" : "false");
+    else if (repairing->action_count == 0)
         printf("%s needs no repair\n", run->operand[0]);
-    else if (!repairing->json)
+    else
         puts(apply ? "done" : "nothing was changed; with --apply this is done");
     return DG_EXIT_OK;
 }
 
 int storage_repair_run(struct cli_run *run) {
+    if (!is_store(run))
+        return DG_EXIT_USAGE;
     struct repairing repairing = {
         .json = cli_has(run, CLI_JSON),
         .progress = progress_begin("read", progress_measure(run->operand[0])),

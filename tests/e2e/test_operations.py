@@ -339,6 +339,9 @@ class Stopping(unittest.TestCase):
         done = duragate(self.gateway, "storage", "verify", store)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assertIn("is whole", done.stdout)
+        for command in ("verify", "repair"):
+            lines = duragate(self.gateway, "storage", command, store, "--json").stdout.splitlines()
+            self.assertEqual(json.loads(lines[-1]), {"whole": True}, command)
         records = [json.loads(line) for line in
                    duragate(self.gateway, "storage", "dump", store, "--json").stdout.splitlines()]
         [mine] = [r for r in records if r["headers"].get("ce_subject") == "tools"]
@@ -360,6 +363,9 @@ class Stopping(unittest.TestCase):
         done = duragate(self.gateway, "storage", "verify", copy)
         self.assertEqual(done.returncode, 74, done.stdout + done.stderr)
         self.assertIn("DAMAGE", done.stdout)
+        for command in ("verify", "repair"):
+            lines = duragate(self.gateway, "storage", command, copy, "--json").stdout.splitlines()
+            self.assertEqual(json.loads(lines[-1]), {"whole": False}, command)
 
     def test_healthcheck(self):
         url = ("healthcheck", "--url", self.gateway.HTTP_URL)
