@@ -14,8 +14,8 @@
 
 enum { PATH_SIZE = 2048, NAME_SIZE = 1024 };
 
-static const char *const topic_columns[] = {"name", "partition_count", "records", "size_bytes",
-                                            NULL};
+static const char *const topic_columns[] = {"name",    "stream_id",  "partition_count",
+                                            "records", "size_bytes", NULL};
 static const char *const partition_columns[] = {"partition",  "log_start_offset", "end_offset",
                                                 "size_bytes", "last_record_at",   NULL};
 static const char *const group_columns[] = {"group",
@@ -187,6 +187,8 @@ int stream_delete_group_run(struct cli_run *run) {
     MAKE_PATH(run, path, "/consumer-groups/", run->operand[0]);
     api_call(run, "DELETE", path, NULL, &answer);
     int code = answer.status == 204 ? DG_EXIT_OK : api_fail(run, &answer);
+    if (code == DG_EXIT_OK && !cli_has(run, CLI_JSON))
+        printf("group %s and its offsets are forgotten\n", run->operand[0]);
     api_answer_free(&answer);
     return code;
 }

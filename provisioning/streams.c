@@ -1,5 +1,6 @@
 /* A tenant's streams, as they stand: topics, partitions, offsets. Nothing here asks PostgreSQL for
  * more than the tenant, which the registry has in its cache. */
+#include <inttypes.h>
 #include <stdio.h>
 
 #include "common/clock.h"
@@ -32,10 +33,12 @@ static json_t *describe_stream(struct stream *stream, const struct registry_tena
     char name[KAFKA_TOPIC_NAME_SIZE];
     struct totals sum = sum_up(stream, tenant, kind);
     kafka_topic_name(tenant, kind, name);
-    return json_pack("{s:s, s:s, s:i, s:I, s:o, s:o, s:o}", "name", name, "kind",
-                     kafka_topic_kind_name(kind), "partition_count", (int)tenant->partition_count,
-                     "size_bytes", (json_int_t)sum.size_bytes, "records",
-                     json_from_offset(sum.end - sum.log_start), "log_start_offset_sum",
+    char id[24];
+    snprintf(id, sizeof(id), "%" PRIu64, (uint64_t)registry_stream(tenant->stream_id, kind));
+    return json_pack("{s:s, s:s, s:s, s:i, s:I, s:o, s:o, s:o}", "name", name, "stream_id", id,
+                     "kind", kafka_topic_kind_name(kind), "partition_count",
+                     (int)tenant->partition_count, "size_bytes", (json_int_t)sum.size_bytes,
+                     "records", json_from_offset(sum.end - sum.log_start), "log_start_offset_sum",
                      json_from_offset(sum.log_start), "end_offset_sum", json_from_offset(sum.end));
 }
 

@@ -134,7 +134,7 @@ class Streams(StreamTest):
         self.assertGreater(streams[0]["size_bytes"], 0)
         self.assertTrue(any(p["last_record_at"] for p in partitions))
         lines = self.cli("topics").splitlines()
-        self.assertEqual(lines[0].split(), ["name", "partition_count", "records", "size_bytes"])
+        self.assertEqual(lines[0].split(), ["name", "stream_id", "partition_count", "records", "size_bytes"])
         self.assertEqual(lines[1].split()[0], topic)
         self.assertEqual(len(self.cli("partitions", "events").splitlines()), 1 + len(partitions))
         self.assertEqual(len(json.loads(self.cli("partitions", topic, "--json"))), len(partitions))
