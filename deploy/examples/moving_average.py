@@ -17,9 +17,11 @@ import threading
 from datetime import datetime
 
 import paho.mqtt.client as mqtt
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 THRESHOLD, WINDOW_SECONDS = 30.0, 60
+SETTINGS = ("HOST", "MQTT_PORT", "KAFKA_PORT", "KAFKA_USER", "KAFKA_PASSWORD", "TOPIC", "TENANT",
+            "PROCESSOR", "PROCESSOR_KEY")
 ENV = {name[9:]: value for name, value in os.environ.items() if name.startswith("DURAGATE_")}
 
 
@@ -47,13 +49,33 @@ def alert_of(record, devices):
     return alert and {"id": f"{name}/{alert['window_end']}", "device": name, **alert}
 
 
+def count_partitions(consumer, failures):
+    """The first talk with the gateway: what cannot succeed later ends the program, with the reason."""
+    for _ in range(20):
+        try:
+            return len(consumer.list_topics(ENV["TOPIC"], timeout=0.5).topics[ENV["TOPIC"]].partitions)
+        except KafkaException:
+            waited_in_vain = bool(failures)
+            consumer.poll(0)  # fills in the failures
+        refused = [error.str() for error in failures if error.code() == KafkaError._AUTHENTICATION]
+        if refused:
+            sys.exit(f"the user {ENV['KAFKA_USER']} cannot log in: {refused[0]}")
+        if waited_in_vain:
+            break  # a second address of the host, if there is one, had its chance
+    sys.exit(f"cannot reach {ENV['HOST']}:{ENV['KAFKA_PORT']}: is the gateway running?"
+             f" ({failures[0].str() if failures else 'no answer'})")
+
+
 def connect_processor():
     """MQTT 3.1.1: an acknowledgement is a yes (this library does not tell of MQTT 5's reasons for a no)."""
     client = mqtt.Client(ENV["PROCESSOR"])
     client.username_pw_set(f"{ENV['PROCESSOR']}@{ENV['TENANT']}", ENV["PROCESSOR_KEY"])
     connected = threading.Event()
     client.on_connect = lambda _client, _data, _flags, code: code == 0 and connected.set()
-    client.connect(ENV["HOST"], int(ENV["MQTT_PORT"]))
+    try:
+        client.connect(ENV["HOST"], int(ENV["MQTT_PORT"]))
+    except OSError as error:
+        sys.exit(f"cannot reach {ENV['HOST']}:{ENV['MQTT_PORT']}: is the gateway running? ({error})")
     client.loop_start()
     if not connected.wait(10):
         sys.exit(f"the device {ENV['PROCESSOR']} cannot log in")
@@ -81,16 +103,21 @@ def main():
     parser.add_argument("--state", default="moving_average.json", help="file that remembers; without it: all again")
     parser.add_argument("--once", action="store_true", help="stop at the end of the stream")
     options = parser.parse_args()
+    missing = [name for name in SETTINGS if not ENV.get(name)]
+    if missing:
+        sys.exit("not set: " + ", ".join("DURAGATE_" + name for name in missing) + " (see README.md)")
     state = {"offsets": {}, "devices": {}}
     if os.path.exists(options.state):
         with open(options.state, encoding="utf-8") as file:
             state = json.load(file)
+    failures = []
     consumer = Consumer({
         "bootstrap.servers": f"{ENV['HOST']}:{ENV['KAFKA_PORT']}", "security.protocol": "SASL_PLAINTEXT",
         "sasl.mechanisms": "PLAIN", "sasl.username": ENV["KAFKA_USER"], "sasl.password": ENV["KAFKA_PASSWORD"],
         "group.id": "moving-average", "enable.auto.commit": False, "enable.partition.eof": True,
+        "error_cb": failures.append,
         "auto.offset.reset": "error"})  # what retention has removed must not be passed over in silence
-    count = len(consumer.list_topics(ENV["TOPIC"], timeout=10).topics[ENV["TOPIC"]].partitions)
+    count = count_partitions(consumer, failures)
     consumer.assign([TopicPartition(ENV["TOPIC"], p, state["offsets"].get(str(p), OFFSET_BEGINNING))
                      for p in range(count)])
     processor, unfinished = connect_processor(), set(range(count))

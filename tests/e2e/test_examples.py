@@ -31,6 +31,19 @@ class Examples(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         return sorted(re.findall(r'"id": "([^"]*)"', done.stdout))
 
+    def test_it_says_what_is_missing_or_refused(self):
+        good = {**os.environ, **self.gateway.env, "DURAGATE_PROCESSOR": "averager", "DURAGATE_PROCESSOR_KEY": "key"}
+        for change, text in (({"DURAGATE_PROCESSOR": ""}, "not set: DURAGATE_PROCESSOR "),
+                             ({"DURAGATE_KAFKA_PASSWORD": "wrong"}, "cannot log in: "),
+                             ({"DURAGATE_KAFKA_PORT": "1"}, "cannot reach localhost:1: is the gateway running?"),
+                             ({}, "the device averager cannot log in")):
+            done = subprocess.run([sys.executable, os.path.join(EXAMPLES, "moving_average.py"), "--once"],
+                                  env={**good, **change}, cwd=self.gateway.directory,
+                                  capture_output=True, text=True, timeout=60, check=False)
+            self.assertEqual(done.returncode, 1, done.stderr)
+            self.assertIn(text, done.stderr)
+            self.assertNotIn("Traceback", done.stderr)
+
     def test_moving_average(self):
         start = moving_average.start_time()
         key, state = self.gateway.device("averager"), os.path.join(self.gateway.directory, "state")
