@@ -259,7 +259,10 @@ static bool back_up_stream(struct backup *backup, int64_t mib_per_second) {
     if (err == 0 && backup->no_memory)
         err = DG_ERR_NO_MEMORY;
     if (err < 0)
-        cli_fail(backup->run, 0, "%s", error[0] ? error : dg_err_text(err));
+        cli_fail(backup->run, 0, "%s%s", error[0] ? error : dg_err_text(err),
+                 cli_has(backup->run, CLI_CONFIG)
+                     ? ""
+                     : " (no --config was given: defaults and --set hold)");
     if (err == 0 && backup->made.stream.is_late)
         fprintf(stderr,
                 "the gateway did not write the checkpoint that it was asked for; this backup is of "

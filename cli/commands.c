@@ -67,7 +67,9 @@ const struct cli_command cli_commands[] = {
      "lag: records written and not committed; lag_seconds: what was written so long ago was read,\n"
      "counted since the gateway started. log_start_distance: records between the oldest kept\n"
      "and the committed one; when it nears 0 retention is about to overtake the group, below 0 so\n"
-     "many records were removed unread.",
+     "many records were removed unread. -: nothing is left to read there, or nothing committed. "
+     "The\n"
+     "list of all groups may be some seconds old.",
      stream_lag_run, OPTIONS(API, CLI_TENANT)},
     {"stream", "reset", "GROUP", "set the committed offsets of a consumer group",
      "The group's consumers must be stopped. All partitions of the stream are set, unless\n"
