@@ -226,6 +226,24 @@ static json_t *make_body(struct cli_run *run) {
     return NULL;
 }
 
+/* An offset that a partition does not have is moved to the nearest one that it has. */
+static void warn_moved(const struct cli_run *run, const json_t *partitions) {
+    char *end;
+    long long wanted = strtoll(run->option[CLI_TO], &end, 10);
+    unsigned moved = 0;
+    size_t index;
+    const json_t *partition;
+    if (end == run->option[CLI_TO] || *end)
+        return; /* a word or a time */
+    json_array_foreach(partitions, index, partition) {
+        const char *offset = json_string_value(json_object_get(partition, "offset"));
+        moved += offset && strtoll(offset, NULL, 10) != wanted;
+    }
+    if (moved > 0)
+        fprintf(stderr, "%u of %zu partitions have no offset %lld: the nearest one is taken\n",
+                moved, json_array_size(partitions), wanted);
+}
+
 static int print_reset(struct cli_run *run, const struct api_answer *answer) {
     json_t *done = answer->status == 200 ? json_loads(answer->body, 0, NULL) : NULL;
     if (!done)
@@ -242,6 +260,7 @@ static int print_reset(struct cli_run *run, const struct api_answer *answer) {
         else
             printf("group %s reads %s from these offsets on\n", group, stream);
     }
+    warn_moved(run, json_object_get(done, "partitions"));
     json_decref(done);
     return DG_EXIT_OK;
 }

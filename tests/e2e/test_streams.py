@@ -263,6 +263,9 @@ class Reset(StreamTest):
         self.assertEqual(self.committed("moving")[partition], 2)
         self.reset("moving", "9999999999")  # nearest that is kept
         self.assertEqual(self.group("moving")["lag"], "0")
+        done = self.cli("reset", "moving", "--to", "9999999999", "--partition",
+                        f"{self.gateway.TOPIC}/{partition}", text="1 of 1 partitions have no offset 9999999999")
+        self.assertIn(str(end), done)
 
     def test_to_a_time_is_exact(self):
         early = self.publish(3)
@@ -295,7 +298,7 @@ class Reset(StreamTest):
         self.reset("busy", "earliest", 404)
         self.cli("group", "busy", code=1, text="no such consumer group 'busy'")
         self.consumed("busy", sent)
-        self.cli("delete-group", "busy")
+        self.assertIn("group busy and its offsets are forgotten", self.cli("delete-group", "busy"))
         self.assertIsNone(self.listed("busy"))
 
     def test_what_is_refused(self):
