@@ -68,9 +68,6 @@ struct group_item {
     struct group_lag lag;
 };
 
-/* Among stored offsets, in place of a stream's number: when the group was last in use. */
-enum { GROUP_STAMP_STREAM = 0 };
-
 struct group_offset {
     uint64_t stream_id;
     uint32_t partition;
