@@ -16,7 +16,7 @@ CONFIG(server, drain_timeout,       DURATION_MS, "10s", 0, 600000, RELOAD, "How 
 CONFIG(mqtt, bind,                  STRING, "127.0.0.1:1883,[::1]:1883", 0, 1024, 0, "MQTT over plain TCP: addresses, comma separated; empty: off")
 CONFIG(mqtt, tls_bind,              STRING, "", 0, 1024, 0, "MQTT over TLS: addresses")
 CONFIG(mqtt, max_packet_bytes,      SIZE, "256KiB", 1024, LIMIT_MQTT_PACKET_BYTES, RELOAD, "Largest MQTT packet a device may send")
-CONFIG(mqtt, receive_maximum,       NUMBER, "1024", 1, 65535, RELOAD, "Unacknowledged QoS 1 publishes a device may have in flight")
+CONFIG(mqtt, receive_maximum,       NUMBER, "1024", 1, 65535, RELOAD, "QoS 1 and 2 publishes a device may have in flight: not acknowledged, with QoS 2 not completed")
 CONFIG(mqtt, max_keep_alive,        DURATION_MS, "20m", 1000, 65535000, RELOAD, "Longest keep-alive; a device that asks for more or none gets this one")
 CONFIG(mqtt, connect_timeout,       DURATION_MS, "10s", 100, 600000, RELOAD, "Time from accept to a complete CONNECT, TLS included")
 

@@ -24,6 +24,8 @@ METRIC(LOGINS_UNAVAILABLE,      COUNTER, "duragate_logins_total", "result=\"unav
 METRIC(LOGINS_THROTTLED,        COUNTER, "duragate_logins_total", "result=\"throttled\"", "Authentication attempts of devices and principals")
 METRIC(MQTT_PUBLISH_QOS0,       COUNTER, "duragate_mqtt_publishes_total", "qos=\"0\"", "PUBLISH packets received")
 METRIC(MQTT_PUBLISH_QOS1,       COUNTER, "duragate_mqtt_publishes_total", "qos=\"1\"", "PUBLISH packets received")
+METRIC(MQTT_PUBLISH_QOS2,       COUNTER, "duragate_mqtt_publishes_total", "qos=\"2\"", "PUBLISH packets received")
+METRIC(MQTT_QOS2_REPEATED,      COUNTER, "duragate_mqtt_qos2_repeated_total", "", "QoS 2 PUBLISH packets sent again by their device and not stored again")
 METRIC(MQTT_PUBLISH_REFUSED,    COUNTER, "duragate_mqtt_publishes_refused_total", "", "PUBLISH packets answered with an error")
 METRIC(MQTT_QOS0_DROPPED,       COUNTER, "duragate_mqtt_qos0_dropped_total", "", "QoS 0 events dropped under pressure")
 METRIC(MQTT_MALFORMED,          COUNTER, "duragate_mqtt_malformed_total", "", "Connections closed for a malformed packet or a protocol error")

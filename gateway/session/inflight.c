@@ -12,6 +12,7 @@ static unsigned size_of(uint32_t capacity) {
 static void table_reset(struct inflight *table) {
     table->oldest = 0;
     table->next = 0;
+    table->exactly_once_count = 0;
     /* Numbers before the first entry: empty chains. */
     memset(table->chains, 0xFF, table->capacity * sizeof(*table->chains));
 }
@@ -77,6 +78,7 @@ static int table_grow(struct inflight_pool *pool, struct inflight **table) {
         return DG_ERR_NO_MEMORY;
     bigger->oldest = (*table)->oldest;
     bigger->next = (*table)->next;
+    bigger->exactly_once_count = (*table)->exactly_once_count;
     for (uint32_t i = 0; i < bigger->capacity; i++)
         bigger->chains[i] = bigger->oldest - 1;
     for (uint32_t sequence = bigger->oldest; sequence != bigger->next; sequence++) {
@@ -98,28 +100,30 @@ int inflight_reserve(struct inflight_pool *pool, struct inflight **table) {
     return table_grow(pool, table);
 }
 
-uint32_t inflight_push(struct inflight *table, uint16_t packet_id, uint32_t arrived_us) {
+uint32_t inflight_push(struct inflight *table, uint16_t packet_id, bool exactly_once,
+                       uint32_t arrived_us) {
     dg_assert(inflight_count(table) < table->capacity);
     uint32_t sequence = table->next++;
-    *entry_at(table, sequence) =
-        (struct inflight_entry){.arrived_us = arrived_us, .packet_id = packet_id};
+    *entry_at(table, sequence) = (struct inflight_entry){
+        .arrived_us = arrived_us, .packet_id = packet_id, .exactly_once = exactly_once};
     link_entry(table, sequence);
+    table->exactly_once_count += exactly_once;
     return sequence;
 }
 
-bool inflight_contains(const struct inflight *table, uint16_t packet_id) {
+const struct inflight_entry *inflight_find(const struct inflight *table, uint16_t packet_id) {
     if (!table)
-        return false;
+        return NULL;
     uint32_t below = inflight_count(table); /* each step must be older than the one before */
     uint32_t sequence = table->chains[packet_id & (table->capacity - 1)];
     while (sequence - table->oldest < below) {
         const struct inflight_entry *entry = entry_at(table, sequence);
         if (entry->packet_id == packet_id)
-            return true;
+            return entry;
         below = sequence - table->oldest;
         sequence = entry->older;
     }
-    return false;
+    return NULL;
 }
 
 void inflight_complete(struct inflight *table, uint32_t sequence, int err) {
@@ -135,6 +139,11 @@ const struct inflight_entry *inflight_oldest_done(const struct inflight *table) 
         return NULL;
     const struct inflight_entry *entry = entry_at(table, table->oldest);
     return entry->done ? entry : NULL;
+}
+
+void inflight_drop_oldest(struct inflight *table) {
+    table->exactly_once_count -= entry_at(table, table->oldest)->exactly_once;
+    table->oldest++;
 }
 
 void inflight_release(struct inflight_pool *pool, struct inflight **table) {

@@ -1,6 +1,6 @@
 /*
- * The QoS 1 publishes of one session that are submitted and not yet acknowledged, in the order in
- * which they came. Completions may arrive in any order; acknowledgements leave in this one
+ * The QoS 1 and 2 publishes of one session that are submitted and not yet acknowledged, in the
+ * order in which they came. Completions may arrive in any order; acknowledgements leave in this one
  * (MQTT5 4.6.0-2). A table exists only while something is in flight and comes from a pool of its
  * worker.
  *
@@ -22,14 +22,16 @@ struct inflight_entry {
     uint32_t older;      /* sequence number of the next older entry of the same chain */
     uint16_t packet_id;
     int8_t err; /* why nothing was stored, once done */
-    bool done;
+    bool done : 1;
+    bool exactly_once : 1; /* QoS 2: PUBREC answers it */
 };
 
 struct inflight {
     struct inflight *next_free; /* in the pool */
     uint32_t capacity;          /* a power of two */
     uint32_t oldest, next;      /* sequence numbers; wrap */
-    uint32_t *chains;           /* newest sequence number per packet id, capacity of them */
+    uint32_t exactly_once_count;
+    uint32_t *chains; /* newest sequence number per packet id, capacity of them */
     struct inflight_entry entries[];
 };
 
@@ -48,20 +50,24 @@ static inline uint32_t inflight_count(const struct inflight *table) {
  * packet identifiers) are ever asked for. */
 DG_NODISCARD int inflight_reserve(struct inflight_pool *pool, struct inflight **table);
 
-/* Adds after inflight_reserve(); returns the sequence number. */
-uint32_t inflight_push(struct inflight *table, uint16_t packet_id, uint32_t arrived_us);
+/* Of these, the QoS 2 ones. */
+static inline uint32_t inflight_exactly_once_count(const struct inflight *table) {
+    return table ? table->exactly_once_count : 0;
+}
 
-/* True while this packet identifier waits. table may be NULL. */
-bool inflight_contains(const struct inflight *table, uint16_t packet_id);
+/* Adds after inflight_reserve(); returns the sequence number. */
+uint32_t inflight_push(struct inflight *table, uint16_t packet_id, bool exactly_once,
+                       uint32_t arrived_us);
+
+/* The entry of this packet identifier while it waits, or NULL. table may be NULL. */
+const struct inflight_entry *inflight_find(const struct inflight *table, uint16_t packet_id);
 
 /* The publish of this sequence number is done. */
 void inflight_complete(struct inflight *table, uint32_t sequence, int err);
 
 /* The oldest entry if it is done, else NULL; removed by inflight_drop_oldest(). */
 const struct inflight_entry *inflight_oldest_done(const struct inflight *table);
-static inline void inflight_drop_oldest(struct inflight *table) {
-    table->oldest++;
-}
+void inflight_drop_oldest(struct inflight *table);
 
 /* Gives the table back whatever is in it. *table may be NULL and is NULL afterwards. */
 void inflight_release(struct inflight_pool *pool, struct inflight **table);

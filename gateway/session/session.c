@@ -8,7 +8,7 @@
 #include "gateway/session/session_internal.h"
 #include "gateway/session/tenants.h"
 
-static session_handler on_pingreq, on_pubrel, on_disconnect, on_auth;
+static session_handler on_pingreq, on_disconnect, on_auth;
 
 /* Packet type x state. An empty field is a protocol error (MQTT5 3.1.0-1, 3.1.0-2, 4.13). In the
  * states between, input waits. PUBLISH, the hot path, is not decoded into a struct mqtt_packet. */
@@ -19,7 +19,7 @@ static session_handler *const handlers[SESSION_STATE_COUNT][MQTT_AUTH + 1] = {
         },
     [SESSION_CONNECTED] =
         {
-            [MQTT_PUBREL] = on_pubrel,
+            [MQTT_PUBREL] = session_on_pubrel,
             [MQTT_SUBSCRIBE] = session_on_subscribe,
             [MQTT_UNSUBSCRIBE] = session_on_unsubscribe,
             [MQTT_PINGREQ] = on_pingreq,
@@ -70,10 +70,11 @@ void session_free(struct session *session) {
     dg_assert(session->flags & SESSION_FINISHED);
     dg_assert(session->outstanding == 0 && !(session->flags & SESSION_LINKED));
     inflight_release(&session->shared->inflight_pool, &session->inflight);
-    session_subscriptions_free(session);
     session_will_drop(session);
     tenant_release(session->shared, session->tenant);
+    kept_free(session->kept);
     free(session->names);
+    session->kept = NULL;
     session->names = NULL;
     session->tenant = NULL;
 }
@@ -91,6 +92,12 @@ void session_source(const struct session *session, struct event_source *ret_sour
         .partition = session->partition,
         .stream_id = session->tenant->events_stream,
     };
+}
+
+int session_keep(struct session *session) {
+    if (!session->kept)
+        session->kept = kept_new();
+    return session->kept ? 0 : DG_ERR_NO_MEMORY;
 }
 
 /* ---- small effects ---- */
@@ -127,21 +134,22 @@ int session_append(struct session *session, const struct device_event *event, ui
 
 /* ---- bytes ---- */
 
-static void handle_packet(struct session *session, uint8_t first_byte, struct slice body) {
+static bool handle_packet(struct session *session, uint8_t first_byte, struct slice body) {
     session_handler *handler = handlers[session->state][first_byte >> 4];
     if (!handler) {
         session_fault(session, DG_ERR_PROTOCOL, "MQTT5 4.13.1", "packet not allowed in this state");
-        return;
+        return true;
     }
     struct mqtt_packet packet;
     struct mqtt_fault fault = {0};
     int err = mqtt_packet_decode(session->version, first_byte, body, &packet, &fault);
     if (err == 0)
-        handler(session, &packet);
-    else if (session->state == SESSION_WAIT_CONNECT)
+        return handler(session, &packet);
+    if (session->state == SESSION_WAIT_CONNECT)
         session_connect_undecodable(session, body, err, &fault);
     else
         session_fault(session, err, fault.clause, fault.text);
+    return true;
 }
 
 static bool is_mqtt5_packet(const struct session *session, struct slice body) {
@@ -161,8 +169,7 @@ static bool handle_bytes(struct session *session, const uint8_t *data, size_t si
     }
     if (session->state == SESSION_CONNECTED && data[0] >> 4 == MQTT_PUBLISH)
         return session_publish(session, data[0], body);
-    handle_packet(session, data[0], body);
-    return true;
+    return handle_packet(session, data[0], body);
 }
 
 static bool takes_input(const struct session *session) {
@@ -195,43 +202,35 @@ size_t session_receive(struct session *session, const uint8_t *data, size_t size
 
 /* ---- packets without a file of their own ---- */
 
-static void on_pingreq(struct session *session, const struct mqtt_packet *packet) {
+static bool on_pingreq(struct session *session, const struct mqtt_packet *packet) {
     uint8_t bytes[8];
     struct writer w = writer_make(bytes, sizeof(bytes));
     mqtt_write_pingresp(&w);
     session_send(session, &w);
+    return true;
 }
 
-/* No QoS 2 publish was ever accepted, so none is known by this identifier (MQTT5 4.3.3). */
-static void on_pubrel(struct session *session, const struct mqtt_packet *packet) {
-    uint8_t bytes[16];
-    struct writer w = writer_make(bytes, sizeof(bytes));
-    uint8_t reason =
-        session_is_mqtt5(session) ? dg_err_row(DG_ERR_PACKET_ID_NOT_FOUND)->mqtt5_reason : 0;
-    mqtt_write_ack(&w, session->version, MQTT_PUBCOMP, packet->ack.packet_id, reason,
-                   slice_make(NULL, 0));
-    session_send(session, &w);
-}
-
-static void on_disconnect(struct session *session, const struct mqtt_packet *packet) {
+static bool on_disconnect(struct session *session, const struct mqtt_packet *packet) {
     const struct mqtt_properties *properties = &packet->ack.properties;
     bool mqtt5 = session_is_mqtt5(session);
     if (mqtt5 && session->flags & SESSION_EXPIRY_ZERO &&
         mqtt_has(properties, MQTT_PROPERTY_SESSION_EXPIRY) && properties->session_expiry_s != 0) {
         session_fault(session, DG_ERR_PROTOCOL, "MQTT5 3.14.2.2.2",
                       "session expiry in DISCONNECT though CONNECT had none");
-        return;
+        return true;
     }
     session->end_reason = mqtt5 ? packet->ack.reason : 0;
     if (session->end_reason == 0)
         session_will_drop(session); /* MQTT5 3.14.4-3 */
     session_end(session, &(struct session_end){.text = "disconnected by the device"});
+    return true;
 }
 
 /* CONNECT had no authentication method (it would have been refused), so there is nothing to go on
  * with. 0x8C cannot be said in a DISCONNECT. */
-static void on_auth(struct session *session, const struct mqtt_packet *packet) {
+static bool on_auth(struct session *session, const struct mqtt_packet *packet) {
     session_fault(session, DG_ERR_BAD_AUTH_METHOD, "MQTT5 4.12.0-7", "AUTH without a method");
+    return true;
 }
 
 /* ---- other inputs ---- */

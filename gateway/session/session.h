@@ -28,6 +28,7 @@
 #include "gateway/mqtt/packet.h"
 #include "gateway/session/device_map.h"
 #include "gateway/session/inflight.h"
+#include "gateway/session/kept.h"
 #include "registry/registry.h"
 
 struct session;
@@ -109,13 +110,6 @@ void session_shared_free(struct session_shared *shared);
 /* End of a turn: hands over what was counted. */
 void session_shared_turn(struct session_shared *shared);
 
-struct session_subscription {
-    struct session_subscription *next;
-    uint8_t qos;
-    uint16_t filter_size;
-    uint8_t filter[];
-};
-
 struct session_will; /* session_internal.h */
 
 enum session_flag {
@@ -153,7 +147,7 @@ struct session {
     uint8_t *names; /* device id, then client id */
     struct session_will *will;
     struct inflight *inflight;
-    struct session_subscription *subscriptions;
+    struct session_kept *kept; /* NULL: nothing to keep */
     int64_t device_key;
     int64_t credential_key;
     int64_t valid_until_ms; /* wall clock; 0: no end */
@@ -189,7 +183,7 @@ void session_free(struct session *session);
 size_t session_receive(struct session *session, const uint8_t *data, size_t size);
 void session_login_done(struct session *session, int err, const struct registry_identity *identity);
 void session_claim_done(struct session *session, int err);
-/* The record with this tag is durable (err 0), or was refused. */
+/* What was appended with this tag is durable (err 0), or was refused. */
 void session_append_done(struct session *session, uint64_t tag, int err);
 /* After append() answered DG_ERR_PRESSURE: try again. */
 void session_ready(struct session *session);

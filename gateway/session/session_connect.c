@@ -66,8 +66,6 @@ static int take_will(struct session *session, const struct mqtt_connect *connect
     const struct mqtt_properties *properties = &connect->will_properties;
     if (!mqtt_topic_name_is_valid(connect->will_topic))
         return DG_ERR_TOPIC_NAME;
-    if (session_is_mqtt5(session) && connect->will_qos > 1)
-        return DG_ERR_QOS_NOT_SUPPORTED; /* MQTT5 3.2.2-12 */
     struct session_will *will =
         malloc(sizeof(*will) + connect->will_topic.size + connect->will_payload.size +
                properties->raw.size + properties->content_type.size +
@@ -164,7 +162,7 @@ static void log_in(struct session *session, const struct mqtt_connect *connect) 
         refuse(session, err, NULL);
 }
 
-void session_on_connect(struct session *session, const struct mqtt_packet *packet) {
+bool session_on_connect(struct session *session, const struct mqtt_packet *packet) {
     const struct mqtt_connect *connect = &packet->connect;
     session->version = (uint8_t)connect->version;
     take_keep_alive(session, connect->keep_alive_s);
@@ -177,6 +175,7 @@ void session_on_connect(struct session *session, const struct mqtt_packet *packe
         refuse(session, err, NULL);
     else
         log_in(session, connect);
+    return true;
 }
 
 /* Device id in front of the client id. */
@@ -260,7 +259,7 @@ static bool send_connack(struct session *session) {
     struct mqtt_connack connack = {
         .has_session_expiry = !(session->flags & SESSION_EXPIRY_ZERO), /* sessions end: 0 */
         .receive_maximum = session->receive_maximum,
-        .maximum_qos = 1,
+        .maximum_qos = -1, /* 2 */
         .maximum_packet_size = session->max_packet_bytes,
         .assigned_client_id = assigned ? session_client_id(session) : slice_make(NULL, 0),
         .retain_available = true,

@@ -53,7 +53,7 @@ static int append_presence(struct session *session, bool connected) {
         .payload = slice_make(payload, writer_size(&w)),
         .received_ms = session->shared->wall_ms,
     };
-    return session_append(session, &event, session_tag_make(SESSION_TAG_OWN, 0));
+    return session_append(session, &event, session_tag_make(SESSION_TAG_OWN, 0, 0));
 }
 
 int session_append_connected(struct session *session) {
@@ -96,7 +96,7 @@ static int append_will(struct session *session) {
         .correlation_data = will->correlation_data,
         .message_expiry_s = will->message_expiry_s,
     };
-    return session_append(session, &event, session_tag_make(SESSION_TAG_OWN, 0));
+    return session_append(session, &event, session_tag_make(SESSION_TAG_OWN, 0, 0));
 }
 
 /* ---- farewell ---- */
@@ -157,7 +157,6 @@ void session_end(struct session *session, const struct session_end *end) {
     else
         session_will_drop(session);
     inflight_release(&session->shared->inflight_pool, &session->inflight);
-    session_subscriptions_free(session);
     if (session->flags & SESSION_LINKED)
         session->shared->effects->close(session, end);
     session_settle(session);

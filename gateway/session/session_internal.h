@@ -15,10 +15,12 @@ struct session_will {
     uint8_t bytes[];
 };
 
-/* What a record's tag says: the kind above, for QoS 1 the sequence number below. */
-enum session_tag { SESSION_TAG_QOS1 = 1, SESSION_TAG_QOS0, SESSION_TAG_OWN };
-static inline uint64_t session_tag_make(enum session_tag kind, uint32_t sequence) {
-    return (uint64_t)kind << 32 | sequence;
+/* What a tag says, from above: the kind; of a publish that is answered its packet identifier and
+ * its sequence number. */
+enum session_tag { SESSION_TAG_QOS1 = 1, SESSION_TAG_QOS2, SESSION_TAG_QOS0, SESSION_TAG_OWN };
+static inline uint64_t session_tag_make(enum session_tag kind, uint16_t packet_id,
+                                        uint32_t sequence) {
+    return (uint64_t)kind << 48 | (uint64_t)packet_id << 32 | sequence;
 }
 
 static inline uint64_t session_now_ms(const struct session *session) {
@@ -70,10 +72,21 @@ void session_connect_undecodable(struct session *session, struct slice body, int
 /* Claim granted, or the stream takes records again: connected event, then CONNACK. */
 void session_connect_finish(struct session *session);
 
-/* False: the stream or the window is full; the packet is to be offered again. */
+/* The packet is dealt with; false: the stream or the window is full, offer it again. */
 bool session_publish(struct session *session, uint8_t first_byte, struct slice body);
 
-/* Handlers of the table in session.c. */
-typedef void session_handler(struct session *session, const struct mqtt_packet *packet);
-session_handler session_on_connect, session_on_subscribe, session_on_unsubscribe;
-void session_subscriptions_free(struct session *session);
+/* Handlers of the table in session.c; as session_publish(). */
+typedef bool session_handler(struct session *session, const struct mqtt_packet *packet);
+session_handler session_on_connect, session_on_pubrel, session_on_subscribe, session_on_unsubscribe;
+
+/* Makes session->kept when there is none. 0 or DG_ERR_NO_MEMORY. */
+DG_NODISCARD int session_keep(struct session *session);
+
+/* QoS 2 messages that are not released; NULL: none. */
+static inline struct identities *session_identities(const struct session *session) {
+    return session->kept ? session->kept->identities : NULL;
+}
+/* Room for one more. */
+DG_NODISCARD int session_identity_reserve(struct session *session);
+/* The event of a QoS 2 publish is durable (err 0) or will never be. */
+void session_identity_settle(struct session *session, uint16_t packet_id, int err);

@@ -1,37 +1,72 @@
-/* PUBLISH in, PUBACK out (MQTT5 3.3, 3.4, 4.3, 4.9). The hot path. */
+/* PUBLISH in, PUBACK or PUBREC out (MQTT5 3.3 to 3.5, 4.3, 4.9). The hot path. */
 #include "common/assert.h"
 #include "common/metrics.h"
 #include "gateway/session/session_internal.h"
 
-/* ---- refusing ---- */
+/* ---- answering ---- */
 
-static void send_puback(struct session *session, uint16_t packet_id, uint8_t reason,
+static void send_answer(struct session *session, const struct inflight_entry *entry, uint8_t reason,
                         struct slice reason_string) {
     uint8_t bytes[256];
     struct writer w = writer_make(bytes, sizeof(bytes));
-    mqtt_write_ack(&w, session->version, MQTT_PUBACK, packet_id, reason, reason_string);
+    mqtt_write_ack(&w, session->version, entry->exactly_once ? MQTT_PUBREC : MQTT_PUBACK,
+                   entry->packet_id, reason, reason_string);
     if (session_send(session, &w) || reason_string.size == 0)
         return;
-    send_puback(session, packet_id, reason, slice_make(NULL, 0)); /* MQTT5 3.4.2-2 */
+    send_answer(session, entry, reason, slice_make(NULL, 0)); /* MQTT5 3.4.2-2, 3.5.2-2 */
 }
+
+static void observe_latency(struct session *session, uint32_t arrived_us) {
+    struct session_shared *shared = session->shared;
+    uint64_t latency_ns = (uint64_t)(session_now_us(session) - arrived_us) * 1000;
+    if (latency_ns != shared->latency_ns)
+        session_shared_turn(shared);
+    shared->latency_ns = latency_ns;
+    shared->latency_count++;
+}
+
+static void acknowledge(struct session *session, const struct inflight_entry *entry) {
+    if (__builtin_expect(entry->err < 0, 0)) {
+        metric_add(METRIC_MQTT_PUBLISH_REFUSED, 1);
+        send_answer(session, entry, session_reason(entry->err, MQTT_PUBACK),
+                    session_reason_string(session, dg_err_text(entry->err)));
+        return;
+    }
+    uint8_t type = entry->exactly_once ? MQTT_PUBREC : MQTT_PUBACK;
+    const uint8_t answer[4] = {(uint8_t)(type << 4), 2, (uint8_t)(entry->packet_id >> 8),
+                               (uint8_t)entry->packet_id};
+    session->shared->effects->send(session, answer, sizeof(answer));
+    observe_latency(session, entry->arrived_us);
+}
+
+/* Answers a publish of which nothing is to be stored, after those that wait. */
+static void answer_in_turn(struct session *session, const struct mqtt_publish *publish, int err) {
+    const struct inflight_entry entry = {.arrived_us = session_now_us(session),
+                                         .packet_id = publish->packet_id,
+                                         .err = (int8_t)err,
+                                         .done = true,
+                                         .exactly_once = publish->qos == 2};
+    if (inflight_count(session->inflight) == 0 ||
+        inflight_reserve(&session->shared->inflight_pool, &session->inflight) < 0) {
+        acknowledge(session, &entry);
+        return;
+    }
+    uint32_t sequence =
+        inflight_push(session->inflight, entry.packet_id, entry.exactly_once, entry.arrived_us);
+    inflight_complete(session->inflight, sequence, err);
+}
+
+/* ---- refusing ---- */
 
 /* A publish that will never be stored: MQTT 5 says so in the ack, QoS 0 and 3.1.1 have no ack that
  * could (MQTT 3.1.1 3.3.5-2), so the connection ends. */
 static void refuse_publish(struct session *session, const struct mqtt_publish *publish, int err) {
-    bool has_ack = session_is_mqtt5(session) && publish->qos > 0;
-    if (has_ack && inflight_count(session->inflight) > 0 &&
-        inflight_reserve(&session->shared->inflight_pool, &session->inflight) == 0) {
-        /* its turn comes after those that wait */
-        inflight_complete(session->inflight,
-                          inflight_push(session->inflight, publish->packet_id, 0), err);
+    if (session_is_mqtt5(session) && publish->qos > 0) {
+        answer_in_turn(session, publish, err);
         return;
     }
     metric_add(METRIC_MQTT_PUBLISH_REFUSED, 1);
-    if (has_ack)
-        send_puback(session, publish->packet_id, session_reason(err, MQTT_PUBACK),
-                    session_reason_string(session, dg_err_text(err)));
-    else
-        session_stop(session, err, NULL);
+    session_stop(session, err, NULL);
 }
 
 static bool fault(struct session *session, int err, const char *clause, const char *text) {
@@ -41,9 +76,6 @@ static bool fault(struct session *session, int err, const char *clause, const ch
 
 /* What CONNACK did not offer. */
 static bool is_acceptable(struct session *session, const struct mqtt_publish *publish) {
-    if (__builtin_expect(publish->qos > 1, 0))
-        return fault(session, DG_ERR_QOS_NOT_SUPPORTED, "MQTT5 3.2.2-11",
-                     "QoS 2 was not announced");
     if (__builtin_expect(mqtt_has(&publish->properties, MQTT_PROPERTY_TOPIC_ALIAS), 0))
         return fault(session, DG_ERR_TOPIC_ALIAS, "MQTT5 3.3.2-9", "topic alias over maximum 0");
     return true;
@@ -74,16 +106,19 @@ static int append_publish(struct session *session, const struct mqtt_publish *pu
         event.message_expiry_s = properties->message_expiry_s;
     }
     if (publish->qos == 0)
-        return session_append(session, &event, session_tag_make(SESSION_TAG_QOS0, 0));
-    return session_append(
-        session, &event,
-        session_tag_make(SESSION_TAG_QOS1, session->inflight ? session->inflight->next : 0));
+        return session_append(session, &event, session_tag_make(SESSION_TAG_QOS0, 0, 0));
+    return session_append(session, &event,
+                          session_tag_make(publish->qos == 2 ? SESSION_TAG_QOS2 : SESSION_TAG_QOS1,
+                                           publish->packet_id, session->inflight->next));
 }
 
 /* As session_publish(). */
 static bool not_stored(struct session *session, const struct mqtt_publish *publish, int err) {
     if (inflight_count(session->inflight) == 0)
         inflight_release(&session->shared->inflight_pool, &session->inflight);
+    if (session->kept)
+        identities_remove(&session->kept->identities,
+                          publish->packet_id); /* frees an empty table */
     if (err == DG_ERR_PRESSURE) {
         session_pause(session, SESSION_PAUSED_STREAM);
         return false;
@@ -92,18 +127,36 @@ static bool not_stored(struct session *session, const struct mqtt_publish *publi
     return true;
 }
 
+/* Room for what is to be remembered of a publish until it is answered. */
+static int reserve(struct session *session, const struct mqtt_publish *publish) {
+    if (publish->qos == 0)
+        return 0;
+    int err = inflight_reserve(&session->shared->inflight_pool, &session->inflight);
+    return err == 0 && publish->qos == 2 ? session_identity_reserve(session) : err;
+}
+
+static void remember(struct session *session, const struct mqtt_publish *publish) {
+    if (publish->qos == 0)
+        return;
+    inflight_push(session->inflight, publish->packet_id, publish->qos == 2,
+                  session_now_us(session));
+    if (publish->qos == 2)
+        identities_set(session->kept->identities, publish->packet_id, IDENTITY_SUBMITTED);
+}
+
 static bool store(struct session *session, const struct mqtt_publish *publish) {
+    static const enum metric_id counters[] = {METRIC_MQTT_PUBLISH_QOS0, METRIC_MQTT_PUBLISH_QOS1,
+                                              METRIC_MQTT_PUBLISH_QOS2};
     struct session_permit permit;
     int err = session_may(session, SESSION_PUBLISH, publish->topic, &permit);
-    if (err == 0 && publish->qos > 0)
-        err = inflight_reserve(&session->shared->inflight_pool, &session->inflight);
+    if (err == 0)
+        err = reserve(session, publish);
     if (err == 0)
         err = append_publish(session, publish, &permit);
     if (__builtin_expect(err < 0, 0))
         return not_stored(session, publish, err);
-    if (publish->qos > 0)
-        inflight_push(session->inflight, publish->packet_id, session_now_us(session));
-    metric_add(publish->qos > 0 ? METRIC_MQTT_PUBLISH_QOS1 : METRIC_MQTT_PUBLISH_QOS0, 1);
+    remember(session, publish);
+    metric_add(counters[publish->qos], 1);
     return true;
 }
 
@@ -115,12 +168,49 @@ static void withhold(struct session *session, const struct mqtt_publish *publish
         session_stop(session, DG_ERR_STORAGE_FULL, NULL);
 }
 
-/* An identifier that is in use: a resend of what still waits joins its ticket (the storage
- * protocol, 13); anything else breaks MQTT5 2.2.1-3. */
-static void repeat(struct session *session, const struct mqtt_publish *publish) {
-    if (!publish->dup)
-        session_fault(session, DG_ERR_PACKET_ID_IN_USE, "MQTT5 2.2.1-3",
-                      "packet identifier in use");
+static void in_use(struct session *session) {
+    session_fault(session, DG_ERR_PACKET_ID_IN_USE, "MQTT5 2.2.1-3", "packet identifier in use");
+}
+
+/* An identifier that is in use: a resend of what still waits joins its ticket, one of QoS 2 whose
+ * event is stored is answered again (the storage protocol, 13). Anything else breaks MQTT5 2.2.1-3;
+ * of QoS 2, that is not said by the DUP flag (MQTT5 4.3.3-10). True when the publish is dealt with.
+ */
+static bool is_repeat(struct session *session, const struct mqtt_publish *publish) {
+    bool exactly_once = publish->qos == 2;
+    const struct inflight_entry *waiting = inflight_find(session->inflight, publish->packet_id);
+    enum identity_state known = identities_get(session_identities(session), publish->packet_id);
+    if (!waiting && known == IDENTITY_UNKNOWN)
+        return false;
+    if (waiting ? exactly_once != waiting->exactly_once || (!exactly_once && !publish->dup)
+                : !exactly_once || known == IDENTITY_RELEASED)
+        in_use(session);
+    else if (exactly_once)
+        metric_add(METRIC_MQTT_QOS2_REPEATED, 1);
+    if (!waiting && session->state == SESSION_CONNECTED)
+        answer_in_turn(session, publish, 0);
+    return true;
+}
+
+/* The receive maximum: QoS 1 until PUBACK, QoS 2 until PUBCOMP (MQTT5 4.9). 3.1.1 has no such
+ * limit: reading stops, but not for what only the device's PUBREL can end. */
+static bool has_window(struct session *session) {
+    const struct inflight *inflight = session->inflight;
+    uint32_t unreleased = identities_count(session_identities(session));
+    if (session_is_mqtt5(session)) {
+        uint32_t waiting = inflight_count(inflight) - inflight_exactly_once_count(inflight);
+        if (waiting + unreleased < session->receive_maximum)
+            return true;
+        return fault(session, DG_ERR_RECEIVE_MAXIMUM, "MQTT5 3.3.4-9", "receive maximum");
+    }
+    bool unreleased_full = unreleased >= LIMIT_MQTT_UNRELEASED;
+    if (inflight_count(inflight) < session->receive_maximum && !unreleased_full)
+        return true;
+    if (session->outstanding == 0)
+        session_stop(session, DG_ERR_RECEIVE_MAXIMUM, "too many QoS 2 messages without PUBREL");
+    else
+        session_pause(session, SESSION_PAUSED_WINDOW);
+    return false;
 }
 
 bool session_publish(struct session *session, uint8_t first_byte, struct slice body) {
@@ -133,48 +223,18 @@ bool session_publish(struct session *session, uint8_t first_byte, struct slice b
     }
     if (!is_acceptable(session, &publish))
         return true;
-    if (publish.qos > 0 && inflight_contains(session->inflight, publish.packet_id)) {
-        repeat(session, &publish);
+    if (publish.qos > 0 && is_repeat(session, &publish))
         return true;
-    }
     if (__builtin_expect(session->flags & SESSION_WITHHOLDING, 0)) {
         withhold(session, &publish);
         return true;
     }
-    if (publish.qos > 0 && inflight_count(session->inflight) >= session->receive_maximum) {
-        if (session_is_mqtt5(session)) {
-            session_fault(session, DG_ERR_RECEIVE_MAXIMUM, "MQTT5 3.3.4-9", "receive maximum");
-            return true;
-        }
-        session_pause(session, SESSION_PAUSED_WINDOW); /* 3.1.1 has no such limit: reading stops */
-        return false;
-    }
+    if (publish.qos > 0 && !has_window(session))
+        return session->state == SESSION_CLOSED;
     return store(session, &publish);
 }
 
 /* ---- durable ---- */
-
-static void observe_latency(struct session *session, uint32_t arrived_us) {
-    struct session_shared *shared = session->shared;
-    uint64_t latency_ns = (uint64_t)(session_now_us(session) - arrived_us) * 1000;
-    if (latency_ns != shared->latency_ns)
-        session_shared_turn(shared);
-    shared->latency_ns = latency_ns;
-    shared->latency_count++;
-}
-
-static void acknowledge(struct session *session, const struct inflight_entry *entry) {
-    if (__builtin_expect(entry->err < 0, 0)) {
-        metric_add(METRIC_MQTT_PUBLISH_REFUSED, 1);
-        send_puback(session, entry->packet_id, session_reason(entry->err, MQTT_PUBACK),
-                    session_reason_string(session, dg_err_text(entry->err)));
-        return;
-    }
-    const uint8_t puback[4] = {MQTT_PUBACK << 4, 2, (uint8_t)(entry->packet_id >> 8),
-                               (uint8_t)entry->packet_id};
-    session->shared->effects->send(session, puback, sizeof(puback));
-    observe_latency(session, entry->arrived_us);
-}
 
 /* MQTT 3.1.1 cannot refuse a publish: its ack and all behind it stay away, pings are answered, then
  * the connection ends and the device sends it again (DESIGN: what an outcome looks like). */
@@ -209,13 +269,17 @@ static void acknowledge_done(struct session *session) {
 void session_append_done(struct session *session, uint64_t tag, int err) {
     dg_assert(session->outstanding > 0);
     session->outstanding--;
-    enum session_tag kind = (enum session_tag)(tag >> 32);
+    enum session_tag kind = (enum session_tag)(tag >> 48);
     if (kind == SESSION_TAG_QOS0 && err < 0)
         metric_add(METRIC_MQTT_QOS0_DROPPED, 1);
+    if (kind == SESSION_TAG_QOS2)
+        session_identity_settle(session, (uint16_t)(tag >> 32), err);
     if (session->state == SESSION_CLOSED) {
         session_settle(session);
-    } else if (kind == SESSION_TAG_QOS1) {
+    } else if (kind == SESSION_TAG_QOS1 || kind == SESSION_TAG_QOS2) {
         inflight_complete(session->inflight, (uint32_t)tag, err);
         acknowledge_done(session);
+    } else if (session->outstanding == 0) {
+        session_unpause(session, SESSION_PAUSED_WINDOW);
     }
 }

@@ -6,26 +6,18 @@
 
 enum { UNSUBACK_NOTHING = 0x11 }; /* MQTT5 3.11.3 */
 
-static struct session_subscription **find(struct session *session, struct slice filter) {
-    struct session_subscription **at = &session->subscriptions;
+static struct session_subscription **find(struct session_kept *kept, struct slice filter) {
+    struct session_subscription **at = &kept->subscriptions;
     while (*at && !slice_equals(slice_make((*at)->filter, (*at)->filter_size), filter))
         at = &(*at)->next;
     return at;
 }
 
-static unsigned count(const struct session *session) {
+static unsigned count(const struct session_kept *kept) {
     unsigned total = 0;
-    for (const struct session_subscription *s = session->subscriptions; s; s = s->next)
+    for (const struct session_subscription *s = kept->subscriptions; s; s = s->next)
         total++;
     return total;
-}
-
-void session_subscriptions_free(struct session *session) {
-    while (session->subscriptions) {
-        struct session_subscription *first = session->subscriptions;
-        session->subscriptions = first->next;
-        free(first);
-    }
 }
 
 /* The granted QoS, or why not. A filter subscribed again replaces the old (MQTT5 3.8.4-3). */
@@ -33,11 +25,13 @@ static int subscribe(struct session *session, const struct mqtt_subscription *wa
     if (!mqtt_topic_filter_is_valid(wanted->filter))
         return DG_ERR_TOPIC_FILTER;
     int err = session_may(session, SESSION_SUBSCRIBE, wanted->filter, NULL);
+    if (err == 0)
+        err = session_keep(session);
     if (err < 0)
         return err;
-    struct session_subscription **at = find(session, wanted->filter);
+    struct session_subscription **at = find(session->kept, wanted->filter);
     if (!*at) {
-        if (count(session) >= LIMIT_MQTT_SUBSCRIPTIONS)
+        if (count(session->kept) >= LIMIT_MQTT_SUBSCRIPTIONS)
             return DG_ERR_LIMIT;
         *at = malloc(sizeof(**at) + wanted->filter.size);
         if (!*at)
@@ -66,31 +60,36 @@ static void answer(struct session *session, enum mqtt_type type, uint16_t packet
         session_stop(session, DG_ERR_TOO_LARGE, "maximum packet size too small for the answer");
 }
 
-void session_on_subscribe(struct session *session, const struct mqtt_packet *packet) {
+bool session_on_subscribe(struct session *session, const struct mqtt_packet *packet) {
     const struct mqtt_subscribe *request = &packet->subscribe;
     uint8_t reasons[LIMIT_MQTT_SUBSCRIPTIONS];
     if (mqtt_has(&request->properties, MQTT_PROPERTY_SUBSCRIPTION_ID)) {
         session_fault(session, DG_ERR_SUBSCRIPTION_ID, "MQTT5 3.2.2.3.12",
                       "subscription identifiers were announced unavailable");
-        return;
+        return true;
     }
     for (unsigned i = 0; i < request->filter_count; i++)
         reasons[i] = suback_code(session, subscribe(session, &request->filters[i]));
 
     answer(session, MQTT_SUBACK, request->packet_id, reasons, request->filter_count);
+    return true;
 }
 
-void session_on_unsubscribe(struct session *session, const struct mqtt_packet *packet) {
+static bool unsubscribe(struct session_kept *kept, struct slice filter) {
+    struct session_subscription **at = kept ? find(kept, filter) : NULL;
+    if (!at || !*at)
+        return false;
+    struct session_subscription *found = *at;
+    *at = found->next;
+    free(found);
+    return true;
+}
+
+bool session_on_unsubscribe(struct session *session, const struct mqtt_packet *packet) {
     const struct mqtt_unsubscribe *request = &packet->unsubscribe;
     uint8_t reasons[LIMIT_MQTT_SUBSCRIPTIONS];
-    for (unsigned i = 0; i < request->filter_count; i++) {
-        struct session_subscription **at = find(session, request->filters[i]);
-        struct session_subscription *found = *at;
-        reasons[i] = found ? 0 : UNSUBACK_NOTHING;
-        if (found) {
-            *at = found->next;
-            free(found);
-        }
-    }
+    for (unsigned i = 0; i < request->filter_count; i++)
+        reasons[i] = unsubscribe(session->kept, request->filters[i]) ? 0 : UNSUBACK_NOTHING;
     answer(session, MQTT_UNSUBACK, request->packet_id, reasons, request->filter_count);
+    return true;
 }

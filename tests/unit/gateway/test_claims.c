@@ -226,23 +226,26 @@ Test(claims, inflight_finds_what_waits_and_nothing_else) {
     static uint16_t order[65536];
     struct inflight_pool pool = {0};
     struct inflight *table = NULL;
-    unsigned head = 0, tail = 0, seed = 7;
+    unsigned head = 0, tail = 0, odd = 0, seed = 7;
     for (unsigned step = 0; step < 200000; step++) {
         seed = seed * 1664525u + 1013904223u;
         uint16_t id = (uint16_t)(seed >> 9);
-        cr_assert_eq(inflight_contains(table, id), waits[id]);
+        cr_assert_eq(inflight_find(table, id) != NULL, waits[id]);
         bool push = step < 100000 ? seed >> 28 < 9 : seed >> 28 < 7;
         if (push && !waits[id]) {
             cr_assert_eq(inflight_reserve(&pool, &table), 0);
-            cr_assert_eq(inflight_push(table, id, 0), tail);
+            cr_assert_eq(inflight_push(table, id, id & 1, 0), tail);
             waits[id] = true;
             order[tail++ % 65536] = id;
+            odd += id & 1;
         } else if (inflight_count(table) > 0) {
             inflight_complete(table, head, 0);
             cr_assert_eq(inflight_oldest_done(table)->packet_id, order[head % 65536]);
+            odd -= order[head % 65536] & 1;
             waits[order[head++ % 65536]] = false;
             inflight_drop_oldest(table);
         }
+        cr_assert_eq(inflight_exactly_once_count(table), odd);
     }
     inflight_release(&pool, &table);
     inflight_pool_free(&pool);

@@ -143,15 +143,7 @@ Test(session_publish, topics_that_are_refused) {
     }
 }
 
-Test(session_publish, qos2_and_aliases_were_not_offered) {
-    EACH_VERSION(version) {
-        struct recorder *r = connected(version);
-        feed_publish(r, 2, false, 1, "t", "x");
-        cr_assert_eq(r->close_count, 1);
-        if (version == MQTT_VERSION_5)
-            cr_assert_eq(r->sent[2], 0x9B);
-        recorder_free(r);
-    }
+Test(session_publish, aliases_were_not_offered) {
     static const uint8_t alias[] = {0x30, 7, 0, 1, 't', 3, 0x23, 0, 1};
     struct recorder *r = connected(MQTT_VERSION_5);
     feed(r, alias, sizeof(alias));
