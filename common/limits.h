@@ -31,7 +31,9 @@
 #define LIMIT_MQTT_TOPIC_LEVELS 16
 #define LIMIT_MQTT_PROPERTIES 32
 #define LIMIT_MQTT_PROPERTY_BYTES (16 * 1024)
-#define LIMIT_MQTT_SUBSCRIPTIONS 16      /* filters of one SUBSCRIBE and of one session */
+#define LIMIT_MQTT_SUBSCRIPTIONS 16            /* filters of one SUBSCRIBE and of one session */
+#define LIMIT_SESSIONS_KEPT_PER_WORKER 1000000 /* without a connection; no more are kept */
+#define LIMIT_SESSION_SWEEP_CALLS 16     /* a second apart: then every kept session was looked at */
 #define LIMIT_MQTT_UNRELEASED 16384      /* QoS 2 messages of a 3.1.1 session without PUBREL */
 #define LIMIT_MQTT_WITHHELD_PUBLISHES 64 /* 3.1.1: unacknowledged after a refusal, then closed */
 #define LIMIT_MQTT_WITHHELD_MS 10000     /* ... or after this time */

@@ -18,6 +18,8 @@ METRIC(TLS_HANDSHAKES_FAILED,   COUNTER, "duragate_tls_handshakes_total", "resul
 METRIC(RECEIVED_BYTES,          COUNTER, "duragate_received_bytes_total", "", "Bytes received from all peers")
 METRIC(SENT_BYTES,              COUNTER, "duragate_sent_bytes_total", "", "Bytes sent to all peers")
 METRIC(DEVICES_CONNECTED,       GAUGE,   "duragate_devices_connected", "", "Devices with a live, authenticated connection")
+METRIC(SESSIONS_KEPT,           GAUGE,   "duragate_sessions_kept", "", "Sessions of devices that are not connected")
+METRIC(SESSIONS_RESUMED,        COUNTER, "duragate_sessions_resumed_total", "", "Connections that went on with an earlier session")
 METRIC(LOGINS_OK,               COUNTER, "duragate_logins_total", "result=\"ok\"", "Authentication attempts of devices and principals")
 METRIC(LOGINS_REFUSED,          COUNTER, "duragate_logins_total", "result=\"refused\"", "Authentication attempts of devices and principals")
 METRIC(LOGINS_UNAVAILABLE,      COUNTER, "duragate_logins_total", "result=\"unavailable\"", "Authentication attempts of devices and principals")

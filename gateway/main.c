@@ -206,8 +206,12 @@ static int server_create_workers(struct server *server) {
         if (err < 0)
             return err;
     }
+    int err = mqtt_restore_sessions(server->stream, server->workers, server->worker_count,
+                                    clock_wall_ms());
+    if (err < 0)
+        return err;
     for (unsigned index = 0; index < server->worker_count; index++) {
-        int err = worker_start(server->workers[index]);
+        err = worker_start(server->workers[index]);
         if (err < 0)
             return err;
     }

@@ -75,6 +75,10 @@ const struct connection_protocol mqtt_protocol = {
 
 static void on_done(void *context, const struct stream_ticket *ticket, int err, int64_t offset) {
     struct mqtt_worker *mqtt = context;
+    if (ticket->owner == 0) {
+        mqtt_kept_done(mqtt, ticket->tag, err);
+        return;
+    }
     /* A session lives until its last ticket came back. */
     struct session *session = mqtt_find(mqtt, ticket->owner);
     dg_assert(session);
@@ -87,6 +91,7 @@ static void on_ready(void *context) {
     struct session *list = mqtt->waiting;
     mqtt->waiting = NULL;
     mqtt_set_time(mqtt);
+    mqtt_kept_ready(mqtt);
     while (list) {
         struct session *session = list;
         list = session->next_waiting; /* it may be put on the new list at once */
@@ -112,6 +117,7 @@ static struct mqtt_worker *create(struct worker *worker, struct registry *regist
     mqtt->worker = worker;
     mqtt->registry = registry;
     mqtt->free_slot = UINT32_MAX;
+    mqtt->endings_end = &mqtt->endings;
     /* Random, not the time: two starts within one tick of a clock must not share event ids. */
     int size = snprintf(mqtt->counter.prefix, sizeof(mqtt->counter.prefix), "%s-%08x-%u-",
                         config->server_node_id, (unsigned)random_u64(), worker->index);
@@ -119,6 +125,7 @@ static struct mqtt_worker *create(struct worker *worker, struct registry *regist
     dg_assert((size_t)size < sizeof(mqtt->counter.prefix));
     session_shared_init(&mqtt->shared, &mqtt_effects, config, mqtt->counter.prefix);
     mqtt->shared.context = mqtt;
+    mqtt->shared.next_epoch = random_u64();
     return mqtt;
 }
 
@@ -126,8 +133,10 @@ int mqtt_worker_start(struct worker *worker, struct stream *stream, struct regis
     struct mqtt_worker *mqtt = create(worker, registry);
     if (!mqtt)
         return DG_ERR_NO_MEMORY;
-    struct claims_receiver receiver = {
-        .settled = mqtt_on_claim_settled, .evict = mqtt_on_evict, .context = mqtt};
+    struct claims_receiver receiver = {.settled = mqtt_on_claim_settled,
+                                       .evict = mqtt_on_evict,
+                                       .expired = mqtt_on_expired,
+                                       .context = mqtt};
     int err = claims_set_receiver(worker, &receiver);
     if (err == 0)
         err = stream_appender_create(stream, &worker->mailbox, on_done, on_ready, mqtt,
@@ -140,6 +149,7 @@ int mqtt_worker_start(struct worker *worker, struct stream *stream, struct regis
     worker->slots[WORKER_SLOT_MQTT] = mqtt;
     worker->slots[WORKER_SLOT_STREAM] = mqtt->appender;
     worker_add_turn_hook(worker, end_turn, mqtt);
+    mqtt_kept_start(mqtt);
     return 0;
 }
 
@@ -159,6 +169,7 @@ void mqtt_worker_free(struct worker *worker) {
     await_tickets(mqtt);
     mqtt_flush(mqtt);
     mqtt_sessions_free(mqtt);
+    mqtt_kept_free(mqtt);
     session_shared_free(&mqtt->shared);
     stream_appender_free(mqtt->appender);
     claims_worker_free(worker);

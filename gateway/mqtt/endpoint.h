@@ -19,6 +19,12 @@ extern const struct connection_protocol mqtt_protocol;
 DG_NODISCARD int mqtt_worker_start(struct worker *worker, struct stream *stream,
                                    struct registry *registry);
 
+/* What sessions of before the start have left behind: those whose time is over are deleted, the
+ * others go to the workers that are their devices' homes. Waits for the disk. After
+ * claims_worker_start() of all workers, before the first worker_start(). DG_ERR_NO_MEMORY. */
+DG_NODISCARD int mqtt_restore_sessions(struct stream *stream, struct worker **workers,
+                                       unsigned count, int64_t wall_ms);
+
 /* After all workers were joined and before the first worker_free() and stream_close(): takes back
  * what the committer still holds, then frees all. Harmless when it was never started. */
 void mqtt_worker_free(struct worker *worker);

@@ -136,7 +136,9 @@ static int effect_claim(struct session *session) {
 
 static void effect_release(struct session *session) {
     struct claim *claim = session->claim;
+    claim->kept = session->kept;
     session->claim = NULL;
+    session->kept = NULL;
     claims_release(worker_of(session)->worker, claim);
 }
 
@@ -147,7 +149,10 @@ void mqtt_on_claim_settled(void *context, uint64_t owner, struct claim *claim, i
     dg_assert(session);
     mqtt_set_time(mqtt);
     session->claim = claim;
-    session_claim_done(session, err);
+    struct session_kept *kept = claim ? claim->kept : NULL;
+    if (claim)
+        claim->kept = NULL;
+    session_claim_done(session, err, kept, claim && claim->may_keep);
 }
 
 void mqtt_on_evict(void *context, uint64_t owner, const struct in6_addr *peer_address,
@@ -168,7 +173,18 @@ void mqtt_on_evict(void *context, uint64_t owner, const struct in6_addr *peer_ad
 
 /* ---- events ---- */
 
-static int effect_append(struct session *session, const struct device_event *event, uint64_t tag) {
+/* As append and mutate answer. */
+static int wait_if_pressed(struct session *session, int err) {
+    struct mqtt_worker *mqtt = worker_of(session);
+    if (err == DG_ERR_PRESSURE) {
+        session->next_waiting = mqtt->waiting;
+        mqtt->waiting = session;
+    }
+    return err;
+}
+
+static int effect_append(struct session *session, const struct device_event *event,
+                         const struct stream_mutation *with, uint64_t tag) {
     struct mqtt_worker *mqtt = worker_of(session);
     struct event_source source;
     struct stream_record record;
@@ -177,12 +193,20 @@ static int effect_append(struct session *session, const struct device_event *eve
     if (err < 0)
         return err;
     struct stream_ticket ticket = {.owner = session->id, .tag = tag};
-    err = stream_append(mqtt->appender, source.stream_id, source.partition, &record, ticket);
-    if (err == DG_ERR_PRESSURE) {
-        session->next_waiting = mqtt->waiting;
-        mqtt->waiting = session;
-    }
-    return err;
+    err = stream_append_with(mqtt->appender, source.stream_id, source.partition, &record, with,
+                             with ? 1 : 0, ticket);
+    return wait_if_pressed(session, err);
+}
+
+static int effect_mutate(struct session *session, const struct stream_mutation *mutation,
+                         uint64_t tag) {
+    struct stream_ticket ticket = {.owner = session->id, .tag = tag};
+    return wait_if_pressed(session,
+                           stream_mutate(worker_of(session)->appender, mutation, 1, ticket));
+}
+
+static void effect_discard(struct session *session, struct session_kept *kept) {
+    mqtt_kept_discard(worker_of(session), session->device_key, kept);
 }
 
 /* ---- the connection ---- */
@@ -262,6 +286,8 @@ const struct session_effects mqtt_effects = {
     .claim = effect_claim,
     .release = effect_release,
     .append = effect_append,
+    .mutate = effect_mutate,
+    .discard = effect_discard,
     .pause = effect_pause,
     .resume = effect_resume,
     .set_deadline = effect_set_deadline,

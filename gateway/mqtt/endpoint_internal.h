@@ -9,6 +9,15 @@
 
 enum { MQTT_OUT_BYTES = 4096 };
 
+/* A session that is over and whose identities, and record if a claim says so, are being deleted. */
+struct mqtt_ending {
+    struct mqtt_ending *next;
+    struct claim *claim; /* the home's own, of a session whose time is over; else NULL */
+    struct session_kept *kept;
+    int64_t device_key;
+    uint32_t slot; /* of the identities: those before are submitted */
+};
+
 struct mqtt_slot {
     struct session *session; /* NULL: free */
     uint32_t generation;
@@ -27,8 +36,10 @@ struct mqtt_worker {
     uint32_t slot_count, free_slot, session_count;
     /* Sessions by device key: the first; the others behind session->neighbour. */
     struct device_map by_device;
-    struct session *waiting; /* for the stream, newest first */
-    struct session *dead;    /* to be freed at the turn's end */
+    struct session *waiting;                    /* for the stream, newest first */
+    struct session *dead;                       /* to be freed at the turn's end */
+    struct mqtt_ending *endings, **endings_end; /* not submitted yet, oldest first */
+    struct event sweep_timer;
     bool draining;
 
     /* Small packets to one connection are gathered into one write. */
@@ -68,6 +79,17 @@ void mqtt_free_dead(struct mqtt_worker *mqtt);
 DG_NODISCARD int mqtt_session_index(struct mqtt_worker *mqtt, struct session *session);
 /* End of the worker: frees sessions whatever their state. */
 void mqtt_sessions_free(struct mqtt_worker *mqtt);
+
+/* Sessions without a connection: endpoint_kept.c. */
+void mqtt_kept_start(struct mqtt_worker *mqtt);
+void mqtt_kept_free(struct mqtt_worker *mqtt);
+/* Takes over kept, which nobody else has any more. */
+void mqtt_kept_discard(struct mqtt_worker *mqtt, int64_t device_key, struct session_kept *kept);
+/* The stream takes more. */
+void mqtt_kept_ready(struct mqtt_worker *mqtt);
+/* A ticket whose owner is no session. */
+void mqtt_kept_done(struct mqtt_worker *mqtt, uint64_t tag, int err);
+void mqtt_on_expired(void *context, struct claim *claim);
 
 /* claims_receiver */
 void mqtt_on_claim_settled(void *context, uint64_t owner, struct claim *claim, int err);

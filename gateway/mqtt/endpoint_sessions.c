@@ -114,7 +114,7 @@ void mqtt_sessions_free(struct mqtt_worker *mqtt) {
             continue;
         if (session->link)
             ((struct connection *)session->link)->session = NULL;
-        free(session->claim);
+        claim_free(session->claim);
         session->outstanding = 0;
         session->flags = SESSION_FINISHED;
         session_free(session);

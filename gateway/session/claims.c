@@ -1,5 +1,6 @@
 /*
- * The home's table maps a device key to a holder: who has it, who waits. Steps:
+ * The home's table maps a device key to a holder: who has it, who waits, or, when nobody has it,
+ * the session that is kept. Steps:
  *
  *   asker          home                              holder's worker
  *   ASK      ->    free: holder = asker
@@ -14,12 +15,15 @@
 
 #include "common/assert.h"
 #include "common/hash.h"
+#include "common/metrics.h"
 #include "gateway/session/device_map.h"
 
 struct holder {
-    uint64_t owner;
+    uint64_t owner; /* 0: the home itself, which deletes what is over */
     uint32_t worker;
+    bool is_held;
     struct claim *waiting;
+    struct session_kept *kept; /* while it is not held */
 };
 
 struct claims {
@@ -28,6 +32,8 @@ struct claims {
     unsigned worker_count;
     struct claims_receiver receiver;
     struct device_map holders; /* device key -> struct holder *, devices whose home is here */
+    uint32_t kept_count;       /* of them, with a session and not held */
+    uint32_t sweep_slot;
 };
 
 static struct claims *claims_of(struct worker *worker) {
@@ -37,6 +43,13 @@ static struct claims *claims_of(struct worker *worker) {
 
 unsigned claims_home(int64_t device_key, unsigned worker_count) {
     return (unsigned)(hash_bytes(&device_key, sizeof(device_key)) >> 32) % worker_count;
+}
+
+void claim_free(struct claim *claim) {
+    if (!claim)
+        return;
+    kept_free(claim->kept);
+    free(claim);
 }
 
 static void claim_arrive(struct claims *claims, struct claim *claim);
@@ -56,7 +69,7 @@ static void claim_send(struct claims *claims, struct claim *claim, unsigned work
     }
     /* Set before the workers started; gone only when they have all ended. */
     if (!claims->workers[worker]->slots[WORKER_SLOT_CLAIMS]) {
-        free(claim);
+        claim_free(claim);
         return;
     }
     claim->mail.deliver = claim_deliver;
@@ -77,16 +90,33 @@ static struct holder *holder_find(struct claims *claims, int64_t device_key) {
     return (struct holder *)(uintptr_t)value;
 }
 
-static int holder_create(struct claims *claims, const struct claim *claim) {
-    int err = device_map_reserve(&claims->holders);
-    if (err < 0)
-        return err;
-    struct holder *holder = malloc(sizeof(*holder));
-    if (!holder)
-        return DG_ERR_NO_MEMORY;
-    *holder = (struct holder){.owner = claim->owner, .worker = claim->worker};
-    device_map_set(&claims->holders, claim->device_key, (uintptr_t)holder);
-    return 0;
+/* Nobody holds it yet. NULL: no memory. */
+static struct holder *holder_create(struct claims *claims, int64_t device_key) {
+    if (device_map_reserve(&claims->holders) < 0)
+        return NULL;
+    struct holder *holder = calloc(1, sizeof(*holder));
+    if (holder)
+        device_map_set(&claims->holders, device_key, (uintptr_t)holder);
+    return holder;
+}
+
+static void count_kept(struct claims *claims, int by) {
+    claims->kept_count += (uint32_t)by;
+    metric_add(METRIC_SESSIONS_KEPT, by);
+}
+
+/* The claim becomes the holder and takes what is kept. */
+static void holder_take(struct claims *claims, struct holder *holder, struct claim *claim) {
+    if (holder->kept)
+        count_kept(claims, -1);
+    claim->kept = holder->kept;
+    claim->may_keep = claims->kept_count < LIMIT_SESSIONS_KEPT_PER_WORKER;
+    *holder = (struct holder){.owner = claim->owner, .worker = claim->worker, .is_held = true};
+}
+
+static void holder_give(struct claims *claims, struct holder *holder, struct claim *claim) {
+    holder_take(claims, holder, claim);
+    claim_answer(claims, claim, 0);
 }
 
 /* The holder is told to go; what it is told is a copy that names the newcomer. */
@@ -103,8 +133,14 @@ static int holder_evict(struct claims *claims, const struct holder *holder,
 
 static void home_ask(struct claims *claims, struct claim *claim) {
     struct holder *holder = holder_find(claims, claim->device_key);
+    if (!holder)
+        holder = holder_create(claims, claim->device_key);
     if (!holder) {
-        claim_answer(claims, claim, holder_create(claims, claim));
+        claim_answer(claims, claim, DG_ERR_NO_MEMORY);
+        return;
+    }
+    if (!holder->is_held) {
+        holder_give(claims, holder, claim);
         return;
     }
     struct claim *replaced = holder->waiting;
@@ -113,7 +149,7 @@ static void home_ask(struct claims *claims, struct claim *claim) {
         claim_answer(claims, replaced, DG_ERR_BUSY);
         return;
     }
-    if (holder_evict(claims, holder, claim) < 0) {
+    if (holder->owner != 0 && holder_evict(claims, holder, claim) < 0) {
         holder->waiting = NULL;
         claim_answer(claims, claim, DG_ERR_NO_MEMORY);
     }
@@ -121,19 +157,60 @@ static void home_ask(struct claims *claims, struct claim *claim) {
 
 static void home_release(struct claims *claims, struct claim *claim) {
     struct holder *holder = holder_find(claims, claim->device_key);
-    bool current = holder && holder->owner == claim->owner && holder->worker == claim->worker;
+    bool current = holder && holder->is_held && holder->owner == claim->owner &&
+                   holder->worker == claim->worker;
     int64_t device_key = claim->device_key;
-    free(claim);
+    if (current) {
+        holder->is_held = false;
+        holder->kept = claim->kept;
+        claim->kept = NULL;
+    }
+    claim_free(claim);
     if (!current)
         return;
-    struct claim *next = holder->waiting;
-    if (!next) {
+    if (holder->kept)
+        count_kept(claims, 1);
+    if (holder->waiting) {
+        holder_give(claims, holder, holder->waiting);
+    } else if (!holder->kept) {
         device_map_remove(&claims->holders, device_key);
         free(holder);
-        return;
     }
-    *holder = (struct holder){.owner = next->owner, .worker = next->worker};
-    claim_answer(claims, next, 0);
+}
+
+/* ---- sessions without a connection ---- */
+
+int claims_install(struct worker *home, int64_t device_key, struct session_kept *kept) {
+    struct claims *claims = claims_of(home);
+    struct holder *holder = holder_create(claims, device_key);
+    if (!holder)
+        return DG_ERR_NO_MEMORY;
+    holder->kept = kept;
+    count_kept(claims, 1);
+    return 0;
+}
+
+/* The home takes the device for itself; no memory: later. */
+static void expire(struct claims *claims, int64_t device_key, struct holder *holder) {
+    struct claim *claim = calloc(1, sizeof(*claim));
+    if (!claim)
+        return;
+    claim->worker = (uint16_t)claims->worker->index;
+    claim->device_key = device_key;
+    holder_take(claims, holder, claim);
+    claims->receiver.expired(claims->receiver.context, claim);
+}
+
+void claims_sweep(struct worker *worker, int64_t wall_ms) {
+    struct claims *claims = claims_of(worker);
+    uint32_t capacity = claims->holders.capacity;
+    for (uint32_t left = capacity / LIMIT_SESSION_SWEEP_CALLS; left > 0; left--) {
+        claims->sweep_slot = (claims->sweep_slot + 1) & (capacity - 1);
+        struct device_map_slot slot = claims->holders.slots[claims->sweep_slot];
+        struct holder *holder = (struct holder *)(uintptr_t)slot.value;
+        if (slot.key != 0 && !holder->is_held && kept_is_over(holder->kept, wall_ms))
+            expire(claims, slot.key, holder);
+    }
 }
 
 /* ---- on every worker ---- */
@@ -142,7 +219,7 @@ static void worker_settled(struct claims *claims, struct claim *claim) {
     uint64_t owner = claim->owner;
     int err = claim->err;
     if (err < 0) {
-        free(claim);
+        claim_free(claim);
         claim = NULL;
     }
     claims->receiver.settled(claims->receiver.context, owner, claim, err);
@@ -227,7 +304,10 @@ void claims_worker_free(struct worker *worker) {
         struct holder *holder = (struct holder *)(uintptr_t)claims->holders.slots[i].value;
         if (claims->holders.slots[i].key == 0)
             continue;
-        free(holder->waiting);
+        if (holder->kept)
+            count_kept(claims, -1);
+        claim_free(holder->waiting);
+        kept_free(holder->kept);
         free(holder);
     }
     device_map_free(&claims->holders);

@@ -6,6 +6,11 @@
  * one has let go (its events are with the committer, its last one among them) is the claim granted.
  * Everything travels as mail between workers; what stays on one worker is a direct call.
  *
+ * The home also keeps the session of a device that has no connection (kept.h). It goes with the
+ * claim to whoever holds the device and comes back with the release. Whose time is over is given to
+ * the home's own receiver under a claim of its own, so that nobody else has the device while its
+ * session is being deleted.
+ *
  * A claim waits behind at most one holder; a third connection of the same device replaces the one
  * that waits (DG_ERR_BUSY). A release names its owner, so a late one does not drop a newer holder.
  */
@@ -17,6 +22,7 @@
 #include "common/err.h"
 #include "common/mailbox.h"
 #include "gateway/loop/worker.h"
+#include "gateway/session/kept.h"
 
 enum claim_step { CLAIM_ASK, CLAIM_GRANTED, CLAIM_EVICT, CLAIM_RELEASE };
 
@@ -30,9 +36,11 @@ struct claim {
     uint16_t peer_port;
     uint8_t step; /* enum claim_step */
     int8_t err;
+    bool may_keep; /* the home has room for one more session */
     int64_t device_key;
     uint64_t owner; /* the asker's own id; with worker it names the holder */
     struct in6_addr peer_address;
+    struct session_kept *kept; /* travels with the claim; NULL: none */
 };
 
 /* What the holder of connections on a worker does; called on that worker's thread. */
@@ -45,6 +53,8 @@ struct claims_receiver {
      * owner that is gone or going needs nothing. */
     void (*evict)(void *context, uint64_t owner, const struct in6_addr *peer_address,
                   uint16_t peer_port);
+    /* claim->kept is over: delete it, then release the claim, without it. */
+    void (*expired)(void *context, struct claim *claim);
     void *context;
 };
 
@@ -60,8 +70,19 @@ void claims_worker_free(struct worker *worker);
 DG_NODISCARD int claims_ask(struct worker *worker, int64_t device_key, uint64_t owner,
                             const struct in6_addr *peer_address, uint16_t peer_port);
 
-/* Lets go. Takes over the claim. Never fails. */
+/* Lets go. Takes over the claim, and what it carries. Never fails. */
 void claims_release(struct worker *worker, struct claim *claim);
+
+/* Looks at a part of the sessions without a connection whose home is this worker; all of them in
+ * LIMIT_SESSION_SWEEP_CALLS calls. Calls expired() for each whose time is over. */
+void claims_sweep(struct worker *worker, int64_t wall_ms);
+
+/* Before any worker runs, on the home of the device: a session from before the start. 0 or
+ * DG_ERR_NO_MEMORY; takes over kept only when it is 0. */
+DG_NODISCARD int claims_install(struct worker *home, int64_t device_key, struct session_kept *kept);
+
+/* A claim that goes nowhere any more, with what it carries. Accepts NULL. */
+void claim_free(struct claim *claim);
 
 /* Which worker keeps this device's claims. */
 unsigned claims_home(int64_t device_key, unsigned worker_count);

@@ -2,8 +2,17 @@
 
 #include <stdlib.h>
 
-struct session_kept *kept_new(void) {
-    return calloc(1, sizeof(struct session_kept));
+#include "common/assert.h"
+#include "common/reader.h"
+#include "common/writer.h"
+
+enum { LAYOUT = 1 };
+
+struct session_kept *kept_new(uint64_t epoch) {
+    struct session_kept *kept = calloc(1, sizeof(*kept));
+    if (kept)
+        kept->epoch = epoch;
+    return kept;
 }
 
 void kept_free(struct session_kept *kept) {
@@ -16,4 +25,125 @@ void kept_free(struct session_kept *kept) {
     }
     free(kept->identities);
     free(kept);
+}
+
+bool kept_is_over(const struct session_kept *kept, int64_t wall_ms) {
+    return kept->disconnected_ms != 0 &&
+           wall_ms - kept->disconnected_ms >= (int64_t)kept->expiry_s * 1000;
+}
+
+struct session_subscription *kept_subscribe(struct session_kept *kept, struct slice filter,
+                                            uint8_t qos) {
+    struct session_subscription *subscription = malloc(sizeof(*subscription) + filter.size);
+    if (!subscription)
+        return NULL;
+    *subscription = (struct session_subscription){
+        .next = kept->subscriptions, .qos = qos, .filter_size = (uint16_t)filter.size};
+    if (filter.size > 0)
+        memcpy(subscription->filter, filter.data, filter.size);
+    kept->subscriptions = subscription;
+    return subscription;
+}
+
+/* ---- on the disk ---- */
+
+static void write_subscriptions(struct writer *w, const struct session_kept *kept) {
+    uint8_t count = 0;
+    uint8_t *at = writer_reserve(w, 1);
+    for (const struct session_subscription *s = kept->subscriptions; s; s = s->next) {
+        if (s->is_removed)
+            continue;
+        writer_u8(w, s->qos);
+        writer_u16(w, s->filter_size);
+        writer_bytes(w, s->filter, s->filter_size);
+        count++;
+    }
+    if (at)
+        *at = count;
+}
+
+struct stream_mutation kept_mutation(const struct session_kept *kept, int64_t device_key,
+                                     struct kept_bytes *bytes) {
+    struct writer key = writer_make(bytes->key, sizeof(bytes->key));
+    struct writer value = writer_make(bytes->value, sizeof(bytes->value));
+    writer_u64(&key, (uint64_t)device_key);
+    if (kept) {
+        writer_u8(&value, LAYOUT);
+        writer_u64(&value, kept->epoch);
+        writer_u64(&value, (uint64_t)kept->disconnected_ms);
+        writer_u32(&value, kept->expiry_s);
+        write_subscriptions(&value, kept);
+    }
+    dg_assert(!key.failed && !value.failed);
+    return (struct stream_mutation){.name_space = STREAM_STATE_SESSION,
+                                    .is_delete = !kept,
+                                    .key = slice_make(bytes->key, writer_size(&key)),
+                                    .value = slice_make(bytes->value, writer_size(&value))};
+}
+
+struct stream_mutation kept_identity_mutation(int64_t device_key, uint64_t epoch,
+                                              uint16_t packet_id, bool is_delete,
+                                              uint8_t key[KEPT_IDENTITY_KEY_BYTES]) {
+    static const uint8_t offset[sizeof(int64_t)];
+    struct writer w = writer_make(key, KEPT_IDENTITY_KEY_BYTES);
+    writer_u64(&w, (uint64_t)device_key);
+    writer_u64(&w, epoch);
+    writer_u16(&w, packet_id);
+    dg_assert(!w.failed);
+    return (struct stream_mutation){.name_space = STREAM_STATE_QOS2,
+                                    .is_delete = is_delete,
+                                    .takes_offset = !is_delete,
+                                    .key = slice_make(key, KEPT_IDENTITY_KEY_BYTES),
+                                    .value = slice_make(offset, is_delete ? 0 : sizeof(offset))};
+}
+
+static int read_subscriptions(struct reader *r, struct session_kept *kept) {
+    unsigned count = reader_u8(r);
+    if (count > LIMIT_MQTT_SUBSCRIPTIONS)
+        return DG_ERR_MALFORMED;
+    for (unsigned i = 0; i < count && !r->failed; i++) {
+        uint8_t qos = reader_u8(r);
+        struct slice filter = reader_slice(r, reader_u16(r));
+        if (filter.size > LIMIT_MQTT_TOPIC_BYTES)
+            return DG_ERR_MALFORMED;
+        if (!r->failed && !kept_subscribe(kept, filter, qos))
+            return DG_ERR_NO_MEMORY;
+    }
+    return r->failed || reader_left(r) > 0 ? DG_ERR_MALFORMED : 0;
+}
+
+int kept_decode(struct slice key, struct slice value, int64_t *ret_device_key,
+                struct session_kept **ret_kept) {
+    struct reader k = reader_make(key.data, key.size), r = reader_make(value.data, value.size);
+    int64_t device_key = (int64_t)reader_u64(&k);
+    uint8_t layout = reader_u8(&r);
+    if (k.failed || reader_left(&k) > 0 || device_key == 0 || layout != LAYOUT)
+        return DG_ERR_MALFORMED;
+    struct session_kept *kept = kept_new(reader_u64(&r));
+    if (!kept)
+        return DG_ERR_NO_MEMORY;
+    kept->disconnected_ms = (int64_t)reader_u64(&r);
+    kept->expiry_s = reader_u32(&r);
+    int err = read_subscriptions(&r, kept);
+    if (err < 0) {
+        kept_free(kept);
+        return err;
+    }
+    *ret_device_key = device_key;
+    *ret_kept = kept;
+    return 0;
+}
+
+int kept_identity_decode(struct slice key, int64_t *ret_device_key, uint64_t *ret_epoch,
+                         uint16_t *ret_packet_id) {
+    struct reader r = reader_make(key.data, key.size);
+    int64_t device_key = (int64_t)reader_u64(&r);
+    uint64_t epoch = reader_u64(&r);
+    uint16_t packet_id = reader_u16(&r);
+    if (r.failed || reader_left(&r) > 0 || device_key == 0 || packet_id == 0)
+        return DG_ERR_MALFORMED;
+    *ret_device_key = device_key;
+    *ret_epoch = epoch;
+    *ret_packet_id = packet_id;
+    return 0;
 }

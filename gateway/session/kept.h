@@ -1,6 +1,19 @@
 /*
  * What belongs to a session and not to its connection: subscriptions, and the QoS 2 messages that
- * are not released yet. Made when there is something to keep. One thread at a time.
+ * are not released yet. A durable session's is on the disk too, in the store's state beside the
+ * records (integers big-endian):
+ *
+ *   STREAM_STATE_SESSION  device key i64 -> layout u8 (1), epoch u64, disconnected i64 (wall clock,
+ *                         ms; 0: connected), expiry u32 (s), subscriptions u8, of each: QoS u8,
+ *                         filter size u16, filter
+ *   STREAM_STATE_QOS2     device key i64, epoch u64, packet identifier u16 -> the event's offset
+ *                         (i64, little-endian: the store fills it in)
+ *
+ * The epoch is drawn anew for each session. An identity counts only with the epoch of its device's
+ * session: what a session that is over has left behind matches nothing.
+ *
+ * One thread at a time: it belongs to the connection's session, and without a connection to the
+ * home of the device's claims, and travels between them with the claim.
  */
 #pragma once
 
@@ -8,21 +21,61 @@
 #include <stdint.h>
 
 #include "common/err.h"
+#include "common/limits.h"
+#include "common/slice.h"
 #include "gateway/session/identities.h"
+#include "storage/stream.h"
 
 struct session_subscription {
     struct session_subscription *next;
     uint8_t qos;
+    bool is_removed; /* goes as soon as that is durable */
     uint16_t filter_size;
     uint8_t filter[];
 };
 
 struct session_kept {
+    uint64_t epoch;
+    int64_t disconnected_ms; /* wall clock; 0: there is a connection */
+    uint32_t expiry_s;       /* after the connection */
     struct session_subscription *subscriptions;
     struct identities *identities;
 };
 
 /* NULL: no memory. */
-struct session_kept *kept_new(void);
+struct session_kept *kept_new(uint64_t epoch);
 /* Accepts NULL. */
 void kept_free(struct session_kept *kept);
+
+/* Its time without a connection is over. */
+bool kept_is_over(const struct session_kept *kept, int64_t wall_ms);
+
+/* A new subscription, the first of the list; NULL: no memory. */
+struct session_subscription *kept_subscribe(struct session_kept *kept, struct slice filter,
+                                            uint8_t qos);
+
+/* ---- on the disk ---- */
+
+enum {
+    KEPT_KEY_BYTES = 8,
+    KEPT_VALUE_BYTES = 22 + LIMIT_MQTT_SUBSCRIPTIONS * (3 + LIMIT_MQTT_TOPIC_BYTES),
+    KEPT_IDENTITY_KEY_BYTES = 18,
+};
+struct kept_bytes {
+    uint8_t key[KEPT_KEY_BYTES];
+    uint8_t value[KEPT_VALUE_BYTES];
+};
+
+/* Writes the session, or deletes it when kept is NULL. The mutation points into bytes. */
+struct stream_mutation kept_mutation(const struct session_kept *kept, int64_t device_key,
+                                     struct kept_bytes *bytes);
+/* Writes (with the record it is appended with) or deletes an identity; points into key. */
+struct stream_mutation kept_identity_mutation(int64_t device_key, uint64_t epoch,
+                                              uint16_t packet_id, bool is_delete,
+                                              uint8_t key[KEPT_IDENTITY_KEY_BYTES]);
+
+/* DG_ERR_MALFORMED, DG_ERR_NO_MEMORY. */
+DG_NODISCARD int kept_decode(struct slice key, struct slice value, int64_t *ret_device_key,
+                             struct session_kept **ret_kept);
+DG_NODISCARD int kept_identity_decode(struct slice key, int64_t *ret_device_key,
+                                      uint64_t *ret_epoch, uint16_t *ret_packet_id);

@@ -73,8 +73,9 @@ void session_free(struct session *session) {
     session_will_drop(session);
     tenant_release(session->shared, session->tenant);
     kept_free(session->kept);
+    kept_free(session->former);
     free(session->names);
-    session->kept = NULL;
+    session->kept = session->former = NULL;
     session->names = NULL;
     session->tenant = NULL;
 }
@@ -92,12 +93,6 @@ void session_source(const struct session *session, struct event_source *ret_sour
         .partition = session->partition,
         .stream_id = session->tenant->events_stream,
     };
-}
-
-int session_keep(struct session *session) {
-    if (!session->kept)
-        session->kept = kept_new();
-    return session->kept ? 0 : DG_ERR_NO_MEMORY;
 }
 
 /* ---- small effects ---- */
@@ -125,8 +120,16 @@ void session_unpause(struct session *session, enum session_flag why) {
         session->shared->effects->resume(session);
 }
 
-int session_append(struct session *session, const struct device_event *event, uint64_t tag) {
-    int err = session->shared->effects->append(session, event, tag);
+int session_append(struct session *session, const struct device_event *event,
+                   const struct stream_mutation *with, uint64_t tag) {
+    int err = session->shared->effects->append(session, event, with, tag);
+    if (err == 0)
+        session->outstanding++;
+    return err;
+}
+
+int session_mutate(struct session *session, const struct stream_mutation *mutation, uint64_t tag) {
+    int err = session->shared->effects->mutate(session, mutation, tag);
     if (err == 0)
         session->outstanding++;
     return err;
@@ -219,6 +222,8 @@ static bool on_disconnect(struct session *session, const struct mqtt_packet *pac
                       "session expiry in DISCONNECT though CONNECT had none");
         return true;
     }
+    if (mqtt5 && mqtt_has(properties, MQTT_PROPERTY_SESSION_EXPIRY))
+        session->expiry_s = session_cap_expiry(session, properties->session_expiry_s);
     session->end_reason = mqtt5 ? packet->ack.reason : 0;
     if (session->end_reason == 0)
         session_will_drop(session); /* MQTT5 3.14.4-3 */

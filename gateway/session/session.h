@@ -11,7 +11,8 @@
  * A session outlives its connection until every record it appended is durable (or refused), its
  * last events are appended, and its claim is settled; then it releases the claim. That is what
  * makes a take-over orderly: the newcomer's first event is appended after the old one's last is
- * durable, whichever workers they are on.
+ * durable, whichever workers they are on. What outlives the connection (kept.h) goes with the
+ * claim.
  *
  * One worker's thread. Errors end the session, they are not returned.
  */
@@ -67,10 +68,18 @@ struct session_effects {
     int (*login)(struct session *session, const struct session_login *login);
     /* 0: session_claim_done() follows or was called. */
     int (*claim)(struct session *session);
+    /* Takes over session->kept and makes it NULL. */
     void (*release)(struct session *session);
-    /* Appends an event of the session's device. 0: session_append_done() follows with tag.
-     * DG_ERR_PRESSURE: nothing was taken and session_ready() follows. Others: refused. */
-    int (*append)(struct session *session, const struct device_event *event, uint64_t tag);
+    /* Appends an event of the session's device, in one unit with a change of state or without
+     * (NULL). 0: session_append_done() follows with tag. DG_ERR_PRESSURE: nothing was taken and
+     * session_ready() follows. Others: refused. */
+    int (*append)(struct session *session, const struct device_event *event,
+                  const struct stream_mutation *with, uint64_t tag);
+    /* Changes state. As append. */
+    int (*mutate)(struct session *session, const struct stream_mutation *mutation, uint64_t tag);
+    /* A session that is over, and whose record is gone or replaced: its identities go too. Takes
+     * over kept. */
+    void (*discard)(struct session *session, struct session_kept *kept);
     void (*pause)(struct session *session);  /* stop offering input ... */
     void (*resume)(struct session *session); /* ... offer again what was left */
     void (*set_deadline)(struct session *session, uint64_t at_ms);
@@ -98,6 +107,7 @@ struct session_shared {
     struct device_map tenants; /* tenant key -> struct session_tenant * */
     char prefix[48];           /* of session ids: node, boot, worker */
     uint32_t next_number;
+    uint64_t next_epoch;    /* of a new session; begins anywhere, by chance */
     uint32_t latency_count; /* acknowledgements of equal latency not yet observed */
     uint64_t latency_ns;
     void *context; /* the endpoint's */
@@ -118,6 +128,7 @@ enum session_flag {
     SESSION_PAUSED_STREAM = 1 << 2,     /* waits for session_ready() */
     SESSION_PAUSED_WINDOW = 1 << 3,     /* 3.1.1: waits for acknowledgements to leave */
     SESSION_PAUSED_LOGIN = 1 << 4,      /* waits for login and claim */
+    SESSION_PAUSED_STATE = 1 << 5,      /* waits until what a packet changed is durable */
     SESSION_WITHHOLDING = 1 << 6,       /* 3.1.1: a publish was refused, no ack leaves any more */
     SESSION_CLAIM_ASKED = 1 << 7,
     SESSION_CLAIM_HELD = 1 << 8,
@@ -129,10 +140,18 @@ enum session_flag {
     SESSION_KEEP_ALIVE_CAPPED = 1 << 14,      /* the device learns ours */
     SESSION_CLIENT_ID_ASSIGNED = 1 << 15,
     SESSION_PAUSED_DRAIN = 1 << 16,
+    SESSION_CLEAN_START = 1 << 17,
+    SESSION_EXPIRY_CAPPED = 1 << 18, /* the device learns ours */
+    SESSION_DURABLE = 1 << 19,       /* what is kept is on the disk too */
+    SESSION_RESUMED = 1 << 20,       /* goes on with what an earlier connection left */
+    SESSION_CHANGED = 1 << 21,       /* its record is to be written, for a packet's sake */
+    SESSION_SAVING = 1 << 22,        /* ... is on the way to the disk */
+    SESSION_OPENED = 1 << 23,        /* ... was, for the first time, or need not be */
+    SESSION_END_SAVED = 1 << 24,
 };
 enum {
-    SESSION_PAUSED =
-        SESSION_PAUSED_STREAM | SESSION_PAUSED_WINDOW | SESSION_PAUSED_LOGIN | SESSION_PAUSED_DRAIN
+    SESSION_PAUSED = SESSION_PAUSED_STREAM | SESSION_PAUSED_WINDOW | SESSION_PAUSED_LOGIN |
+                     SESSION_PAUSED_STATE | SESSION_PAUSED_DRAIN
 };
 
 struct session {
@@ -147,7 +166,8 @@ struct session {
     uint8_t *names; /* device id, then client id */
     struct session_will *will;
     struct inflight *inflight;
-    struct session_kept *kept; /* NULL: nothing to keep */
+    struct session_kept *kept;   /* NULL: nothing to keep */
+    struct session_kept *former; /* the session that this one takes the place of */
     int64_t device_key;
     int64_t credential_key;
     int64_t valid_until_ms; /* wall clock; 0: no end */
@@ -159,6 +179,7 @@ struct session {
     uint32_t outstanding;       /* appended and not yet durable */
     uint32_t max_packet_bytes;  /* ours, as announced */
     uint32_t peer_packet_bytes; /* the device's; never send more */
+    uint32_t expiry_s;          /* granted: how long the session outlives the connection */
     uint32_t withheld_ms;       /* since connected_ms, when withholding began */
     uint16_t keep_alive_s;
     uint16_t receive_maximum;
@@ -182,7 +203,9 @@ void session_free(struct session *session);
 /* Bytes; returns how many were used. */
 size_t session_receive(struct session *session, const uint8_t *data, size_t size);
 void session_login_done(struct session *session, int err, const struct registry_identity *identity);
-void session_claim_done(struct session *session, int err);
+/* err 0: the claim is held, and kept (the device's session without a connection, or NULL) belongs
+ * to the session. may_keep: there is room for one more. */
+void session_claim_done(struct session *session, int err, struct session_kept *kept, bool may_keep);
 /* What was appended with this tag is durable (err 0), or was refused. */
 void session_append_done(struct session *session, uint64_t tag, int err);
 /* After append() answered DG_ERR_PRESSURE: try again. */

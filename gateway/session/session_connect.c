@@ -46,9 +46,21 @@ static int take_properties(struct session *session, const struct mqtt_properties
         session->peer_packet_bytes = properties->maximum_packet_size;
     if (mqtt_has(properties, MQTT_PROPERTY_REQUEST_PROBLEM) && properties->request_problem == 0)
         session->flags |= SESSION_NO_PROBLEM_INFORMATION;
-    if (!mqtt_has(properties, MQTT_PROPERTY_SESSION_EXPIRY) || properties->session_expiry_s == 0)
-        session->flags |= SESSION_EXPIRY_ZERO;
     return 0;
+}
+
+/* MQTT5 3.1.2.11.2; in 3.1.1 a session that is not clean lives as long as the gateway allows. */
+static void take_expiry(struct session *session, const struct mqtt_connect *connect) {
+    uint32_t asked_s = connect->properties.session_expiry_s;
+    if (!session_is_mqtt5(session))
+        asked_s = connect->clean_start ? 0 : UINT32_MAX;
+    session->expiry_s = session_cap_expiry(session, asked_s);
+    if (connect->clean_start)
+        session->flags |= SESSION_CLEAN_START;
+    if (asked_s == 0)
+        session->flags |= SESSION_EXPIRY_ZERO;
+    if (session->expiry_s != asked_s)
+        session->flags |= SESSION_EXPIRY_CAPPED;
 }
 
 static struct slice put(uint8_t **at, struct slice from) {
@@ -166,6 +178,7 @@ bool session_on_connect(struct session *session, const struct mqtt_packet *packe
     const struct mqtt_connect *connect = &packet->connect;
     session->version = (uint8_t)connect->version;
     take_keep_alive(session, connect->keep_alive_s);
+    take_expiry(session, connect);
     int err = take_properties(session, &connect->properties);
     if (err == 0)
         err = take_client_id(session, connect);
@@ -236,18 +249,6 @@ void session_login_done(struct session *session, int err,
 
 /* ---- connected ---- */
 
-void session_claim_done(struct session *session, int err) {
-    session->flags &= ~(uint32_t)SESSION_CLAIM_ASKED;
-    if (err == 0)
-        session->flags |= SESSION_CLAIM_HELD;
-    if (session->state == SESSION_CLOSED)
-        session_settle(session); /* gone while it waited */
-    else if (err < 0)
-        refuse(session, err, NULL);
-    else
-        session_connect_finish(session);
-}
-
 static bool send_connack(struct session *session) {
     const struct config *config = session->shared->config;
     uint8_t bytes[512];
@@ -257,7 +258,9 @@ static bool send_connack(struct session *session) {
     session->receive_maximum = (uint16_t)config->mqtt_receive_maximum;
     session->max_packet_bytes = (uint32_t)config->mqtt_max_packet_bytes;
     struct mqtt_connack connack = {
-        .has_session_expiry = !(session->flags & SESSION_EXPIRY_ZERO), /* sessions end: 0 */
+        .session_present = session->flags & SESSION_RESUMED,
+        .has_session_expiry = session->flags & SESSION_EXPIRY_CAPPED,
+        .session_expiry_s = session->expiry_s,
         .receive_maximum = session->receive_maximum,
         .maximum_qos = -1, /* 2 */
         .maximum_packet_size = session->max_packet_bytes,
@@ -271,15 +274,18 @@ static bool send_connack(struct session *session) {
 
 void session_connect_finish(struct session *session) {
     struct session_shared *shared = session->shared;
-    if (!(session->flags & SESSION_PRESENT)) {
+    int err = session_open(session);
+    if (err == 0 && session->flags & SESSION_SAVING)
+        return; /* session_saved() comes back here */
+    if (err == 0 && !(session->flags & SESSION_PRESENT)) {
         session->connected_ms = session_now_ms(session);
-        int err = session_append_connected(session);
-        if (err == DG_ERR_PRESSURE)
-            return; /* session_ready() comes back here */
-        if (err < 0) {
-            refuse(session, err, NULL);
-            return;
-        }
+        err = session_append_connected(session);
+    }
+    if (err == DG_ERR_PRESSURE)
+        return; /* session_ready() comes back here */
+    if (err < 0) {
+        refuse(session, err, NULL);
+        return;
     }
     if (!send_connack(session)) {
         refuse(session, DG_ERR_TOO_LARGE, "maximum packet size too small for CONNACK");

@@ -53,7 +53,7 @@ static int append_presence(struct session *session, bool connected) {
         .payload = slice_make(payload, writer_size(&w)),
         .received_ms = session->shared->wall_ms,
     };
-    return session_append(session, &event, session_tag_make(SESSION_TAG_OWN, 0, 0));
+    return session_append(session, &event, NULL, session_tag_make(SESSION_TAG_OWN, 0, 0));
 }
 
 int session_append_connected(struct session *session) {
@@ -96,7 +96,7 @@ static int append_will(struct session *session) {
         .correlation_data = will->correlation_data,
         .message_expiry_s = will->message_expiry_s,
     };
-    return session_append(session, &event, session_tag_make(SESSION_TAG_OWN, 0, 0));
+    return session_append(session, &event, NULL, session_tag_make(SESSION_TAG_OWN, 0, 0));
 }
 
 /* ---- farewell ---- */
@@ -188,8 +188,11 @@ void session_settle(struct session *session) {
             return;
         session->flags &= ~(uint32_t)SESSION_PRESENT;
     }
+    if (!(session->flags & SESSION_SAVING) && !is_through(session, session_save_end(session)))
+        return;
     if (session->outstanding > 0 || session->flags & SESSION_CLAIM_ASKED)
         return;
+    session_let_go(session);
     if (session->flags & SESSION_CLAIM_HELD) {
         session->flags &= ~(uint32_t)SESSION_CLAIM_HELD;
         session->shared->effects->release(session);

@@ -17,7 +17,14 @@ struct session_will {
 
 /* What a tag says, from above: the kind; of a publish that is answered its packet identifier and
  * its sequence number. */
-enum session_tag { SESSION_TAG_QOS1 = 1, SESSION_TAG_QOS2, SESSION_TAG_QOS0, SESSION_TAG_OWN };
+enum session_tag {
+    SESSION_TAG_QOS1 = 1,
+    SESSION_TAG_QOS2,
+    SESSION_TAG_QOS0,
+    SESSION_TAG_RELEASED, /* an identity is deleted */
+    SESSION_TAG_SAVED,    /* the session's record, and somebody waits for it */
+    SESSION_TAG_OWN
+};
 static inline uint64_t session_tag_make(enum session_tag kind, uint16_t packet_id,
                                         uint32_t sequence) {
     return (uint64_t)kind << 48 | (uint64_t)packet_id << 32 | sequence;
@@ -47,8 +54,10 @@ bool session_send(struct session *session, const struct writer *w);
 void session_pause(struct session *session, enum session_flag why);
 void session_unpause(struct session *session, enum session_flag why);
 
-/* Appends an event of this device and counts it as outstanding. As the effect. */
+/* As the effects, and counted as outstanding. */
 DG_NODISCARD int session_append(struct session *session, const struct device_event *event,
+                                const struct stream_mutation *with, uint64_t tag);
+DG_NODISCARD int session_mutate(struct session *session, const struct stream_mutation *mutation,
                                 uint64_t tag);
 
 /* Ends the session: farewell, will, disconnected event, claim. Again: nothing. */
@@ -79,8 +88,26 @@ bool session_publish(struct session *session, uint8_t first_byte, struct slice b
 typedef bool session_handler(struct session *session, const struct mqtt_packet *packet);
 session_handler session_on_connect, session_on_pubrel, session_on_subscribe, session_on_unsubscribe;
 
+/* ---- session_keep.c ---- */
+
+/* What was asked for, within the configured maximum. */
+uint32_t session_cap_expiry(const struct session *session, uint32_t asked_s);
 /* Makes session->kept when there is none. 0 or DG_ERR_NO_MEMORY. */
 DG_NODISCARD int session_keep(struct session *session);
+/* Before CONNACK: writes the session, or that the former one is over. 0: SESSION_OPENED, or
+ * SESSION_SAVING until session_saved(). */
+DG_NODISCARD int session_open(struct session *session);
+/* Writes what a packet has changed; the packet is offered again when that is durable. True when it
+ * is not, because the session has ended. */
+bool session_save_change(struct session *session);
+/* The ticket of either came back. */
+void session_saved(struct session *session, int err);
+/* The connection is over: writes since when, or that the session is over too. */
+DG_NODISCARD int session_save_end(struct session *session);
+/* Before the claim is released: what does not outlive the connection goes. */
+void session_let_go(struct session *session);
+
+/* ---- session_release.c ---- */
 
 /* QoS 2 messages that are not released; NULL: none. */
 static inline struct identities *session_identities(const struct session *session) {
@@ -88,5 +115,12 @@ static inline struct identities *session_identities(const struct session *sessio
 }
 /* Room for one more. */
 DG_NODISCARD int session_identity_reserve(struct session *session);
+/* The change of state that is appended with a QoS 2 publish; NULL: none. Points into key. */
+const struct stream_mutation *session_identity_write(const struct session *session,
+                                                     uint16_t packet_id,
+                                                     struct stream_mutation *mutation,
+                                                     uint8_t key[KEPT_IDENTITY_KEY_BYTES]);
+/* The deletion of an identity is durable, or was refused. */
+void session_identity_released(struct session *session, uint16_t packet_id, int err);
 /* The event of a QoS 2 publish is durable (err 0) or will never be. */
 void session_identity_settle(struct session *session, uint16_t packet_id, int err);

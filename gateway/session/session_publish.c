@@ -106,8 +106,13 @@ static int append_publish(struct session *session, const struct mqtt_publish *pu
         event.message_expiry_s = properties->message_expiry_s;
     }
     if (publish->qos == 0)
-        return session_append(session, &event, session_tag_make(SESSION_TAG_QOS0, 0, 0));
-    return session_append(session, &event,
+        return session_append(session, &event, NULL, session_tag_make(SESSION_TAG_QOS0, 0, 0));
+    uint8_t key[KEPT_IDENTITY_KEY_BYTES];
+    struct stream_mutation identity;
+    const struct stream_mutation *with =
+        publish->qos == 2 ? session_identity_write(session, publish->packet_id, &identity, key)
+                          : NULL;
+    return session_append(session, &event, with,
                           session_tag_make(publish->qos == 2 ? SESSION_TAG_QOS2 : SESSION_TAG_QOS1,
                                            publish->packet_id, session->inflight->next));
 }
@@ -274,7 +279,11 @@ void session_append_done(struct session *session, uint64_t tag, int err) {
         metric_add(METRIC_MQTT_QOS0_DROPPED, 1);
     if (kind == SESSION_TAG_QOS2)
         session_identity_settle(session, (uint16_t)(tag >> 32), err);
-    if (session->state == SESSION_CLOSED) {
+    if (kind == SESSION_TAG_RELEASED)
+        session_identity_released(session, (uint16_t)(tag >> 32), err);
+    if (kind == SESSION_TAG_SAVED) {
+        session_saved(session, err);
+    } else if (session->state == SESSION_CLOSED) {
         session_settle(session);
     } else if (kind == SESSION_TAG_QOS1 || kind == SESSION_TAG_QOS2) {
         inflight_complete(session->inflight, (uint32_t)tag, err);

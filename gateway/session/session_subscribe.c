@@ -22,26 +22,24 @@ static unsigned count(const struct session_kept *kept) {
 
 /* The granted QoS, or why not. A filter subscribed again replaces the old (MQTT5 3.8.4-3). */
 static int subscribe(struct session *session, const struct mqtt_subscription *wanted) {
-    if (!mqtt_topic_filter_is_valid(wanted->filter))
+    uint8_t qos = wanted->qos < 1 ? wanted->qos : 1;
+    if (!mqtt_topic_filter_is_valid(wanted->filter) || wanted->filter.size > LIMIT_MQTT_TOPIC_BYTES)
         return DG_ERR_TOPIC_FILTER;
     int err = session_may(session, SESSION_SUBSCRIBE, wanted->filter, NULL);
     if (err == 0)
         err = session_keep(session);
     if (err < 0)
         return err;
-    struct session_subscription **at = find(session->kept, wanted->filter);
-    if (!*at) {
-        if (count(session->kept) >= LIMIT_MQTT_SUBSCRIPTIONS)
-            return DG_ERR_LIMIT;
-        *at = malloc(sizeof(**at) + wanted->filter.size);
-        if (!*at)
-            return DG_ERR_NO_MEMORY;
-        (*at)->next = NULL;
-        (*at)->filter_size = (uint16_t)wanted->filter.size;
-        memcpy((*at)->filter, wanted->filter.data, wanted->filter.size);
-    }
-    (*at)->qos = wanted->qos < 1 ? wanted->qos : 1;
-    return (*at)->qos;
+    struct session_subscription *found = *find(session->kept, wanted->filter);
+    if (found && found->qos == qos)
+        return qos;
+    if (!found && count(session->kept) >= LIMIT_MQTT_SUBSCRIPTIONS)
+        return DG_ERR_LIMIT;
+    if (!found && !(found = kept_subscribe(session->kept, wanted->filter, qos)))
+        return DG_ERR_NO_MEMORY;
+    found->qos = qos;
+    session->flags |= SESSION_CHANGED;
+    return qos;
 }
 
 static uint8_t suback_code(const struct session *session, int granted) {
@@ -60,6 +58,11 @@ static void answer(struct session *session, enum mqtt_type type, uint16_t packet
         session_stop(session, DG_ERR_TOO_LARGE, "maximum packet size too small for the answer");
 }
 
+static bool needs_saving(const struct session *session) {
+    const uint32_t both = SESSION_DURABLE | SESSION_CHANGED;
+    return (session->flags & both) == both;
+}
+
 bool session_on_subscribe(struct session *session, const struct mqtt_packet *packet) {
     const struct mqtt_subscribe *request = &packet->subscribe;
     uint8_t reasons[LIMIT_MQTT_SUBSCRIPTIONS];
@@ -70,9 +73,21 @@ bool session_on_subscribe(struct session *session, const struct mqtt_packet *pac
     }
     for (unsigned i = 0; i < request->filter_count; i++)
         reasons[i] = suback_code(session, subscribe(session, &request->filters[i]));
-
+    if (needs_saving(session))
+        return session_save_change(session); /* offered again, the packet changes nothing */
     answer(session, MQTT_SUBACK, request->packet_id, reasons, request->filter_count);
     return true;
+}
+
+/* What a durable session no longer wants is marked, and goes when that is on the disk. */
+static void mark_removed(struct session *session, const struct mqtt_unsubscribe *request) {
+    for (unsigned i = 0; session->kept && i < request->filter_count; i++) {
+        struct session_subscription *found = *find(session->kept, request->filters[i]);
+        if (!found || found->is_removed)
+            continue;
+        found->is_removed = true;
+        session->flags |= SESSION_CHANGED;
+    }
 }
 
 static bool unsubscribe(struct session_kept *kept, struct slice filter) {
@@ -88,6 +103,9 @@ static bool unsubscribe(struct session_kept *kept, struct slice filter) {
 bool session_on_unsubscribe(struct session *session, const struct mqtt_packet *packet) {
     const struct mqtt_unsubscribe *request = &packet->unsubscribe;
     uint8_t reasons[LIMIT_MQTT_SUBSCRIPTIONS];
+    mark_removed(session, request);
+    if (needs_saving(session))
+        return session_save_change(session); /* offered again, all are marked already */
     for (unsigned i = 0; i < request->filter_count; i++)
         reasons[i] = unsubscribe(session->kept, request->filters[i]) ? 0 : UNSUBACK_NOTHING;
     answer(session, MQTT_UNSUBACK, request->packet_id, reasons, request->filter_count);

@@ -3,7 +3,7 @@
 import socket
 import struct
 
-CONNACK, PUBACK, SUBACK, PINGRESP, DISCONNECT = 2, 4, 9, 13, 14
+CONNACK, PUBACK, PUBREC, PUBCOMP, SUBACK, UNSUBACK, PINGRESP, DISCONNECT = 2, 4, 5, 7, 9, 11, 13, 14
 
 
 def text(value):
@@ -24,8 +24,9 @@ def packet(first, body):
     return bytes([first]) + remaining(len(body)) + body
 
 
-def connect(user=None, password=None, client_id="raw", version=5, keep_alive=60, will=None):
-    flags = 2 | (0x80 if user is not None else 0) | (0x40 if password is not None else 0)
+def connect(user=None, password=None, client_id="raw", version=5, keep_alive=60, will=None, clean=True,
+            expiry=None):
+    flags = (2 if clean else 0) | (0x80 if user is not None else 0) | (0x40 if password is not None else 0)
     payload = text(client_id)
     if will:
         flags |= 4 | 8  # QoS 1
@@ -33,14 +34,28 @@ def connect(user=None, password=None, client_id="raw", version=5, keep_alive=60,
     for value in (user, password):
         payload += text(value) if value is not None else b""
     head = text("MQTT") + bytes([version, flags]) + struct.pack(">H", keep_alive)
-    return packet(0x10, head + (b"\0" if version == 5 else b"") + payload)
+    properties = b"" if expiry is None else b"\x11" + struct.pack(">I", expiry)
+    return packet(0x10, head + (remaining(len(properties)) + properties if version == 5 else b"") + payload)
 
 
-def publish(topic, payload=b"", qos=1, packet_id=1, version=5, properties=b""):
+def publish(topic, payload=b"", qos=1, packet_id=1, version=5, properties=b"", dup=False):
     body = text(topic) + (struct.pack(">H", packet_id) if qos else b"")
     if version == 5:
         body += remaining(len(properties)) + properties
-    return packet(0x30 | qos << 1, body + (payload if isinstance(payload, bytes) else payload.encode()))
+    return packet(0x30 | (8 if dup else 0) | qos << 1, body + (payload if isinstance(payload, bytes) else payload.encode()))
+
+
+def pubrel(packet_id):
+    return packet(0x62, struct.pack(">H", packet_id))
+
+
+def disconnect(expiry=None):
+    return packet(0xE0, b"" if expiry is None else b"\0\5\x11" + struct.pack(">I", expiry))
+
+
+def unsubscribe(*filters, packet_id=1, version=5):
+    body = struct.pack(">H", packet_id) + (b"\0" if version == 5 else b"")
+    return packet(0xA2, body + b"".join(text(f) for f in filters))
 
 
 def subscribe(*filters, packet_id=1, version=5):
@@ -100,6 +115,12 @@ class Raw:
         first, body = self.send(connect(user, password, **more)).read()
         assert first >> 4 == CONNACK, (first, body)
         return body[1]
+
+    def resumed(self, user, password, **more):
+        """Connects; whether the session was there already."""
+        first, body = self.send(connect(user, password, **more)).read()
+        assert first >> 4 == CONNACK and body[1] == 0, (first, body)
+        return body[0] == 1
 
     def published(self, topic, payload=b"x", **more):
         """The reason code of the acknowledgement (MQTT 5); a DISCONNECT's is negative."""

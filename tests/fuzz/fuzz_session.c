@@ -28,15 +28,38 @@ static int on_claim(struct session *session) {
     world.asked_claim = true;
     return 0;
 }
-static int on_append(struct session *session, const struct device_event *event, uint64_t tag) {
+static int take(uint64_t tag) {
     if ((world.pressure && ++world.appends % 5 == 0) || world.tag_count == TAGS_MAX)
         return DG_ERR_PRESSURE;
     world.tags[world.tag_count++] = tag;
     return 0;
 }
+static int on_append(struct session *session, const struct device_event *event,
+                     const struct stream_mutation *with, uint64_t tag) {
+    return take(tag);
+}
+static int on_mutate(struct session *session, const struct stream_mutation *mutation,
+                     uint64_t tag) {
+    int64_t device_key;
+    uint64_t epoch;
+    uint16_t packet_id;
+    struct session_kept *kept;
+    if (mutation->name_space == STREAM_STATE_QOS2) {
+        dg_assert(kept_identity_decode(mutation->key, &device_key, &epoch, &packet_id) == 0);
+    } else if (!mutation->is_delete) { /* what is written can be read */
+        dg_assert(kept_decode(mutation->key, mutation->value, &device_key, &kept) == 0);
+        kept_free(kept);
+    }
+    return take(tag);
+}
+static void on_discard(struct session *session, struct session_kept *kept) {
+    kept_free(kept);
+}
 static void on_release(struct session *session) {
     dg_assert(!world.released);
     world.released = true;
+    kept_free(session->kept);
+    session->kept = NULL;
 }
 static void on_close(struct session *session, const struct session_end *end) {
     dg_assert(!world.closed);
@@ -61,6 +84,8 @@ static const struct session_effects effects = {
     .claim = on_claim,
     .release = on_release,
     .append = on_append,
+    .mutate = on_mutate,
+    .discard = on_discard,
     .pause = on_nothing,
     .resume = on_nothing,
     .set_deadline = on_deadline,
@@ -70,6 +95,22 @@ static const struct session_effects effects = {
     .close = on_close,
     .finished = on_finished,
 };
+
+/* Now and then the device has a session, with a message that is not released. */
+static void claim(struct session *session, unsigned how) {
+    struct session_kept *kept = NULL;
+    if ((how & 3) == 2) {
+        session_claim_done(session, DG_ERR_BUSY, NULL, true);
+        return;
+    }
+    if ((how & 3) == 1 && (kept = kept_new(1))) {
+        dg_assert(identities_reserve(&kept->identities) == 0);
+        identities_set(kept->identities, 1, IDENTITY_STORED);
+        kept->disconnected_ms = session->shared->wall_ms;
+        kept->expiry_s = how >> 4;
+    }
+    session_claim_done(session, 0, kept, how & 4);
+}
 
 static void answer(struct session *session, unsigned how) {
     static struct registry_identity identity = {.tenant_key = 7,
@@ -83,7 +124,7 @@ static void answer(struct session *session, unsigned how) {
     }
     if (world.asked_claim) {
         world.asked_claim = false;
-        session_claim_done(session, (how & 3) == 2 ? DG_ERR_BUSY : 0);
+        claim(session, how);
     }
     if (session->flags & SESSION_PAUSED_STREAM)
         session_ready(session);

@@ -9,7 +9,17 @@
 #include "gateway/session/session.h"
 #include "leaks.h"
 
-enum { RECORDER_EVENTS = 2048, RECORDER_BYTES = 65536 };
+enum { RECORDER_EVENTS = 2048, RECORDER_MUTATIONS = 64, RECORDER_BYTES = 65536 };
+
+/* A change of state: with the event of this index, or by itself. */
+struct recorded_mutation {
+    uint8_t name_space;
+    bool is_delete, takes_offset;
+    int with_event; /* -1: by itself */
+    uint64_t tag;
+    uint8_t key[32], value[256];
+    size_t key_size, value_size;
+};
 
 struct recorded_event {
     enum event_type type;
@@ -27,6 +37,10 @@ struct recorder {
     size_t sent_size;
     struct recorded_event events[RECORDER_EVENTS];
     unsigned event_count;
+    struct recorded_mutation mutations[RECORDER_MUTATIONS];
+    unsigned mutation_count;
+    struct session_kept *kept; /* what was released with the claim */
+    unsigned discard_count;
     int append_err; /* what append() answers */
     int login_err;
     struct session_login login;
@@ -71,15 +85,50 @@ static inline int record_claim(struct session *session) {
 }
 
 static inline void record_release(struct session *session) {
-    recorder_of(session)->release_count++;
+    struct recorder *r = recorder_of(session);
+    r->release_count++;
+    r->kept = session->kept;
+    session->kept = NULL;
+}
+
+static inline void record_mutation(struct recorder *r, const struct stream_mutation *mutation,
+                                   int with_event, uint64_t tag) {
+    cr_assert_lt(r->mutation_count, RECORDER_MUTATIONS);
+    struct recorded_mutation *to = &r->mutations[r->mutation_count++];
+    *to = (struct recorded_mutation){.name_space = mutation->name_space,
+                                     .is_delete = mutation->is_delete,
+                                     .takes_offset = mutation->takes_offset,
+                                     .with_event = with_event,
+                                     .tag = tag,
+                                     .key_size = mutation->key.size,
+                                     .value_size = mutation->value.size};
+    cr_assert(to->key_size <= sizeof(to->key) && to->value_size <= sizeof(to->value));
+    memcpy(to->key, mutation->key.data, to->key_size);
+    if (to->value_size > 0)
+        memcpy(to->value, mutation->value.data, to->value_size);
+}
+
+static inline int record_mutate(struct session *session, const struct stream_mutation *mutation,
+                                uint64_t tag) {
+    struct recorder *r = recorder_of(session);
+    if (r->append_err == 0)
+        record_mutation(r, mutation, -1, tag);
+    return r->append_err;
+}
+
+static inline void record_discard(struct session *session, struct session_kept *kept) {
+    recorder_of(session)->discard_count++;
+    kept_free(kept);
 }
 
 static inline int record_append(struct session *session, const struct device_event *event,
-                                uint64_t tag) {
+                                const struct stream_mutation *with, uint64_t tag) {
     struct recorder *r = recorder_of(session);
     if (r->append_err < 0)
         return r->append_err;
     cr_assert_lt(r->event_count, RECORDER_EVENTS);
+    if (with)
+        record_mutation(r, with, (int)r->event_count, tag);
     struct recorded_event *to = &r->events[r->event_count++];
     to->type = event->type;
     to->tag = tag;
@@ -127,6 +176,8 @@ static const struct session_effects recorder_effects = {
     .claim = record_claim,
     .release = record_release,
     .append = record_append,
+    .mutate = record_mutate,
+    .discard = record_discard,
     .pause = record_pause,
     .resume = record_resume,
     .set_deadline = record_set_deadline,
@@ -170,11 +221,12 @@ static inline void recorder_free(struct recorder *r) {
         session_ready(&r->session);
     session_unlinked(&r->session, DG_ERR_CLOSED);
     if (r->session.flags & SESSION_CLAIM_ASKED)
-        session_claim_done(&r->session, DG_ERR_BUSY);
+        session_claim_done(&r->session, DG_ERR_BUSY, NULL, true);
     while (r->session.outstanding > 0)
         session_append_done(&r->session, 1ull << 63, 0); /* of a kind that asks nothing more */
     cr_assert_eq(r->finished_count, 1);
     session_free(&r->session);
+    kept_free(r->kept);
     session_shared_free(&r->shared);
     config_free(r->config);
     free(r);
@@ -229,7 +281,7 @@ static inline struct recorder *connected(enum mqtt_version version) {
     struct recorder *r = recorder_create();
     feed_connect(r, version);
     log_in(r);
-    session_claim_done(&r->session, 0);
+    session_claim_done(&r->session, 0, NULL, true);
     cr_assert_eq(r->session.state, SESSION_CONNECTED);
     forget_sent(r);
     return r;

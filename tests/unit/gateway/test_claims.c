@@ -2,6 +2,7 @@
  */
 #include <criterion/criterion.h>
 
+#include "common/metrics.h"
 #include "gateway/session/claims.h"
 #include "gateway/session/device_map.h"
 #include "gateway/session/inflight.h"
@@ -19,6 +20,7 @@ struct fake {
     unsigned evicted_count[OWNERS];
     uint16_t evicted_by_port;
     bool release_at_once;
+    struct claim *expired;
 };
 
 static struct fake fakes[WORKERS];
@@ -49,6 +51,12 @@ static void on_evict(void *context, uint64_t owner, const struct in6_addr *peer_
         let_go(fake, owner);
 }
 
+static void on_expired(void *context, struct claim *claim) {
+    struct fake *fake = context;
+    cr_assert_null(fake->expired);
+    fake->expired = claim;
+}
+
 static void begin(void) {
     memset(fakes, 0, sizeof(fakes));
     for (unsigned i = 0; i < WORKERS; i++) {
@@ -58,7 +66,7 @@ static void begin(void) {
         cr_assert_eq(mailbox_init(&fake->worker.mailbox, &fake->worker), 0);
     }
     for (unsigned i = 0; i < WORKERS; i++) {
-        struct claims_receiver receiver = {on_settled, on_evict, &fakes[i]};
+        struct claims_receiver receiver = {on_settled, on_evict, on_expired, &fakes[i]};
         cr_assert_eq(claims_set_receiver(workers[i], &receiver), 0);
         cr_assert_eq(claims_worker_start(workers[i], workers, WORKERS), 0);
     }
@@ -188,6 +196,95 @@ Test(claims, late_release_does_not_drop_the_newer_holder) {
     let_go(&fakes[1], 2);
     deliver_all();
     cr_assert_eq(fakes[0].settled_count[3], 1);
+    end();
+}
+
+/* ---- sessions without a connection ---- */
+
+static struct session_kept *kept_until(int64_t end_ms) {
+    struct session_kept *kept = kept_new(1);
+    kept->expiry_s = 10;
+    kept->disconnected_ms = end_ms - 10000;
+    return kept;
+}
+
+Test(claims, session_goes_with_the_claim_and_comes_back) {
+    for (unsigned home = 0; home < WORKERS; home++)
+        for (unsigned old = 0; old < WORKERS; old++)
+            for (unsigned newer = 0; newer < WORKERS; newer++) {
+                begin();
+                int64_t before = metric_read(METRIC_SESSIONS_KEPT);
+                int64_t device = device_at_home(home);
+                struct session_kept *kept = kept_until(50000);
+                cr_assert_eq(claims_install(workers[home], device, kept), 0);
+                cr_assert_eq(metric_read(METRIC_SESSIONS_KEPT), before + 1);
+                ask(old, device, 1);
+                deliver_all();
+                cr_assert_eq(fakes[old].held[1]->kept, kept);
+                cr_assert(fakes[old].held[1]->may_keep);
+                cr_assert_eq(metric_read(METRIC_SESSIONS_KEPT), before);
+                ask(newer, device, 2);
+                deliver_all();
+                let_go(&fakes[old], 1);
+                deliver_all();
+                cr_assert_eq(fakes[newer].held[2]->kept, kept);
+                let_go(&fakes[newer], 2);
+                deliver_all();
+                cr_assert_eq(metric_read(METRIC_SESSIONS_KEPT), before + 1);
+                ask(newer, device, 3);
+                deliver_all();
+                cr_assert_eq(fakes[newer].held[3]->kept, kept);
+                kept_free(kept);
+                fakes[newer].held[3]->kept = NULL;
+                end();
+                cr_assert_eq(metric_read(METRIC_SESSIONS_KEPT), before);
+            }
+}
+
+static void sweep_all(unsigned worker, int64_t wall_ms) {
+    for (unsigned i = 0; i < LIMIT_SESSION_SWEEP_CALLS; i++)
+        claims_sweep(workers[worker], wall_ms);
+}
+
+Test(claims, session_whose_time_is_over_is_given_to_the_home) {
+    begin();
+    int64_t device = device_at_home(1);
+    cr_assert_eq(claims_install(workers[1], device, kept_until(50000)), 0);
+    sweep_all(1, 49999);
+    cr_assert_null(fakes[1].expired);
+    sweep_all(1, 50000);
+    struct claim *claim = fakes[1].expired;
+    cr_assert(claim && claim->kept && claim->device_key == device);
+    sweep_all(1, 60000); /* once */
+    ask(0, device, 1);
+    deliver_all();
+    cr_assert_eq(fakes[0].settled_count[1], 0, "waits until it is deleted");
+    kept_free(claim->kept);
+    claim->kept = NULL;
+    claims_release(workers[1], claim);
+    deliver_all();
+    cr_assert_eq(fakes[0].settled_count[1], 1);
+    cr_assert_null(fakes[0].held[1]->kept);
+    end();
+}
+
+Test(claims, every_kept_session_is_looked_at) {
+    begin();
+    for (int64_t device = 1; device <= 500; device++)
+        if (claims_home(device, WORKERS) == 0)
+            cr_assert_eq(claims_install(workers[0], device, kept_until(device)), 0);
+    for (int64_t device = 1; device <= 500; device++) {
+        sweep_all(0, device);
+        if (claims_home(device, WORKERS) == 0)
+            cr_assert(fakes[0].expired && fakes[0].expired->device_key == device);
+        if (!fakes[0].expired)
+            continue;
+        struct claim *claim = fakes[0].expired;
+        fakes[0].expired = NULL;
+        kept_free(claim->kept);
+        claim->kept = NULL;
+        claims_release(workers[0], claim);
+    }
     end();
 }
 

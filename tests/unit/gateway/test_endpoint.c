@@ -23,6 +23,7 @@ enum { STORED_MAX = 512, OPEN_MAX = 256, STORED_VALUE = 200 };
 struct stored {
     uint64_t stream;
     uint32_t partition;
+    bool is_state; /* no record */
     char value[STORED_VALUE];
     struct stream_ticket ticket;
     int err;
@@ -76,8 +77,18 @@ uint64_t stream_appender_pending(const struct stream_appender *appender) {
     return appender->pending;
 }
 
-int stream_append(struct stream_appender *a, uint64_t stream_id, uint32_t partition,
-                  const struct stream_record *record, struct stream_ticket ticket) {
+int stream_mutate(struct stream_appender *a, const struct stream_mutation *mutations,
+                  unsigned count, struct stream_ticket ticket) {
+    if (atomic_load(&store.pressure) || a->open_count == OPEN_MAX)
+        return DG_ERR_PRESSURE;
+    a->open[a->open_count++] = (struct stored){.is_state = true, .ticket = ticket};
+    a->pending++;
+    return 0;
+}
+
+int stream_append_with(struct stream_appender *a, uint64_t stream_id, uint32_t partition,
+                       const struct stream_record *record, const struct stream_mutation *mutations,
+                       unsigned count, struct stream_ticket ticket) {
     if (atomic_load(&store.pressure) || a->open_count == OPEN_MAX)
         return DG_ERR_PRESSURE;
     struct stored *to = &a->open[a->open_count++];
@@ -109,7 +120,7 @@ void stream_appender_turn(struct stream_appender *a) {
     pthread_mutex_lock(&store.lock);
     for (unsigned i = 0; i < batch->count; i++) {
         batch->records[i].err = atomic_load(&store.full) ? DG_ERR_STORAGE_FULL : 0;
-        if (batch->records[i].err == 0 && store.count < STORED_MAX)
+        if (batch->records[i].err == 0 && !batch->records[i].is_state && store.count < STORED_MAX)
             store.stored[store.count++] = batch->records[i];
     }
     pthread_mutex_unlock(&store.lock);

@@ -140,14 +140,14 @@ Test(session, connack_announces_what_is_served) {
     log_in(r);
     cr_assert_eq(r->claim_count, 1);
     cr_assert_eq(r->sent_size, 0);
-    session_claim_done(&r->session, 0);
+    session_claim_done(&r->session, 0, NULL, true);
     cr_assert_sent(r, 0x20, 2, 0, 0);
     recorder_free(r);
 
     r = recorder_create();
     feed_connect(r, MQTT_VERSION_5);
     log_in(r);
-    session_claim_done(&r->session, 0);
+    session_claim_done(&r->session, 0, NULL, true);
     cr_assert_eq(r->sent[0], 0x20);
     cr_assert_eq(r->sent[3], 0);
     static const uint8_t maximum_qos[] = {0x24, 1}, receive_maximum[] = {0x21, 0, 8};
@@ -276,7 +276,7 @@ Test(session, assigned_client_id_and_server_keep_alive) {
     struct recorder *r = recorder_create();
     feed_bare_connect(r, MQTT_VERSION_5, "dev1");
     log_in(r);
-    session_claim_done(&r->session, 0);
+    session_claim_done(&r->session, 0, NULL, true);
     cr_assert_not_null(memmem(r->sent, r->sent_size, "\x12\x00\x0agw1-1-0-s0", 13));
     cr_assert_not_null(memmem(r->sent, r->sent_size, "\x13\x04\xb0", 3)); /* 1200 s */
     cr_assert(slice_equals_string(session_client_id(&r->session), "gw1-1-0-s0"));
@@ -314,7 +314,7 @@ Test(session, small_packets_only) {
     feed(r, bytes, sizeof(tiny));
     cr_assert_eq(r->session.peer_packet_bytes, 8);
     log_in(r);
-    session_claim_done(&r->session, 0);
+    session_claim_done(&r->session, 0, NULL, true);
     /* No CONNACK fits but one without properties. */
     cr_assert_eq(r->close_count, 1);
     cr_assert_leq(r->sent_size, 8);
@@ -349,7 +349,7 @@ Test(session, presence_may_be_off) {
     r->config->events_presence = false;
     feed_connect(r, MQTT_VERSION_5);
     log_in(r);
-    session_claim_done(&r->session, 0);
+    session_claim_done(&r->session, 0, NULL, true);
     cr_assert_eq(r->session.state, SESSION_CONNECTED);
     session_stop(&r->session, DG_ERR_ADMINISTRATIVE, NULL);
     cr_assert_eq(r->event_count, 0);
@@ -362,7 +362,7 @@ Test(session, presence_waits_under_pressure) {
     r->append_err = DG_ERR_PRESSURE;
     feed_connect(r, MQTT_VERSION_3_1_1);
     log_in(r);
-    session_claim_done(&r->session, 0);
+    session_claim_done(&r->session, 0, NULL, true);
     cr_assert_eq(r->session.state, SESSION_CLAIMING);
     cr_assert_eq(r->sent_size, 0);
     r->append_err = 0;
@@ -415,7 +415,7 @@ Test(session, gone_while_claiming) {
     log_in(r);
     session_unlinked(&r->session, DG_ERR_CLOSED);
     cr_assert_eq(r->finished_count, 0);
-    session_claim_done(&r->session, 0);
+    session_claim_done(&r->session, 0, NULL, true);
     cr_assert_eq(r->release_count, 1);
     cr_assert_eq(r->finished_count, 1);
     cr_assert_eq(r->event_count, 0);
@@ -426,7 +426,7 @@ Test(session, claim_refused) {
     struct recorder *r = recorder_create();
     feed_connect(r, MQTT_VERSION_5);
     log_in(r);
-    session_claim_done(&r->session, DG_ERR_BUSY);
+    session_claim_done(&r->session, DG_ERR_BUSY, NULL, true);
     cr_assert_eq(r->sent[3], 0x89);
     cr_assert_eq(r->release_count, 0);
     recorder_free(r);
@@ -457,7 +457,7 @@ static struct recorder *connected_with_will(enum mqtt_version version, const cha
     memset(bytes, 0xEE, sizeof(bytes)); /* the will was copied */
     cr_assert_eq(r->session.state, SESSION_AUTHENTICATING);
     log_in(r);
-    session_claim_done(&r->session, 0);
+    session_claim_done(&r->session, 0, NULL, true);
     return r;
 }
 
@@ -576,7 +576,7 @@ Test(session, credential_expires) {
     struct registry_identity identity = identity_of("dev1");
     identity.valid_until_ms = r->shared.wall_ms + 5000;
     session_login_done(&r->session, 0, &identity);
-    session_claim_done(&r->session, 0);
+    session_claim_done(&r->session, 0, NULL, true);
     forget_sent(r);
     cr_assert_eq(r->deadline_ms, START_MS + 5000);
     advance(r, 5000);

@@ -96,7 +96,7 @@ Test(session_publish, a_wide_window) {
     r->config->mqtt_receive_maximum = 65535;
     feed_connect(r, MQTT_VERSION_5);
     log_in(r);
-    session_claim_done(&r->session, 0);
+    session_claim_done(&r->session, 0, NULL, true);
     forget_sent(r);
     for (unsigned round = 0; round < 5; round++) {
         unsigned from = r->event_count;
