@@ -85,11 +85,11 @@ struct stream_mutation kept_identity_mutation(int64_t device_key, uint64_t epoch
                                               uint16_t packet_id, bool is_delete,
                                               uint8_t key[KEPT_IDENTITY_KEY_BYTES]) {
     static const uint8_t offset[sizeof(int64_t)];
-    struct writer w = writer_make(key, KEPT_IDENTITY_KEY_BYTES);
-    writer_u64(&w, (uint64_t)device_key);
-    writer_u64(&w, epoch);
-    writer_u16(&w, packet_id);
-    dg_assert(!w.failed);
+    const uint64_t numbers[] = {__builtin_bswap64((uint64_t)device_key), __builtin_bswap64(epoch)};
+    const uint16_t last = __builtin_bswap16(packet_id);
+    _Static_assert(sizeof(numbers) + sizeof(last) == KEPT_IDENTITY_KEY_BYTES, "the whole key");
+    memcpy(key, numbers, sizeof(numbers));
+    memcpy(key + sizeof(numbers), &last, sizeof(last));
     return (struct stream_mutation){.name_space = STREAM_STATE_QOS2,
                                     .is_delete = is_delete,
                                     .takes_offset = !is_delete,

@@ -106,8 +106,10 @@ bool session_on_unsubscribe(struct session *session, const struct mqtt_packet *p
     mark_removed(session, request);
     if (needs_saving(session))
         return session_save_change(session); /* offered again, all are marked already */
+    memset(reasons, UNSUBACK_NOTHING, sizeof(reasons));
     for (unsigned i = 0; i < request->filter_count; i++)
-        reasons[i] = unsubscribe(session->kept, request->filters[i]) ? 0 : UNSUBACK_NOTHING;
+        if (unsubscribe(session->kept, request->filters[i]))
+            reasons[i] = 0;
     answer(session, MQTT_UNSUBACK, request->packet_id, reasons, request->filter_count);
     return true;
 }

@@ -5,6 +5,7 @@ import collections
 import random
 import signal
 import struct
+import threading
 import time
 import unittest
 
@@ -159,32 +160,39 @@ class Load(unittest.TestCase):
     used again by the library."""
 
     DEVICES = 4
+    completed = 0
+
+    def on_publish(self, *_):
+        with self.lock:
+            self.completed += 1
 
     def run_device(self, name):
         client = paho.Client(client_id=name, clean_session=False)
         client.username_pw_set(f"{name}@{self.gateway.TENANT}", self.gateway.device(name))
         client.reconnect_delay_set(1, 1)
+        client.on_publish = self.on_publish
         client.connect("localhost", int(self.gateway.MQTT_PORT))
         client.loop_start()
         self.addCleanup(client.loop_stop)
         return client
 
     def test_every_message_is_stored_once(self):
+        self.lock = threading.Lock()
         self.gateway = Gateway("release")
         self.addCleanup(self.gateway.close)
         self.gateway.up()
         clients = {f"load{number}": self.run_device(f"load{number}") for number in range(self.DEVICES)}
         sent = {name: [] for name in clients}
-        messages = []
         for number, kill in enumerate((signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, None)):
             for _ in range(300):
                 for name, client in clients.items():
-                    messages.append(client.publish("once", str(len(sent[name])), 2))
+                    client.publish("once", str(len(sent[name])), 2)
                     sent[name].append(len(sent[name]))
-            wait_until(lambda: sum(m.is_published() for m in messages) > len(messages) * (number + 1) // 6, 60)
+            total = sum(map(len, sent.values()))
+            wait_until(lambda: self.completed > total * (number + 1) // 6, 60)
             if kill:
                 restart(self.gateway, kill)
-        wait_until(lambda: all(m.is_published() for m in messages), 120)
+        wait_until(lambda: self.completed == total, 120)
         self.assertEqual(faults(sent, stored_numbers(self.gateway)), [])
 
 
