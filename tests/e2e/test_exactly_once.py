@@ -15,7 +15,7 @@ from harness import Gateway, wait_until
 from raw_mqtt import PUBCOMP, PUBREC, SUBACK, UNSUBACK, Raw, disconnect, publish, pubrel, subscribe, unsubscribe
 
 HOUR = 3600
-STEPS = ("published", "received", "released")  # what the device does last before it is interrupted
+STEPS = ("published", "received", "released", "completed")  # what the device has last before it is interrupted
 
 
 def faults(sent, stored):
@@ -80,9 +80,11 @@ class Device:
         self.number += 1
         if step != "published":
             self.read_until(lambda: self.open[packet_id][1] != "published", hold={packet_id})
-        if step == "released":
+        if step in ("released", "completed"):
             self.open[packet_id][1] = "released"
             self.raw.send(pubrel(packet_id))
+        if step == "completed":  # the next message has the same identifier
+            self.finish()
 
     def read_until(self, condition, hold=()):
         while not condition():
