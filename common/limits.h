@@ -29,6 +29,7 @@
 #define LIMIT_MQTT_CONNECT_BYTES (16 * 1024)  /* the first packet */
 #define LIMIT_MQTT_TOPIC_BYTES 1024
 #define LIMIT_MQTT_TOPIC_LEVELS 16
+#define LIMIT_MQTT_TOPIC_ALIASES 16 /* of one connection */
 #define LIMIT_MQTT_PROPERTIES 32
 #define LIMIT_MQTT_PROPERTY_BYTES (16 * 1024)
 #define LIMIT_MQTT_SUBSCRIPTIONS 16            /* filters of one SUBSCRIBE and of one session */

@@ -146,6 +146,7 @@ int mqtt_worker_start(struct worker *worker, struct stream *stream, struct regis
         free(mqtt);
         return err;
     }
+    mqtt->shared.stream_epoch = stream_epoch(stream);
     worker->slots[WORKER_SLOT_MQTT] = mqtt;
     worker->slots[WORKER_SLOT_STREAM] = mqtt->appender;
     worker_add_turn_hook(worker, end_turn, mqtt);

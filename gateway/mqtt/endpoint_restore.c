@@ -15,6 +15,7 @@ struct restoring {
     struct worker **workers;
     unsigned worker_count;
     int64_t wall_ms;
+    int32_t stream_epoch;
     struct device_map sessions; /* device key -> struct session_kept * */
     struct buffer writes;       /* of struct written */
     unsigned restored, expired, malformed, refused;
@@ -53,6 +54,12 @@ static void take_session(struct restoring *restoring, int64_t device_key,
     restoring->restored++;
 }
 
+static bool is_over(const struct restoring *restoring, const struct session_kept *kept) {
+    bool ended_with_connection = kept->disconnected_ms == 0 && kept->expiry_s == 0;
+    return ended_with_connection || kept->stream_epoch != restoring->stream_epoch ||
+           kept_is_over(kept, restoring->wall_ms);
+}
+
 static void on_session(void *context, struct slice key, struct slice value) {
     struct restoring *restoring = context;
     int64_t device_key;
@@ -64,8 +71,7 @@ static void on_session(void *context, struct slice key, struct slice value) {
         restoring->err = err;
     } else if (err < 0) {
         restoring->malformed++;
-    } else if ((kept->disconnected_ms == 0 && kept->expiry_s == 0) ||
-               kept_is_over(kept, restoring->wall_ms)) {
+    } else if (is_over(restoring, kept)) {
         restoring->expired++;
         kept_free(kept);
         add_write(restoring, (struct written){.device_key = device_key});
@@ -175,7 +181,10 @@ static void hand_over(struct restoring *restoring) {
 
 int mqtt_restore_sessions(struct stream *stream, struct worker **workers, unsigned count,
                           int64_t wall_ms) {
-    struct restoring restoring = {.workers = workers, .worker_count = count, .wall_ms = wall_ms};
+    struct restoring restoring = {.workers = workers,
+                                  .worker_count = count,
+                                  .wall_ms = wall_ms,
+                                  .stream_epoch = stream_epoch(stream)};
     stream_visit_state(stream, STREAM_STATE_SESSION, on_session, &restoring);
     stream_visit_state(stream, STREAM_STATE_QOS2, on_identity, &restoring);
     write_changes(&restoring, stream);

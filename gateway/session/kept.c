@@ -70,6 +70,7 @@ struct stream_mutation kept_mutation(const struct session_kept *kept, int64_t de
     if (kept) {
         writer_u8(&value, LAYOUT);
         writer_u64(&value, kept->epoch);
+        writer_u32(&value, (uint32_t)kept->stream_epoch);
         writer_u64(&value, (uint64_t)kept->disconnected_ms);
         writer_u32(&value, kept->expiry_s);
         write_subscriptions(&value, kept);
@@ -122,6 +123,7 @@ int kept_decode(struct slice key, struct slice value, int64_t *ret_device_key,
     struct session_kept *kept = kept_new(reader_u64(&r));
     if (!kept)
         return DG_ERR_NO_MEMORY;
+    kept->stream_epoch = (int32_t)reader_u32(&r);
     kept->disconnected_ms = (int64_t)reader_u64(&r);
     kept->expiry_s = reader_u32(&r);
     int err = read_subscriptions(&r, kept);

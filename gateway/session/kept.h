@@ -3,14 +3,16 @@
  * are not released yet. A durable session's is on the disk too, in the store's state beside the
  * records (integers big-endian):
  *
- *   STREAM_STATE_SESSION  device key i64 -> layout u8 (1), epoch u64, disconnected i64 (wall clock,
- *                         ms; 0: connected), expiry u32 (s), subscriptions u8, of each: QoS u8,
- *                         filter size u16, filter
+ *   STREAM_STATE_SESSION  device key i64 -> layout u8 (1), epoch u64, the stream's epoch i32,
+ *                         disconnected i64 (wall clock, ms; 0: connected), expiry u32 (s),
+ *                         subscriptions u8, of each: QoS u8, filter size u16, filter
  *   STREAM_STATE_QOS2     device key i64, epoch u64, packet identifier u16 -> the event's offset
  *                         (i64, little-endian: the store fills it in)
  *
  * The epoch is drawn anew for each session. An identity counts only with the epoch of its device's
- * session: what a session that is over has left behind matches nothing.
+ * session: what a session that is over has left behind matches nothing. When the stream's epoch
+ * (storage/stream.h) has risen, the end was taken back and the session with it: what it says of
+ * messages may be older than what the device was told, so the device is to begin anew.
  *
  * One thread at a time: it belongs to the connection's session, and without a connection to the
  * home of the device's claims, and travels between them with the claim.
@@ -38,6 +40,7 @@ struct session_kept {
     uint64_t epoch;
     int64_t disconnected_ms; /* wall clock; 0: there is a connection */
     uint32_t expiry_s;       /* after the connection */
+    int32_t stream_epoch;    /* when it was written */
     struct session_subscription *subscriptions;
     struct identities *identities;
 };
@@ -58,7 +61,7 @@ struct session_subscription *kept_subscribe(struct session_kept *kept, struct sl
 
 enum {
     KEPT_KEY_BYTES = 8,
-    KEPT_VALUE_BYTES = 22 + LIMIT_MQTT_SUBSCRIPTIONS * (3 + LIMIT_MQTT_TOPIC_BYTES),
+    KEPT_VALUE_BYTES = 26 + LIMIT_MQTT_SUBSCRIPTIONS * (3 + LIMIT_MQTT_TOPIC_BYTES),
     KEPT_IDENTITY_KEY_BYTES = 18,
 };
 struct kept_bytes {

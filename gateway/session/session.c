@@ -70,6 +70,7 @@ void session_free(struct session *session) {
     dg_assert(session->flags & SESSION_FINISHED);
     dg_assert(session->outstanding == 0 && !(session->flags & SESSION_LINKED));
     inflight_release(&session->shared->inflight_pool, &session->inflight);
+    aliases_free(&session->aliases);
     session_will_drop(session);
     tenant_release(session->shared, session->tenant);
     kept_free(session->kept);

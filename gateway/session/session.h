@@ -27,6 +27,7 @@
 #include "common/slice.h"
 #include "gateway/event/event.h"
 #include "gateway/mqtt/packet.h"
+#include "gateway/session/aliases.h"
 #include "gateway/session/device_map.h"
 #include "gateway/session/inflight.h"
 #include "gateway/session/kept.h"
@@ -107,6 +108,7 @@ struct session_shared {
     struct device_map tenants; /* tenant key -> struct session_tenant * */
     char prefix[48];           /* of session ids: node, boot, worker */
     uint32_t next_number;
+    int32_t stream_epoch;   /* of the stream while it is open */
     uint64_t next_epoch;    /* of a new session; begins anywhere, by chance */
     uint32_t latency_count; /* acknowledgements of equal latency not yet observed */
     uint64_t latency_ns;
@@ -166,6 +168,7 @@ struct session {
     uint8_t *names; /* device id, then client id */
     struct session_will *will;
     struct inflight *inflight;
+    struct aliases *aliases;
     struct session_kept *kept;   /* NULL: nothing to keep */
     struct session_kept *former; /* the session that this one takes the place of */
     int64_t device_key;

@@ -265,6 +265,7 @@ static bool send_connack(struct session *session) {
         .maximum_qos = -1, /* 2 */
         .maximum_packet_size = session->max_packet_bytes,
         .assigned_client_id = assigned ? session_client_id(session) : slice_make(NULL, 0),
+        .topic_alias_maximum = LIMIT_MQTT_TOPIC_ALIASES,
         .retain_available = true,
         .server_keep_alive_s = capped ? session->keep_alive_s : 0,
     };

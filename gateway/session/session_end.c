@@ -157,6 +157,7 @@ void session_end(struct session *session, const struct session_end *end) {
     else
         session_will_drop(session);
     inflight_release(&session->shared->inflight_pool, &session->inflight);
+    aliases_free(&session->aliases);
     if (session->flags & SESSION_LINKED)
         session->shared->effects->close(session, end);
     session_settle(session);

@@ -49,6 +49,7 @@ static int save(struct session *session, bool is_over, int64_t disconnected_ms,
     if (!is_over) {
         session->kept->disconnected_ms = disconnected_ms;
         session->kept->expiry_s = session->expiry_s;
+        session->kept->stream_epoch = session->shared->stream_epoch;
     }
     struct stream_mutation mutation =
         kept_mutation(is_over ? NULL : session->kept, session->device_key, &bytes);

@@ -74,11 +74,19 @@ static bool fault(struct session *session, int err, const char *clause, const ch
     return false;
 }
 
-/* What CONNACK did not offer. */
-static bool is_acceptable(struct session *session, const struct mqtt_publish *publish) {
-    if (__builtin_expect(mqtt_has(&publish->properties, MQTT_PROPERTY_TOPIC_ALIAS), 0))
-        return fault(session, DG_ERR_TOPIC_ALIAS, "MQTT5 3.3.2-9", "topic alias over maximum 0");
-    return true;
+/* Sets an alias, or puts the topic in its place (MQTT5 3.3.2.3.4). False: the session has ended. */
+static bool resolve_alias(struct session *session, struct mqtt_publish *publish) {
+    uint32_t alias = publish->properties.topic_alias;
+    if (alias > LIMIT_MQTT_TOPIC_ALIASES)
+        return fault(session, DG_ERR_TOPIC_ALIAS, "MQTT5 3.3.2-9", "topic alias over the maximum");
+    if (publish->topic.size == 0)
+        publish->topic = aliases_get(session->aliases, (uint16_t)alias);
+    else if (publish->topic.size <= LIMIT_MQTT_TOPIC_BYTES &&
+             aliases_set(&session->aliases, (uint16_t)alias, publish->topic) < 0)
+        session_stop(session, DG_ERR_NO_MEMORY, NULL);
+    if (publish->topic.size == 0)
+        return fault(session, DG_ERR_PROTOCOL, "MQTT5 3.3.2.3.4", "topic alias was not set");
+    return session->state != SESSION_CLOSED;
 }
 
 /* ---- storing ---- */
@@ -226,7 +234,8 @@ bool session_publish(struct session *session, uint8_t first_byte, struct slice b
         session_fault(session, err, why.clause, why.text);
         return true;
     }
-    if (!is_acceptable(session, &publish))
+    if (__builtin_expect(mqtt_has(&publish.properties, MQTT_PROPERTY_TOPIC_ALIAS), 0) &&
+        !resolve_alias(session, &publish))
         return true;
     if (publish.qos > 0 && is_repeat(session, &publish))
         return true;

@@ -25,6 +25,7 @@ static struct {
     unsigned count, pending, changes;
 
     int err;
+    int32_t epoch;
 } store;
 
 struct stream_appender {
@@ -99,6 +100,10 @@ int stream_append_with(struct stream_appender *appender, uint64_t stream_id, uin
     return DG_ERR_INTERNAL;
 }
 
+int32_t stream_epoch(const struct stream *stream) {
+    return store.epoch;
+}
+
 void stream_extent_release(struct stream_extent *extent) {
 }
 
@@ -116,8 +121,10 @@ void stream_visit_state(struct stream *stream, enum stream_namespace name_space,
 
 static void put_session(int64_t device, uint64_t epoch, int64_t disconnected_ms,
                         uint32_t expiry_s) {
-    struct session_kept kept = {
-        .epoch = epoch, .disconnected_ms = disconnected_ms, .expiry_s = expiry_s};
+    struct session_kept kept = {.epoch = epoch,
+                                .stream_epoch = 3,
+                                .disconnected_ms = disconnected_ms,
+                                .expiry_s = expiry_s};
     struct kept_bytes bytes;
     struct stream_mutation mutation = kept_mutation(&kept, device, &bytes);
     apply(&mutation);
@@ -153,6 +160,7 @@ static void on_expired(void *context, struct claim *claim) {
 
 static void begin(void) {
     memset(&store, 0, sizeof(store));
+    store.epoch = 3;
     for (unsigned i = 0; i < WORKERS; i++) {
         static const struct claims_receiver receiver = {on_settled, on_evict, on_expired, NULL};
         workers[i] = &worker_of[i];
@@ -241,6 +249,18 @@ Test(restore, what_belongs_to_no_session_is_deleted) {
     kept_free(kept);
     for (int64_t device = 2; device <= 4; device++)
         cr_assert_null(take(device));
+    end();
+}
+
+/* The device may have been told more than a store that went back knows. */
+Test(restore, a_stream_whose_end_was_taken_back_has_no_sessions) {
+    begin();
+    put_session(1, 5, NOW_MS - 1000, 60);
+    put_identity(1, 5, 10);
+    store.epoch = 4;
+    cr_assert_eq(restore_at(NOW_MS), 0);
+    cr_assert_eq(store.count, 0);
+    cr_assert_null(take(1));
     end();
 }
 

@@ -152,6 +152,8 @@ Test(session, connack_announces_what_is_served) {
     cr_assert_eq(r->sent[3], 0);
     static const uint8_t maximum_qos[] = {0x24, 1}, receive_maximum[] = {0x21, 0, 8};
     cr_assert_null(memmem(r->sent, r->sent_size, maximum_qos, sizeof(maximum_qos))); /* 2 */
+    static const uint8_t alias_maximum[] = {0x22, 0, LIMIT_MQTT_TOPIC_ALIASES};
+    cr_assert_not_null(memmem(r->sent, r->sent_size, alias_maximum, sizeof(alias_maximum)));
     cr_assert_not_null(memmem(r->sent, r->sent_size, receive_maximum, sizeof(receive_maximum)));
     recorder_free(r);
 }

@@ -34,6 +34,7 @@ static struct recorder *claimed(enum mqtt_version version, bool clean, uint32_t 
     struct recorder *r = recorder_create();
     r->config->mqtt_max_session_expiry = 86400000;
     r->shared.next_epoch = 500;
+    r->shared.stream_epoch = 6;
     feed_connect_keeping(r, version, clean, expiry_s);
     log_in(r);
     session_claim_done(&r->session, 0, kept, true);
@@ -93,6 +94,7 @@ Test(session_keep, a_new_session_is_on_the_disk_before_connack) {
         cr_assert_eq(r->mutation_count, 1);
         struct session_kept *kept = written(&r->mutations[0]);
         cr_assert_eq(kept->epoch, 500);
+        cr_assert_eq(kept->stream_epoch, 6);
         cr_assert_eq(kept->disconnected_ms, 0);
         cr_assert_eq(kept->expiry_s, version == MQTT_VERSION_5 ? HOUR_S : 86400);
         kept_free(kept);

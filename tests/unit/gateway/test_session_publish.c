@@ -143,11 +143,42 @@ Test(session_publish, topics_that_are_refused) {
     }
 }
 
-Test(session_publish, aliases_were_not_offered) {
-    static const uint8_t alias[] = {0x30, 7, 0, 1, 't', 3, 0x23, 0, 1};
+static void feed_alias(struct recorder *r, const char *topic, uint16_t alias) {
+    uint8_t bytes[128];
+    const uint8_t property[] = {0x23, (uint8_t)(alias >> 8), (uint8_t)alias};
+    struct writer w = writer_make(bytes, sizeof(bytes));
+    mqtt_write_publish(&w, MQTT_VERSION_5, false, 0, false, slice_from_string(topic), 0,
+                       slice_make(property, sizeof(property)), slice_from_string("x"));
+    feed(r, bytes, writer_size(&w));
+}
+
+Test(session_publish, topic_aliases) {
     struct recorder *r = connected(MQTT_VERSION_5);
-    feed(r, alias, sizeof(alias));
+    feed_alias(r, "first", 1);
+    feed_alias(r, "last", LIMIT_MQTT_TOPIC_ALIASES);
+    feed_alias(r, "", 1);
+    feed_alias(r, "replaced", 1);
+    feed_alias(r, "", 1);
+    feed_alias(r, "", LIMIT_MQTT_TOPIC_ALIASES);
+    static const char *const subjects[] = {"first",    "last",     "first",
+                                           "replaced", "replaced", "last"};
+    cr_assert_eq(r->event_count, 7);
+    for (unsigned i = 0; i < 6; i++)
+        cr_assert_str_eq(r->events[i + 1].subject, subjects[i]);
+    feed_alias(r, "", 2); /* was never set */
+    cr_assert_eq(r->end.err, DG_ERR_PROTOCOL);
+    recorder_free(r);
+    r = connected(MQTT_VERSION_5);
+    feed_alias(r, "t", LIMIT_MQTT_TOPIC_ALIASES + 1);
     cr_assert_eq(r->sent[2], 0x94);
+    recorder_free(r);
+}
+
+/* An alias stands for a topic, not for the right to publish there. */
+Test(session_publish, alias_of_a_topic_that_is_refused) {
+    struct recorder *r = connected(MQTT_VERSION_5);
+    feed_alias(r, "$SYS/x", 1);
+    cr_assert_eq(r->end.err, DG_ERR_NOT_AUTHORIZED);
     recorder_free(r);
 }
 
