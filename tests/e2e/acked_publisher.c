@@ -1,11 +1,13 @@
 /*
- * Publishes numbered QoS 1 messages from several devices with libmosquitto and writes a line
+ * Publishes numbered messages of QoS 1 or 2 from several devices with libmosquitto and writes a
+ * line
  * "<device> <number>" to standard output for each one that the gateway acknowledged. Survives the
  * gateway's death: libmosquitto reconnects and sends again what was not acknowledged.
  *
- *     acked_publisher PORT SECONDS USER KEY [USER KEY ...]
+ *     acked_publisher PORT SECONDS QOS USER KEY [USER KEY ...]
  *
- * Ends after SECONDS of publishing, once everything is acknowledged (or 30 s later, exit code 2).
+ * With QoS 2 the sessions outlive their connections.  * Ends after SECONDS of publishing, once
+ * everything is acknowledged (or 30 s later, exit code 2).
  */
 #include <mosquitto.h>
 #include <pthread.h>
@@ -29,6 +31,7 @@ struct device {
 };
 
 static struct device devices[DEVICES_MAX];
+static int qos;
 
 static void on_publish(struct mosquitto *client, void *context, int mid) {
     struct device *device = context;
@@ -43,7 +46,7 @@ static void on_publish(struct mosquitto *client, void *context, int mid) {
 static bool device_start(struct device *device, int port, char *user, char *key) {
     device->user = user;
     pthread_mutex_init(&device->lock, NULL);
-    device->client = mosquitto_new(user, true, device);
+    device->client = mosquitto_new(user, qos != 2, device);
     if (!device->client)
         return false;
     mosquitto_username_pw_set(device->client, user, key);
@@ -63,7 +66,7 @@ static void device_publish(struct device *device) {
         char payload[64];
         int mid,
             size = snprintf(payload, sizeof(payload), "%llu", (unsigned long long)device->next);
-        int err = mosquitto_publish(device->client, &mid, "load", size, payload, 1, false);
+        int err = mosquitto_publish(device->client, &mid, "load", size, payload, qos, false);
         if (err != MOSQ_ERR_SUCCESS && err != MOSQ_ERR_NO_CONN)
             break;
         device->number_of_mid[mid] = device->next++;
@@ -83,12 +86,13 @@ static unsigned total_in_flight(unsigned count) {
 }
 
 int main(int argc, char **argv) {
-    if (argc < 5 || (argc - 3) % 2 != 0 || (argc - 3) / 2 > DEVICES_MAX)
+    if (argc < 6 || (argc - 4) % 2 != 0 || (argc - 4) / 2 > DEVICES_MAX)
         return 64;
     mosquitto_lib_init();
-    unsigned count = (unsigned)(argc - 3) / 2;
+    qos = atoi(argv[3]);
+    unsigned count = (unsigned)(argc - 4) / 2;
     for (unsigned i = 0; i < count; i++)
-        if (!device_start(&devices[i], atoi(argv[1]), argv[3 + 2 * i], argv[4 + 2 * i]))
+        if (!device_start(&devices[i], atoi(argv[1]), argv[4 + 2 * i], argv[5 + 2 * i]))
             return 69;
     time_t end = time(NULL) + atoi(argv[2]);
     while (time(NULL) < end) {

@@ -173,12 +173,13 @@ class AckedPublisher:
     """Devices that publish numbers through libmosquitto, across the gateway's deaths (acked_publisher.c).
     It writes to a file: nobody reads meanwhile, and a full pipe would stop the load."""
 
-    def __init__(self, gateway, devices, seconds):
+    def __init__(self, gateway, devices, seconds, qos=1):
         arguments = [text for name in devices for text in (f"{name}@{gateway.TENANT}", gateway.device(name))]
         self.gateway = gateway
         self.lines = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
-            [os.path.join(BUILDS, "asan/tests/e2e/acked_publisher"), gateway.MQTT_PORT, str(seconds), *arguments],
+            [os.path.join(BUILDS, "asan/tests/e2e/acked_publisher"), gateway.MQTT_PORT, str(seconds), str(qos),
+             *arguments],
             stdout=self.lines, stderr=subprocess.PIPE, text=True)
 
     def acknowledged(self):
