@@ -35,6 +35,11 @@ static bool is_store(struct cli_run *run) {
     return false;
 }
 
+/* The last line of --json. */
+static void print_verdict(bool whole) {
+    printf("{\"whole\":%s}\n", whole ? "true" : "false");
+}
+
 /* ---- verify
  * --------------------------------------------------------------------------------------- */
 
@@ -115,16 +120,14 @@ int storage_verify_run(struct cli_run *run) {
     char error[STORAGE_ERROR_SIZE] = "";
     int err = storage_verify(run->operand[0], &report, error);
     progress_end(&verification.progress);
-    if (err == DG_ERR_CORRUPT && verification.json)
-        puts("{\"whole\":false}");
+    if (verification.json && (err == 0 || err == DG_ERR_CORRUPT))
+        print_verdict(err == 0);
     if (err == DG_ERR_CORRUPT)
         return cli_fail(run, DG_EXIT_STORAGE, "%s is damaged%s%s", run->operand[0],
                         error[0] ? ": " : "", error);
     if (err < 0)
         return cli_fail(run, DG_EXIT_FAILURE, "%s", error[0] ? error : dg_err_text(err));
-    if (verification.json)
-        puts("{\"whole\":true}");
-    else
+    if (!verification.json)
         printf("%s is whole\n", run->operand[0]);
     return DG_EXIT_OK;
 }
@@ -250,6 +253,8 @@ static void repair_progress(void *context, uint64_t read_bytes) {
 static int print_outcome(struct cli_run *run, int err, const struct repairing *repairing,
                          const char *error) {
     bool apply = cli_has(run, CLI_APPLY);
+    if (repairing->json && (err == 0 || err == DG_ERR_PRECONDITION))
+        print_verdict(err == 0 && (apply || repairing->action_count == 0));
     if (err == DG_ERR_PRECONDITION)
         return cli_fail(run, DG_EXIT_STORAGE,
                         "%slines that begin with LOSS are done only with --accept-loss --apply",
@@ -258,8 +263,8 @@ static int print_outcome(struct cli_run *run, int err, const struct repairing *r
         return cli_fail(run, err == DG_ERR_CORRUPT ? DG_EXIT_STORAGE : DG_EXIT_FAILURE, "%s",
                         error[0] ? error : dg_err_text(err));
     if (repairing->json)
-        printf("{\"whole\":%s}\n", apply || repairing->action_count == 0 ? "true" : "false");
-    else if (repairing->action_count == 0)
+        return DG_EXIT_OK;
+    if (repairing->action_count == 0)
         printf("%s needs no repair\n", run->operand[0]);
     else
         puts(apply ? "done" : "nothing was changed; with --apply this is done");
@@ -267,14 +272,14 @@ static int print_outcome(struct cli_run *run, int err, const struct repairing *r
 }
 
 int storage_repair_run(struct cli_run *run) {
+    if (cli_has(run, CLI_APPLY) && !cli_owns_store(run, run->operand[0]))
+        return DG_EXIT_NOPERM;
     if (!is_store(run))
         return DG_EXIT_USAGE;
     struct repairing repairing = {
         .json = cli_has(run, CLI_JSON),
         .progress = progress_begin("read", progress_measure(run->operand[0])),
     };
-    if (cli_has(run, CLI_APPLY) && !cli_owns_store(run, run->operand[0]))
-        return DG_EXIT_NOPERM;
     struct storage_repair_options options = {.apply = cli_has(run, CLI_APPLY),
                                              .accept_loss = cli_has(run, CLI_ACCEPT_LOSS)};
     struct storage_repair_report report = {
