@@ -30,6 +30,7 @@
 #include "gateway/loop/worker.h"
 #include "gateway/mqtt/endpoint.h"
 #include "gateway/session/claims.h"
+#include "gateway/session/kept.h"
 #include "gateway/transport/connection.h"
 #include "gateway/transport/listener.h"
 #include "gateway/transport/tls.h"
@@ -517,6 +518,16 @@ static void see_committed_offset(void *context, struct slice key, struct slice v
     raise_to(&floor->stream_id, (int64_t)(offset.stream_id / STREAM_KINDS));
 }
 
+static void see_session(void *context, struct slice key, struct slice value) {
+    struct registry_floor *floor = context;
+    int64_t device_key;
+    struct session_kept *kept;
+    if (kept_decode(key, value, &device_key, &kept) < 0)
+        return;
+    raise_to(&floor->device_key, device_key);
+    kept_free(kept);
+}
+
 static int server_open_stream(struct server *server, char *ret_error) {
     struct stream_options options;
     struct registry_floor floor = {0};
@@ -526,6 +537,7 @@ static int server_open_stream(struct server *server, char *ret_error) {
         return err;
     stream_visit_partitions(server->stream, see_partition, &floor);
     stream_visit_state(server->stream, STREAM_STATE_CONSUMER, see_committed_offset, &floor);
+    stream_visit_state(server->stream, STREAM_STATE_SESSION, see_session, &floor);
     registry_set_floor(server->registry, &floor);
     return 0;
 }

@@ -294,7 +294,8 @@ static bool send_floor(struct postgres *p, const char *sequence, int64_t floor) 
 
 static bool send_floors(struct postgres *p) {
     return send_floor(p, "stream_id_seq", p->floor.stream_id) &&
-           send_floor(p, "tenant_tenant_key_seq", p->floor.tenant_key);
+           send_floor(p, "tenant_tenant_key_seq", p->floor.tenant_key) &&
+           send_floor(p, "device_device_key_seq", p->floor.device_key);
 }
 
 /* A row of send_floor(). */
@@ -307,7 +308,8 @@ static void tell_floor(const struct postgres *p, const PGresult *result) {
              log_text("why",
                       "the stream has data under later numbers: PostgreSQL was restored from "
                       "an older backup"),
-             log_text("effect", "it is moved beyond them, so that no new tenant gets their data"));
+             log_text("effect",
+                      "it is moved beyond them, so that no new tenant or device gets their data"));
 }
 
 /* The question for the schema, all statements and settings in one batch with one Sync. */
@@ -635,7 +637,7 @@ void postgres_set_timeout(struct postgres *p, uint64_t timeout_ms) {
 }
 
 void postgres_set_floor(struct postgres *p, const struct registry_floor *floor) {
-    bool is_none = floor->stream_id == 0 && floor->tenant_key == 0;
+    bool is_none = floor->stream_id == 0 && floor->tenant_key == 0 && floor->device_key == 0;
     p->floor = *floor;
     if (is_none || p->state == POSTGRES_DOWN)
         return;

@@ -50,11 +50,11 @@ DG_NODISCARD int registry_reconfigure(struct registry *registry, uint64_t query_
  * text) says what is wrong. */
 bool registry_is_up(struct registry *registry, const char **ret_why);
 
-/* Numbers that the stream has data under. No tenant may get one of them that does not have it
- * already, which a registry restored from an older backup would do: its sequences are moved beyond
- * these on each new connection, before anything else is asked. */
+/* Numbers that the stream has data under. No tenant or device may get one of them that does not
+ * have it already, which a registry restored from an older backup would do: its sequences are moved
+ * beyond these on each new connection, before anything else is asked. */
 struct registry_floor {
-    int64_t stream_id, tenant_key; /* 0: none */
+    int64_t stream_id, tenant_key, device_key; /* 0: none */
 };
 
 /* At the start, before anything is asked: what is asked afterwards finds the sequences moved. */
