@@ -325,7 +325,7 @@ static void check_floor(struct bench *b) {
     bench_sql(b->conninfo, "select setval('tenant_tenant_key_seq', 1, false)");
     for (unsigned i = 0; i < 2; i++) {
         struct registry_floor floor = {
-            .stream_id = floors[i], .tenant_key = 1, .device_key = 9000 * (1 - (int)i)};
+            .stream_id = floors[i], .tenant_key = 1, .device_key = 9000000 * (1 - (int)i)};
         bench_open(b);
         if (i == 0) /* connections that stand already begin anew */
             CHECK(bench_wait_up(b, true, 5000));
@@ -338,7 +338,7 @@ static void check_floor(struct bench *b) {
         id = atoll(bench_sql(b->conninfo, "select nextval('tenant_tenant_key_seq')"));
         CHECK(id == 2 + i, "%lld", id);
         id = atoll(bench_sql(b->conninfo, "select nextval('device_device_key_seq')"));
-        CHECK(id == 9001 + i, "%lld", id);
+        CHECK(id == 9000001 + i, "%lld", id);
     }
 }
 
