@@ -10,28 +10,10 @@
 
 /* ---- all streams ---- */
 
-struct totals {
-    uint64_t size_bytes;
-    int64_t log_start, end;
-};
-
-static struct totals sum_up(struct stream *stream, const struct registry_tenant *tenant,
-                            enum stream_kind kind) {
-    struct totals sum = {0};
-    for (uint32_t i = 0; i < tenant->partition_count; i++) {
-        struct stream_offsets offsets;
-        stream_offsets(stream, registry_stream(tenant->stream_id, kind), i, &offsets);
-        sum.size_bytes += offsets.size_bytes;
-        sum.log_start += offsets.log_start;
-        sum.end += offsets.durable_end;
-    }
-    return sum;
-}
-
 static json_t *describe_stream(struct stream *stream, const struct registry_tenant *tenant,
                                enum stream_kind kind) {
     char name[KAFKA_TOPIC_NAME_SIZE];
-    struct totals sum = sum_up(stream, tenant, kind);
+    struct kafka_topic_totals sum = kafka_topic_sum_up(stream, tenant, kind);
     kafka_topic_name(tenant, kind, name);
     char id[24];
     snprintf(id, sizeof(id), "%" PRIu64, (uint64_t)registry_stream(tenant->stream_id, kind));

@@ -32,13 +32,6 @@ int compression_by_name(const char *name, enum compression *ret_codec) {
     return DG_ERR_INVALID;
 }
 
-const char *compression_name(enum compression codec) {
-    for (size_t i = 0; i < sizeof(codecs) / sizeof(codecs[0]); i++)
-        if (codecs[i].codec == codec)
-            return codecs[i].name;
-    return "unknown";
-}
-
 /* ---- compressing --------------------------------------------------------------------------------
  */
 

@@ -16,7 +16,6 @@ enum compression { COMPRESSION_NONE = 0, COMPRESSION_LZ4 = 3, COMPRESSION_ZSTD =
 
 /* Names as in the configuration: none, lz4, zstd. DG_ERR_INVALID: another one. */
 DG_NODISCARD int compression_by_name(const char *name, enum compression *ret_codec);
-const char *compression_name(enum compression codec);
 
 struct compressor; /* the codecs' working memory, about 3 MiB */
 

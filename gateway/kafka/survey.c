@@ -19,11 +19,6 @@ struct tally {
     struct group_lag other; /* of the groups beyond them */
 };
 
-struct sizes {
-    uint64_t size_bytes;
-    int64_t records, appended;
-};
-
 struct kafka_survey {
     struct kafka_worker *kafka;
     struct groups *groups;
@@ -42,7 +37,7 @@ struct kafka_survey {
     unsigned series;
     struct group_lag other; /* of tenants beyond the limit */
     unsigned next_tenant, tenants_shown;
-    struct sizes other_streams[STREAM_KINDS];
+    struct kafka_topic_totals other_streams[STREAM_KINDS];
 };
 
 static uint64_t now_ms(const struct kafka_survey *survey) {
@@ -187,52 +182,39 @@ static void add_other_groups(struct kafka_survey *survey) {
 
 /* ---- streams ---- */
 
-static struct sizes measure_stream(struct stream *stream, const struct registry_tenant *tenant,
-                                   enum stream_kind kind) {
-    struct sizes sizes = {0};
-    for (uint32_t partition = 0; partition < tenant->partition_count; partition++) {
-        struct stream_offsets offsets;
-        stream_offsets(stream, registry_stream(tenant->stream_id, kind), partition, &offsets);
-        sizes.size_bytes += offsets.size_bytes;
-        sizes.records += offsets.durable_end - offsets.log_start;
-        sizes.appended += offsets.durable_end;
-    }
-    return sizes;
-}
-
 static void add_stream(struct kafka_survey *survey, const char *tenant, enum stream_kind kind,
-                       const struct sizes *sizes) {
+                       const struct kafka_topic_totals *totals) {
     char labels[METRIC_LABELS_SIZE] = "";
-    if (sizes->appended == 0)
+    if (totals->end == 0)
         return;
     metric_label_append(labels, "tenant", slice_from_string(tenant));
     metric_label_append(labels, "stream", slice_from_string(kafka_topic_kind_name(kind)));
-    add(survey, METRIC_STREAM_SIZE, labels, (int64_t)sizes->size_bytes);
-    add(survey, METRIC_STREAM_RECORDS, labels, sizes->records);
-    add(survey, METRIC_STREAM_APPENDED, labels, sizes->appended);
+    add(survey, METRIC_STREAM_SIZE, labels, (int64_t)totals->size_bytes);
+    add(survey, METRIC_STREAM_RECORDS, labels, totals->end - totals->log_start);
+    add(survey, METRIC_STREAM_APPENDED, labels, totals->end);
 }
 
 /* Returns how many partitions were looked up. */
 static unsigned add_tenant(struct kafka_survey *survey, const struct registry_tenant *tenant) {
-    struct sizes sizes[STREAM_KINDS];
+    struct kafka_topic_totals totals[STREAM_KINDS];
     unsigned partitions = 0;
     bool is_used = false;
     for (const enum stream_kind *kind = kafka_topic_kinds; *kind != STREAM_KINDS; kind++) {
-        sizes[*kind] = measure_stream(survey->kafka->stream, tenant, *kind);
-        is_used |= sizes[*kind].appended > 0;
+        totals[*kind] = kafka_topic_sum_up(survey->kafka->stream, tenant, *kind);
+        is_used |= totals[*kind].end > 0;
         partitions += tenant->partition_count;
     }
     bool is_shown = is_used && survey->tenants_shown < LIMIT_METRIC_TENANTS;
     survey->tenants_shown += is_shown;
     for (const enum stream_kind *kind = kafka_topic_kinds; *kind != STREAM_KINDS; kind++) {
-        struct sizes *other = &survey->other_streams[*kind];
+        struct kafka_topic_totals *other = &survey->other_streams[*kind];
         if (is_shown) {
-            add_stream(survey, tenant->name, *kind, &sizes[*kind]);
+            add_stream(survey, tenant->name, *kind, &totals[*kind]);
             continue;
         }
-        other->size_bytes += sizes[*kind].size_bytes;
-        other->records += sizes[*kind].records;
-        other->appended += sizes[*kind].appended;
+        other->size_bytes += totals[*kind].size_bytes;
+        other->log_start += totals[*kind].log_start;
+        other->end += totals[*kind].end;
     }
     return partitions;
 }

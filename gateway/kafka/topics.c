@@ -37,6 +37,20 @@ size_t kafka_topic_name(const struct registry_tenant *tenant, enum stream_kind k
     return (size_t)size;
 }
 
+struct kafka_topic_totals kafka_topic_sum_up(struct stream *stream,
+                                             const struct registry_tenant *tenant,
+                                             enum stream_kind kind) {
+    struct kafka_topic_totals sum = {0};
+    for (uint32_t i = 0; i < tenant->partition_count; i++) {
+        struct stream_offsets offsets;
+        stream_offsets(stream, registry_stream(tenant->stream_id, kind), i, &offsets);
+        sum.size_bytes += offsets.size_bytes;
+        sum.log_start += offsets.log_start;
+        sum.end += offsets.durable_end;
+    }
+    return sum;
+}
+
 void kafka_topic_id(uint64_t stream_id, uint8_t *ret_id) {
     uint64_t big_endian = __builtin_bswap64(stream_id);
     memcpy(ret_id, id_prefix, sizeof(id_prefix));

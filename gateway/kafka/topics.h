@@ -4,6 +4,7 @@
 
 #include "common/slice.h"
 #include "registry/registry.h"
+#include "storage/stream.h"
 
 enum { KAFKA_TOPIC_NAME_SIZE = LIMIT_TENANT_BYTES + 16 };
 
@@ -15,6 +16,15 @@ const char *kafka_topic_kind_name(enum stream_kind kind);
 /* "acme.events"; returns its length. */
 size_t kafka_topic_name(const struct registry_tenant *tenant, enum stream_kind kind,
                         char *ret_name);
+
+/* Sums over the partitions of a topic. */
+struct kafka_topic_totals {
+    uint64_t size_bytes;
+    int64_t log_start, end;
+};
+struct kafka_topic_totals kafka_topic_sum_up(struct stream *stream,
+                                             const struct registry_tenant *tenant,
+                                             enum stream_kind kind);
 
 static inline bool kafka_roles_may_read(uint32_t roles, enum stream_kind kind) {
     uint32_t role = kind == STREAM_AUDIT ? REGISTRY_ROLE_AUDITOR : REGISTRY_ROLE_CONSUMER;

@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "common/metrics.h"
@@ -70,10 +71,9 @@ static void read_all(struct client *client) {
 Test(sharing, readers_share_what_a_turn_has, .timeout = 60) {
     static struct loopback loopback;
     static struct client clients[READERS];
-    char path[] = "/tmp/dg-sharing-XXXXXX";
     signal(SIGPIPE, SIG_IGN);
-    extent_fd = mkstemp(path);
-    cr_assert(extent_fd >= 0 && unlink(path) == 0 && ftruncate(extent_fd, EXTENT_BYTES) == 0);
+    extent_fd = memfd_create("extent", MFD_CLOEXEC);
+    cr_assert(extent_fd >= 0 && ftruncate(extent_fd, EXTENT_BYTES) == 0);
     loopback_start(&loopback, 1, add_look, NULL);
     for (unsigned i = 0; i < READERS; i++)
         client_connect(&clients[i], &loopback, &listener);
