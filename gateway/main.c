@@ -162,6 +162,12 @@ static void deliver_revocation(struct mail *mail, void *receiver) {
     free(revocation);
 }
 
+static void deliver_update(struct mail *mail, void *receiver) {
+    struct registry_update *update = (struct registry_update *)(void *)mail;
+    mqtt_update(receiver, update);
+    registry_update_free(update);
+}
+
 static int server_create_worker(struct server *server, unsigned index) {
     struct worker *worker;
     int err = worker_create(index, server->config, &worker);
@@ -180,7 +186,9 @@ static int server_create_worker(struct server *server, unsigned index) {
         return err;
     if (server->tls && (err = tls_install(worker, server->tls)) < 0)
         return err;
-    return registry_listen(server->registry, &worker->mailbox, deliver_revocation);
+    return registry_listen(
+        server->registry, &worker->mailbox,
+        &(struct registry_receiver){.revoked = deliver_revocation, .updated = deliver_update});
 }
 
 static unsigned default_worker_count(const struct config *config) {

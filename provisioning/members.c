@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "common/assert.h"
 #include "common/clock.h"
 #include "common/limits.h"
 #include "provisioning/json.h"
@@ -173,6 +174,30 @@ static int check_object_size(struct check *check, const json_t *value) {
                         size);
 }
 
+static bool is_listed_before(const json_t *list, size_t index) {
+    const char *name = json_string_value(json_array_get(list, index));
+    for (size_t i = 0; i < index; i++)
+        if (strcmp(json_string_value(json_array_get(list, i)), name) == 0)
+            return true;
+    return false;
+}
+
+static int check_names(struct check *check, const json_t *value) {
+    const struct member *member = check->member;
+    enum name_kind kind = (enum name_kind)member->minimum;
+    if (!json_is_array(value) || json_array_size(value) > (size_t)member->maximum)
+        return refuse(check, "must be a list of at most %" PRId64 " names", member->maximum);
+    for (size_t i = 0; i < json_array_size(value); i++) {
+        const json_t *item = json_array_get(value, i);
+        struct slice name = slice_make(json_string_value(item), json_string_length(item));
+        if (!json_is_string(item) || !name_is_valid(kind, name))
+            return refuse(check, "each must be a string of %s", name_rule(kind));
+        if (is_listed_before(value, i))
+            return refuse(check, "names %s twice", json_string_value(item));
+    }
+    return 0;
+}
+
 static int check_metadata(struct check *check, const json_t *value) {
     if (!json_is_object(value))
         return refuse(check, "must be an object");
@@ -219,11 +244,11 @@ static int check_read_only(struct check *check, const json_t *value) {
 }
 
 static int (*const checks[])(struct check *check, const json_t *value) = {
-    [MEMBER_BOOLEAN] = check_boolean,     [MEMBER_INTEGER] = check_integer,
-    [MEMBER_TEXT] = check_text,           [MEMBER_NAME] = check_name,
-    [MEMBER_TIME] = check_time,           [MEMBER_METADATA] = check_metadata,
-    [MEMBER_TAGS] = check_tags,           [MEMBER_ROLES] = check_roles,
-    [MEMBER_READ_ONLY] = check_read_only,
+    [MEMBER_BOOLEAN] = check_boolean,   [MEMBER_INTEGER] = check_integer,
+    [MEMBER_TEXT] = check_text,         [MEMBER_NAME] = check_name,
+    [MEMBER_TIME] = check_time,         [MEMBER_NAMES] = check_names,
+    [MEMBER_METADATA] = check_metadata, [MEMBER_TAGS] = check_tags,
+    [MEMBER_ROLES] = check_roles,       [MEMBER_READ_ONLY] = check_read_only,
 };
 
 /* ---- whole objects ------------------------------------------------------------------------------
@@ -276,8 +301,8 @@ int members_check(const struct member *members, const json_t *object, char *ret_
 }
 
 static bool has_null(const struct member *member) {
-    return !member->required && (member->kind == MEMBER_TEXT || member->kind == MEMBER_TIME ||
-                                 member->kind == MEMBER_METADATA || member->kind == MEMBER_TAGS);
+    return !member->required && member->kind != MEMBER_BOOLEAN && member->kind != MEMBER_INTEGER &&
+           member->kind != MEMBER_READ_ONLY;
 }
 
 /* A null removes the member, and what is not there takes its default: enabled would be true. */
@@ -314,7 +339,7 @@ json_t *members_select_writable(const struct member *members, const json_t *obje
     json_t *selected = json_object();
     for (; selected && members->name; members++) {
         json_t *value = json_object_get(object, members->name);
-        if (members->kind == MEMBER_READ_ONLY || !value)
+        if (members->kind == MEMBER_READ_ONLY || !value || json_is_null(value))
             continue;
         if (json_object_set(selected, members->name, value) != 0) {
             json_decref(selected);
@@ -336,6 +361,18 @@ static int bind_object(struct registry_request *request, const json_t *value) {
     int err = text ? bind_text(request, text) : DG_ERR_NO_MEMORY;
     free(text);
     return err;
+}
+
+/* A PostgreSQL array; names need no quoting. */
+static int bind_names(struct registry_request *request, const json_t *names) {
+    char text[2 + LIMIT_VIA_GATEWAYS * (LIMIT_DEVICE_ID_BYTES + 1)] = "{";
+    size_t size = 1;
+    dg_assert(json_array_size(names) <= LIMIT_VIA_GATEWAYS);
+    for (size_t i = 0; i < json_array_size(names); i++)
+        size += (size_t)snprintf(text + size, sizeof(text) - size, "%s%s", i ? "," : "",
+                                 json_string_value(json_array_get(names, i)));
+    text[size++] = '}';
+    return registry_request_add(request, slice_make(text, size));
 }
 
 static int bind_number(struct registry_request *request, int64_t number) {
@@ -367,6 +404,8 @@ int member_bind(const struct member *member, const json_t *object,
         return bind_number(request, member_roles(value));
     case MEMBER_TIME:
         return bind_time(request, value);
+    case MEMBER_NAMES:
+        return bind_names(request, value);
     case MEMBER_METADATA:
     case MEMBER_TAGS:
         return bind_object(request, value);

@@ -16,6 +16,7 @@ enum member_kind {
     MEMBER_TEXT,     /* from minimum to maximum bytes */
     MEMBER_NAME,     /* enum name_kind in minimum */
     MEMBER_TIME,     /* RFC 3339; null is the same as absent */
+    MEMBER_NAMES,    /* a list of at most maximum different names, enum name_kind in minimum */
     MEMBER_METADATA, /* any object of at most maximum bytes */
     MEMBER_TAGS,     /* an object of strings, at most maximum bytes */
     MEMBER_ROLES,    /* a list of role names, at least one */
@@ -47,7 +48,8 @@ DG_NODISCARD int members_check(const struct member *members, const json_t *objec
 DG_NODISCARD int members_check_patch(const struct member *members, const json_t *patch,
                                      char *ret_detail, size_t detail_size);
 
-/* A new object with only the members that a client may write. NULL: out of memory. */
+/* A new object with only the members that a client may write and that have a value. NULL: out of
+ * memory. */
 json_t *members_select_writable(const struct member *members, const json_t *object);
 
 /* Appends one checked member, or its fallback, as a parameter. */

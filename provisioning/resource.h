@@ -37,8 +37,8 @@ struct provisioning_resource {
                       struct registry_request *request, char *ret_detail, size_t detail_size);
 };
 
-extern const struct provisioning_resource tenant_resource, device_resource, credential_resource,
-    authority_resource, api_key_resource;
+extern const struct provisioning_resource tenant_resource, policy_resource, device_resource,
+    credential_resource, authority_resource, api_key_resource;
 
 /* Handlers for routes_table.h. */
 void resource_list(struct provisioning_call *call);

@@ -11,6 +11,10 @@ ROUTE(PUT_TENANT,         PUT,    "/v1/tenants/{tenant}", PLATFORM, ADMIN,   OBJ
 ROUTE(PATCH_TENANT,       PATCH,  "/v1/tenants/{tenant}", PLATFORM, ADMIN,   OBJECT_BYTES,  resource_patch,  tenant, "Change members of a tenant")
 ROUTE(DELETE_TENANT,      DELETE, "/v1/tenants/{tenant}", PLATFORM, ADMIN,   0,             resource_delete, tenant, "Delete a tenant with all that is in it")
 
+ROUTE(GET_POLICY,         GET,    "/v1/tenants/{tenant}/policy", TENANT, READ,  0,            resource_get,   policy, "Show what a tenant asks of its devices' traffic")
+ROUTE(PUT_POLICY,         PUT,    "/v1/tenants/{tenant}/policy", TENANT, ADMIN, POLICY_BYTES, resource_put,   policy, "Replace it; it applies at once, also to connections that are there")
+ROUTE(PATCH_POLICY,       PATCH,  "/v1/tenants/{tenant}/policy", TENANT, ADMIN, POLICY_BYTES, resource_patch, policy, "Change members of it")
+
 ROUTE(LIST_DEVICES,       GET,    "/v1/tenants/{tenant}/devices",          TENANT, READ,   0,            resource_list,   device, "List devices")
 ROUTE(GET_DEVICE,         GET,    "/v1/tenants/{tenant}/devices/{device}", TENANT, READ,   0,            resource_get,    device, "Show one device")
 ROUTE(PUT_DEVICE,         PUT,    "/v1/tenants/{tenant}/devices/{device}", TENANT, MANAGE, OBJECT_BYTES, resource_put,    device, "Create or replace a device")

@@ -1,5 +1,6 @@
 /* Tenants: the name is the identity, the stream id changes when a name is used again. */
 #include "common/limits.h"
+#include "provisioning/policies.h"
 #include "provisioning/resource.h"
 
 static const struct member members[] = {
@@ -8,6 +9,7 @@ static const struct member members[] = {
     {"enabled", MEMBER_BOOLEAN, false, 0, 0, "true"},
     {"metadata", MEMBER_METADATA, false, 0, LIMIT_METADATA_BYTES, "{}"},
     {"tags", MEMBER_TAGS, false, 0, LIMIT_TAGS_BYTES, "{}"},
+    {"quota", MEMBER_METADATA, false, 0, LIMIT_POLICY_BYTES, "{}"},
     {"name", MEMBER_READ_ONLY},
     {"registration_code", MEMBER_READ_ONLY},
     {"version", MEMBER_READ_ONLY},
@@ -26,4 +28,5 @@ const struct provisioning_resource tenant_resource = {
     .update = STATEMENT_TENANT_PUT,
     .remove = STATEMENT_TENANT_DELETE,
     .filters = true,
+    .check = policy_check_quota,
 };

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "common/err.h"
+#include "common/log.h"
 
 enum { PRINCIPALS_MAX = 10000 };
 
@@ -21,6 +22,9 @@ enum device_column {
     COLUMN_MASTER_KEY,
     COLUMN_NOT_BEFORE,
     COLUMN_NOT_AFTER,
+    COLUMN_GROUP,
+    COLUMN_VIA,
+    COLUMN_POLICY, /* three columns, as LOGIN_TENANTS */
 };
 
 static int64_t number_at(const PGresult *result, int row, int column) {
@@ -93,6 +97,31 @@ struct cache_tenant *cache_store_tenant(struct cache *cache, const PGresult *res
     return tenant;
 }
 
+static struct slice text_at(const PGresult *result, int row, int column) {
+    return slice_make(PQgetvalue(result, row, column), (size_t)PQgetlength(result, row, column));
+}
+
+bool cache_store_policy(struct cache_tenant *tenant, const PGresult *result, int row, int column) {
+    char detail[256] = "";
+    int64_t version = number_at(result, row, column);
+    struct registry_policy *policy;
+    if (tenant->policy_version >= version)
+        return true;
+    int err =
+        registry_policy_parse(text_at(result, row, column + 1), text_at(result, row, column + 2),
+                              version, REGISTRY_POLICY_LENIENT, &policy, detail, sizeof(detail));
+    if (err != DG_ERR_NO_MEMORY)
+        tenant->policy_version = version;
+    if (err == 0) {
+        registry_policy_release(tenant->policy);
+        tenant->policy = policy;
+    } else if (err == DG_ERR_INVALID) {
+        LOG_ERROR("registry.policy_unreadable", log_text("tenant", tenant->name),
+                  log_text("why", detail), log_text("effect", "the policy before stays in force"));
+    }
+    return err != DG_ERR_NO_MEMORY;
+}
+
 void cache_remove_tenant(struct cache *cache, int64_t key) {
     struct cache_tenant *tenant = cache_find_tenant(cache, key);
     if (!tenant)
@@ -101,6 +130,7 @@ void cache_remove_tenant(struct cache *cache, int64_t key) {
     struct cache_tenant *named = cache_find_tenant_by_name(cache, tenant->name);
     if (named == tenant)
         HASH_DELETE(by_name, cache->tenants_by_name, tenant);
+    registry_policy_release(tenant->policy);
     free(tenant);
 }
 
@@ -125,6 +155,7 @@ void cache_remove_device(struct cache *cache, struct cache_device *device) {
     cache->device_count--;
     explicit_bzero(device->credentials, device->credential_count * sizeof(*device->credentials));
     free(device->credentials);
+    free(device->via);
     free(device);
 }
 
@@ -185,6 +216,15 @@ static void read_credential(const struct cache *cache, const PGresult *result, i
     credential->secret_size = size > 0 ? (size_t)size : 0;
 }
 
+/* "a b" as "a b ". */
+static char *copy_names(const char *names) {
+    size_t size = strlen(names);
+    char *copy = malloc(size + 2);
+    if (copy)
+        snprintf(copy, size + 2, "%s%s", names, size > 0 ? " " : "");
+    return copy;
+}
+
 static struct cache_device *make_device(const struct cache *cache, const PGresult *result,
                                         const struct cache_tenant *tenant) {
     int rows = PQntuples(result);
@@ -192,9 +232,15 @@ static struct cache_device *make_device(const struct cache *cache, const PGresul
     size_t name_size = strlen(tenant->name) + 1 + strlen(id);
     struct cache_device *device = calloc(1, sizeof(*device) + name_size + 1);
     bool none = PQgetisnull(result, 0, COLUMN_CREDENTIAL_KEY);
-    if (device)
+    if (device) {
         device->credentials = calloc((size_t)rows, sizeof(*device->credentials));
-    if (!device || !device->credentials) {
+        device->via = copy_names(PQgetvalue(result, 0, COLUMN_VIA));
+    }
+    if (!device || !device->credentials || !device->via) {
+        if (device) {
+            free(device->credentials);
+            free(device->via);
+        }
         free(device);
         return NULL;
     }
@@ -203,6 +249,7 @@ static struct cache_device *make_device(const struct cache *cache, const PGresul
     device->partition = (uint32_t)number_at(result, 0, COLUMN_PARTITION);
     device->enabled = truth_at(result, 0, COLUMN_ENABLED);
     device->credential_count = none ? 0 : (unsigned)rows;
+    snprintf(device->group, sizeof(device->group), "%s", PQgetvalue(result, 0, COLUMN_GROUP));
     for (int row = 0; !none && row < rows; row++)
         read_credential(cache, result, row, &device->credentials[row]);
     snprintf(device->name, name_size + 1, "%s/%s", tenant->name, id);
@@ -230,7 +277,9 @@ struct cache_device *cache_store_device(struct cache *cache, const PGresult *res
     if (PQntuples(result) == 0)
         return NULL;
     struct cache_tenant *tenant = cache_store_tenant(cache, result, 0, COLUMN_TENANT);
-    struct cache_device *device = tenant ? make_device(cache, result, tenant) : NULL;
+    if (!tenant || !cache_store_policy(tenant, result, 0, COLUMN_POLICY))
+        return NULL;
+    struct cache_device *device = make_device(cache, result, tenant);
     if (!device)
         return NULL;
     device->read_ms = read_ms;

@@ -13,6 +13,7 @@
 #include "common/limits.h"
 #include "common/slice.h"
 #include "registry/credential.h"
+#include "registry/policy.h"
 
 #include <uthash.h>
 
@@ -22,6 +23,8 @@ struct cache_tenant {
     int64_t key, stream_id;
     uint32_t partition_count;
     bool enabled;
+    int64_t policy_version;         /* of the last one that was read; 0: none */
+    struct registry_policy *policy; /* a reference; NULL: none was readable yet */
     char name[LIMIT_TENANT_BYTES + 1];
     UT_hash_handle hh, by_name;
 };
@@ -50,7 +53,9 @@ struct cache_device {
     uint32_t partition;
     bool enabled;
     unsigned credential_count;
-    struct cache_credential *credentials; /* owned */
+    struct cache_credential *credentials;   /* owned */
+    char group[LIMIT_GROUP_NAME_BYTES + 1]; /* "": none */
+    char *via; /* names of gateway devices with a blank after each; owned */
     UT_hash_handle hh, by_key;
     uint16_t name_size;
     char name[]; /* "tenant/device", the hash key; the device id begins behind the '/' */
@@ -91,6 +96,10 @@ struct cache_tenant *cache_find_tenant_by_name(struct cache *cache, const char *
 /* Row of LOGIN_TENANTS' five columns, beginning at column. NULL when out of memory. */
 struct cache_tenant *cache_store_tenant(struct cache *cache, const PGresult *result, int row,
                                         int column);
+/* The three columns of a policy (version, quota, policy), beginning at column: the tenant's policy
+ * if they are newer. One that cannot be read leaves the old one, with a line in the log. False when
+ * out of memory. */
+bool cache_store_policy(struct cache_tenant *tenant, const PGresult *result, int row, int column);
 void cache_remove_tenant(struct cache *cache, int64_t key);
 
 struct cache_device *cache_find_device(struct cache *cache, const char *tenant, const char *device);

@@ -65,7 +65,22 @@ static void tell_workers(struct registry *registry, const struct registry_revoca
             abort();
         }
         *copy = *what;
-        copy->mail.deliver = l->deliver;
+        copy->mail.deliver = l->receiver.revoked;
+        mailbox_post(l->mailbox, &copy->mail);
+    }
+}
+
+/* Connections that do not hear of it go on under what was: stop instead, as above. */
+static void tell_update(struct registry *registry, const struct registry_update *what) {
+    for (const struct registry_listener *l = atomic_load(&registry->listeners); l; l = l->next) {
+        struct registry_update *copy = malloc(sizeof(*copy));
+        if (!copy) {
+            LOG_ERROR("registry.update_lost", log_text("why", "out of memory"));
+            abort();
+        }
+        *copy = *what;
+        copy->policy = registry_policy_keep(what->policy);
+        copy->mail.deliver = l->receiver.updated;
         mailbox_post(l->mailbox, &copy->mail);
     }
 }
@@ -167,12 +182,20 @@ static void replace_device(struct change_query *q, const PGresult *result) {
     struct registry *registry = q->registry;
     struct cache_device *old = cache_find_device_by_key(&registry->cache, q->device_key);
     bool exists = PQntuples(result) > 0;
+    struct registry_update update = {.device_key = q->device_key};
+    if (old)
+        memcpy(update.group, old->group, sizeof(update.group));
     if (old) /* a credential that went with its device does not say whose it was */
         q->tenant_key = old->tenant_key;
     if (old && !exists)
         cache_remove_device(&registry->cache, old);
     const struct cache_device *device =
         exists ? cache_store_device(&registry->cache, result, postgres_asked_ms(&q->query)) : NULL;
+    if (device && (!old || strcmp(update.group, device->group) != 0)) {
+        update.tenant_key = device->tenant_key;
+        memcpy(update.group, device->group, sizeof(update.group));
+        tell_update(registry, &update);
+    }
     if (!q->narrows)
         return;
     if (device && device->enabled) {
@@ -222,8 +245,11 @@ static void tenant_read(struct postgres_query *query, int err, const PGresult *r
     struct change_query *q = (struct change_query *)(void *)query;
     struct registry *registry = q->registry;
     bool exists = err == 0 && PQntuples(result) > 0;
-    const struct cache_tenant *tenant =
+    struct cache_tenant *tenant =
         exists ? cache_store_tenant(&registry->cache, result, 0, 0) : NULL;
+    if (tenant && cache_store_policy(tenant, result, 0, 5) && tenant->policy)
+        tell_update(registry,
+                    &(struct registry_update){.tenant_key = tenant->key, .policy = tenant->policy});
     if (err == 0 && !exists) { /* nothing is announced of the devices that went with it */
         cache_remove_tenant(&registry->cache, q->tenant_key);
         cache_remove_devices_of(&registry->cache, q->tenant_key);

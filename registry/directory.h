@@ -80,7 +80,7 @@ struct registry_stale {
 struct registry_listener {
     struct registry_listener *next;
     struct mailbox *mailbox;
-    void (*deliver)(struct mail *mail, void *receiver);
+    struct registry_receiver receiver;
 };
 
 /* What a mismatch with the cache is worth; of a login. */

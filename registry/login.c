@@ -155,6 +155,8 @@ static void fill_device(struct registry *registry, struct registry_login *login,
     };
     memcpy(identity->tenant, tenant->name, sizeof(identity->tenant));
     memcpy(identity->device, id, strlen(id) + 1);
+    memcpy(identity->group, device->group, sizeof(identity->group));
+    identity->policy = registry_policy_keep(tenant->policy);
 }
 
 void login_accept(struct registry *registry, struct registry_login *login,

@@ -99,7 +99,13 @@ void registry_login_free(struct registry_login *login) {
     if (!login)
         return;
     explicit_bzero(login->secret_bytes, login->secret.size);
+    registry_policy_release(login->identity.policy);
     free(login);
+}
+
+void registry_update_free(struct registry_update *update) {
+    registry_policy_release(update->policy);
+    free(update);
 }
 
 /* ---- tenants ---- */
@@ -268,12 +274,12 @@ int registry_check_schema(struct registry *registry, uint64_t timeout_ms, char *
 }
 
 int registry_listen(struct registry *registry, struct mailbox *mailbox,
-                    void (*deliver)(struct mail *mail, void *receiver)) {
+                    const struct registry_receiver *receiver) {
     struct registry_listener *listener = calloc(1, sizeof(*listener));
     if (!listener)
         return DG_ERR_NO_MEMORY;
     *listener = (struct registry_listener){
-        .next = atomic_load(&registry->listeners), .mailbox = mailbox, .deliver = deliver};
+        .next = atomic_load(&registry->listeners), .mailbox = mailbox, .receiver = *receiver};
     atomic_store(&registry->listeners, listener); /* the registry thread may be reading */
     return 0;
 }

@@ -21,6 +21,7 @@
 #include "common/mailbox.h"
 #include "common/slice.h"
 #include "registry/credential.h"
+#include "registry/policy.h"
 #include "registry/scram_keys.h"
 #include "registry/statements.h"
 
@@ -92,6 +93,9 @@ struct registry_identity {
     int64_t device_key; /* 0 for a principal */
     uint32_t partition;
     char device[LIMIT_DEVICE_ID_BYTES + 1];
+    char group[LIMIT_GROUP_NAME_BYTES + 1]; /* "": none */
+    /* of the device's tenant; valid as long as the login, or with a reference of one's own */
+    struct registry_policy *policy;
     /* ... or a principal (API key); without a tenant it is a platform principal */
     uint32_t roles;         /* enum registry_role bits */
     int64_t credential_key; /* what was used; named in revocations */
@@ -180,9 +184,26 @@ struct registry_revocation {
     int64_t kept[LIMIT_CREDENTIALS_PER_DEVICE + LIMIT_AUTHORITIES_PER_TENANT];
 };
 
-/* Registers a receiver of revocations; deliver is set on each message. One caller at a time. */
+/* Posted to each listener: what connections that stay are told. Freed with registry_update_free().
+ */
+struct registry_update {
+    struct mail mail;
+    int64_t tenant_key;
+    int64_t device_key;                     /* 0: the tenant's policy has changed */
+    struct registry_policy *policy;         /* the new one; a reference */
+    char group[LIMIT_GROUP_NAME_BYTES + 1]; /* the device's group now; "": none */
+};
+void registry_update_free(struct registry_update *update);
+
+/* What a receiver is called with, on the thread of its mailbox. */
+struct registry_receiver {
+    void (*revoked)(struct mail *mail, void *receiver); /* a struct registry_revocation */
+    void (*updated)(struct mail *mail, void *receiver); /* a struct registry_update */
+};
+
+/* Registers a receiver. One caller at a time. DG_ERR_NO_MEMORY. */
 DG_NODISCARD int registry_listen(struct registry *registry, struct mailbox *mailbox,
-                                 void (*deliver)(struct mail *mail, void *receiver));
+                                 const struct registry_receiver *receiver);
 
 /* ---- statements for the provisioning API -------------------------------------------------------
  */

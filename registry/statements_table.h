@@ -4,13 +4,16 @@
  */
 /* clang-format off */
 /* ---- login (registry/login.c) ---- */
-/* Columns of cache.c's enum device_column: one row per credential, one with nulls without any. */
+/* Columns of cache.c's enum device_column: one row per credential, one with nulls without any; the
+ * policy in the first row only. */
 #define SQL_MS(column) "(extract(epoch from " column ") * 1000)::bigint"
 #define SQL_LOGIN_DEVICE \
     "select t.tenant_key, t.name, t.stream_id, t.partition_count, t.enabled, d.device_key," \
     " d.device_id, d.partition, d.enabled, c.credential_key, c.kind, encode(c.secret, 'hex')," \
-    " c.thumbprint, c.master_key_id, " SQL_MS("c.not_before") ", " SQL_MS("c.not_after") \
-    " from device d join tenant t using (tenant_key) left join credential c using (device_key)"
+    " c.thumbprint, c.master_key_id, " SQL_MS("c.not_before") ", " SQL_MS("c.not_after") "," \
+    " d.group_name, array_to_string(d.via, ' '), t.version, case when row_number() over (order by" \
+    " c.credential_key) = 1 then t.quota end, case when row_number() over (order by" \
+    " c.credential_key) = 1 then t.policy end from device d join tenant t using (tenant_key) left join credential c using (device_key)"
 STATEMENT(LOGIN_DEVICE, 2,
     SQL_LOGIN_DEVICE " where t.name = $1::text and d.device_id = $2::text order by c.credential_key")
 STATEMENT(LOGIN_DEVICE_BY_KEY, 1,
@@ -28,9 +31,11 @@ STATEMENT(LOGIN_AUTHORITIES, 3,
     " join tenant t using (tenant_key) where a.subject_hash = any ($2::text[])"
     " and ($1::text is null or t.name = $1::text)) candidate"
     " order by place, credential_key limit $3::integer")
-/* name or null, key or null; with neither, all */
+/* name or null, key or null; with neither, all. A policy only with a key: it may be long. */
 STATEMENT(LOGIN_TENANTS, 2,
-    "select tenant_key, name, stream_id, partition_count, enabled from tenant"
+    "select tenant_key, name, stream_id, partition_count, enabled, version,"
+    " case when $2::bigint is not null then quota end,"
+    " case when $2::bigint is not null then policy end from tenant"
     " where ($1::text is null or name = $1::text) and ($2::bigint is null or tenant_key = $2::bigint)"
     " order by name limit 10000")
 /* Columns of changes.c's enum change_column; the last four say what is there now. */
@@ -64,10 +69,11 @@ STATEMENT(AUTHORITY_KEYS, 2,
     SQL_TIME(t ".updated_at")
 #define SQL_TENANT_BODY \
     "json_build_object('name', t.name, 'enabled', t.enabled, 'partition_count', t.partition_count," \
-    " 'registration_code', t.registration_code," \
+    " 'registration_code', t.registration_code, 'quota', t.quota," \
     " 'metadata', t.metadata, 'tags', t.tags, " SQL_COMMON("t") ")::text as body"
 #define SQL_DEVICE_BODY \
     "json_build_object('device_id', d.device_id, 'enabled', d.enabled, 'partition', d.partition," \
+    " 'group', d.group_name, 'via', d.via," \
     " 'metadata', d.metadata, 'tags', d.tags, " SQL_COMMON("d") ")::text as body"
 #define SQL_CREDENTIAL_BODY \
     "json_build_object('name', c.name, 'kind', c.kind, 'thumbprint', c.thumbprint," \
@@ -112,27 +118,27 @@ STATEMENT(TENANT_LIST, 7,
     ") page on true order by key")
 STATEMENT(TENANT_GET, 2,
     "select 'found', t.version, " SQL_TENANT_BODY " from tenant t where " SQL_TENANT("t.", "$2"))
-/* name, partition count, enabled, metadata, tags, precondition. Without a count: 16 for a new
+/* name, partition count, enabled, metadata, tags, quota, precondition. Without a count: 16 for a new
  * tenant (as the column's default), unchanged for an old one. */
-STATEMENT(TENANT_PUT, 7,
-    "with old as (select version, partition_count from tenant where " SQL_TENANT("", "$7") "),"
-    " changed as (insert into tenant as t (name, partition_count, enabled, metadata, tags)"
-    " select $1::text, coalesce($2::integer, 16), $3::boolean, $4::jsonb, $5::jsonb"
-    " where " SQL_MAY_CREATE("$6") " or exists (select from old)"
+#define SQL_TENANT_DIFFERS \
+    "row(coalesce($2::integer, t.partition_count), excluded.enabled, excluded.metadata," \
+    " excluded.tags, excluded.quota) is distinct from" \
+    " row(t.partition_count, t.enabled, t.metadata, t.tags, t.quota)"
+STATEMENT(TENANT_PUT, 8,
+    "with old as (select version, partition_count from tenant where " SQL_TENANT("", "$8") "),"
+    " changed as (insert into tenant as t (name, partition_count, enabled, metadata, tags, quota)"
+    " select $1::text, coalesce($2::integer, 16), $3::boolean, $4::jsonb, $5::jsonb, $6::jsonb"
+    " where " SQL_MAY_CREATE("$7") " or exists (select from old)"
     " on conflict (name) do update set"
     " partition_count = coalesce($2::integer, t.partition_count), enabled = excluded.enabled,"
-    " metadata = excluded.metadata, tags = excluded.tags,"
-    " version = t.version + (row(coalesce($2::integer, t.partition_count), excluded.enabled,"
-    " excluded.metadata, excluded.tags) is distinct from"
-    " row(t.partition_count, t.enabled, t.metadata, t.tags))::integer,"
-    " updated_at = case when row(coalesce($2::integer, t.partition_count), excluded.enabled,"
-    " excluded.metadata, excluded.tags) is distinct from"
-    " row(t.partition_count, t.enabled, t.metadata, t.tags) then now() else t.updated_at end"
-    " where " SQL_MATCHES("$6", "t.version")
+    " metadata = excluded.metadata, tags = excluded.tags, quota = excluded.quota,"
+    " version = t.version + (" SQL_TENANT_DIFFERS ")::integer,"
+    " updated_at = case when " SQL_TENANT_DIFFERS " then now() else t.updated_at end"
+    " where " SQL_MATCHES("$7", "t.version")
     " and coalesce($2::integer, t.partition_count) >= t.partition_count"
     " returning t.xmax = 0 as created, t.version, " SQL_TENANT_BODY ")"
     " select case when changed.created then 'created' when not changed.created then 'replaced'"
-    " when " SQL_MATCHES("$6", "old.version") " and $2::integer < old.partition_count then 'shrink'"
+    " when " SQL_MATCHES("$7", "old.version") " and $2::integer < old.partition_count then 'shrink'"
     " else 'precondition' end, changed.version, changed.body"
     " from (select 1) one left join changed on true left join old on true")
 STATEMENT(TENANT_DELETE, 3,
@@ -141,6 +147,23 @@ STATEMENT(TENANT_DELETE, 3,
     SQL_MATCHES("$2", "t.version") " returning t.tenant_key)"
     " select case when gone.tenant_key is null then 'precondition' else 'deleted' end, null, null"
     " from found left join gone on true")
+
+/* ---- provisioning: what a tenant asks of its devices' traffic ---- */
+#define SQL_POLICY_BODY "(t.policy || jsonb_build_object('version', t.version))::text as body"
+STATEMENT(POLICY_GET, 2,
+    "select 'found', t.version, " SQL_POLICY_BODY " from tenant t where " SQL_TENANT("t.", "$2"))
+/* tenant, device quota, groups, precondition. It shares the tenant's version. */
+STATEMENT(POLICY_PUT, 5,
+    "with found as (select t.tenant_key, t.policy as old, jsonb_strip_nulls(jsonb_build_object("
+    "'device_quota', $2::jsonb, 'groups', $3::jsonb)) as new"
+    " from tenant t where " SQL_TENANT("t.", "$5") "),"
+    " changed as (update tenant t set policy = f.new,"
+    " version = t.version + (f.new <> f.old)::integer,"
+    " updated_at = case when f.new <> f.old then now() else t.updated_at end"
+    " from found f where t.tenant_key = f.tenant_key and " SQL_MATCHES("$4", "t.version")
+    " returning t.version, " SQL_POLICY_BODY ")"
+    " select case when changed.version is null then 'precondition' else 'replaced' end,"
+    " changed.version, changed.body from found left join changed on true")
 
 /* ---- provisioning: devices ---- */
 /* tenant, cursor, limit, bytes, enabled, tags */
@@ -154,21 +177,24 @@ STATEMENT(DEVICE_LIST, 7,
 STATEMENT(DEVICE_GET, 3,
     "select 'found', d.version, " SQL_DEVICE_BODY " from device d join tenant t using (tenant_key)"
     " where " SQL_TENANT("t.", "$3") " and d.device_id = $2::text")
-/* tenant, device, enabled, metadata, tags, precondition, murmur2 of the device id */
-STATEMENT(DEVICE_PUT, 8,
-    "with t as (select tenant_key, partition_count from tenant where " SQL_TENANT("", "$8") "),"
+/* tenant, device, enabled, group, via, metadata, tags, precondition, murmur2 of the device id */
+#define SQL_DEVICE_DIFFERS \
+    "row(excluded.enabled, excluded.group_name, excluded.via, excluded.metadata, excluded.tags)" \
+    " is distinct from row(d.enabled, d.group_name, d.via, d.metadata, d.tags)"
+STATEMENT(DEVICE_PUT, 10,
+    "with t as (select tenant_key, partition_count from tenant where " SQL_TENANT("", "$10") "),"
     " changed as (insert into device as d"
-    " (tenant_key, device_id, partition, enabled, metadata, tags)"
-    " select t.tenant_key, $2::text, $7::bigint % t.partition_count, $3::boolean, $4::jsonb,"
-    " $5::jsonb from t where " SQL_MAY_CREATE("$6") " or exists (select from device e"
+    " (tenant_key, device_id, partition, enabled, group_name, via, metadata, tags)"
+    " select t.tenant_key, $2::text, $9::bigint % t.partition_count, $3::boolean, $4::text,"
+    " $5::text[], $6::jsonb, $7::jsonb"
+    " from t where " SQL_MAY_CREATE("$8") " or exists (select from device e"
     " where e.tenant_key = t.tenant_key and e.device_id = $2::text)"
     " on conflict (tenant_key, device_id) do update set enabled = excluded.enabled,"
+    " group_name = excluded.group_name, via = excluded.via,"
     " metadata = excluded.metadata, tags = excluded.tags,"
-    " version = d.version + (row(excluded.enabled, excluded.metadata, excluded.tags)"
-    " is distinct from row(d.enabled, d.metadata, d.tags))::integer,"
-    " updated_at = case when row(excluded.enabled, excluded.metadata, excluded.tags)"
-    " is distinct from row(d.enabled, d.metadata, d.tags) then now() else d.updated_at end"
-    " where " SQL_MATCHES("$6", "d.version")
+    " version = d.version + (" SQL_DEVICE_DIFFERS ")::integer,"
+    " updated_at = case when " SQL_DEVICE_DIFFERS " then now() else d.updated_at end"
+    " where " SQL_MATCHES("$8", "d.version")
     " returning d.xmax = 0 as created, d.version, " SQL_DEVICE_BODY ")"
     " select case when changed.created then 'created' when not changed.created then 'replaced'"
     " else 'precondition' end, changed.version, changed.body from t left join changed on true")

@@ -32,6 +32,9 @@ void mqtt_worker_free(struct worker *worker);
 /* Ends the sessions that a change of the registry concerns. */
 void mqtt_revoke(struct worker *worker, const struct registry_revocation *revocation);
 
+/* What the sessions that stay are to know of the registry. */
+void mqtt_update(struct worker *worker, const struct registry_update *update);
+
 /* worker->config is another one now; the one before is about to be freed. */
 void mqtt_worker_reconfigure(struct worker *worker);
 

@@ -4,6 +4,7 @@
 #include "common/assert.h"
 #include "common/metrics.h"
 #include "gateway/mqtt/endpoint_internal.h"
+#include "gateway/session/tenants.h"
 
 enum { SLOTS_FIRST = 64 };
 
@@ -149,6 +150,11 @@ void mqtt_revoke(struct worker *worker, const struct registry_revocation *revoca
         next = session->neighbour;
         revoke_one(session, revocation);
     }
+}
+
+void mqtt_update(struct worker *worker, const struct registry_update *update) {
+    if (update->device_key == 0)
+        tenant_update(&mqtt_of(worker)->shared, update->tenant_key, update->policy);
 }
 
 void mqtt_worker_reconfigure(struct worker *worker) {

@@ -5,8 +5,9 @@
 
 struct session_tenant {
     int64_t key;
-    uint64_t events_stream; /* storage's stream id of <tenant>.events */
-    uint32_t users;         /* sessions */
+    uint64_t events_stream;         /* storage's stream id of <tenant>.events */
+    struct registry_policy *policy; /* a reference; NULL: none */
+    uint32_t users;                 /* sessions */
     uint8_t name_size;
     uint8_t name[];
 };
@@ -14,5 +15,8 @@ struct session_tenant {
 /* The tenant of this identity with one more user, or NULL when out of memory. */
 struct session_tenant *tenant_take(struct session_shared *shared,
                                    const struct registry_identity *identity);
+/* The tenant's policy is this one now, unless a newer one is known. */
+void tenant_update(struct session_shared *shared, int64_t tenant_key,
+                   struct registry_policy *policy);
 /* One user less; NULL allowed. */
 void tenant_release(struct session_shared *shared, struct session_tenant *tenant);

@@ -118,6 +118,8 @@ class Operations(ApiTest):
             self.walk("API key", f"{scope}/api-keys/{key['key_id']}", {"description": "changed"},
                       description="changed", put=False)
         self.walk_streams("/v1/tenants/" + self.gateway.TENANT)
+        for method, body in (("GET", None), ("PUT", {}), ("PATCH", {})):
+            self.call(method, tenant + "/policy", body, 200)
         for path in ("/healthz", "/readyz", "/metrics"):
             self.call("GET", path, expect=200, key="")
         succeeded = {name for name, status in self.contract.seen if status < 300}

@@ -385,7 +385,7 @@ Test(members, objects) {
         {&device_resource, "{\"metadata\":\"x\"}", "/metadata: must be an object"},
         {&device_resource, "{\"partition\":3}", "/partition: is set by the server"},
         {&device_resource, "{\"enabld\":true}",
-         "/enabld: no such member here; allowed: enabled, metadata, tags"},
+         "/enabld: no such member here; allowed: enabled, group, via, metadata, tags"},
         {&tenant_resource, "{\"partition_count\":1024}", NULL},
         {&tenant_resource, "{\"partition_count\":0}",
          "/partition_count: must be an integer from 1 to 1024"},
@@ -401,6 +401,10 @@ Test(members, objects) {
         {&api_key_resource, "{\"roles\":[]}", "/roles: must be a list of at least one of admin"},
         {&api_key_resource, "{\"roles\":[\"reader\",\"root\"]}", "/roles/1: must be one of"},
         {&api_key_resource, "{\"roles\":[1]}", "/roles/0: must be one of"},
+        {&device_resource, "{\"via\":[\"gw1\",\"gw2\"],\"group\":\"a\"}", NULL},
+        {&device_resource, "{\"via\":[\"gw1\",\"gw1\"]}", "/via: names gw1 twice"},
+        {&device_resource, "{\"via\":[1]}", "/via: each must be a string"},
+        {&device_resource, "{\"via\":{}}", "/via: must be a list of at most 8"},
         {&authority_resource, "{\"certificate\":\"\"}", "/certificate: must have 1 to"},
     };
     for (size_t i = 0; i < COUNT_OF(cases); i++) {

@@ -61,6 +61,18 @@ static void deliver_revocation(struct mail *mail, void *receiver) {
     free(revocation);
 }
 
+/* The last one of each kind is kept. */
+static void deliver_update(struct mail *mail, void *receiver) {
+    struct bench *b = receiver;
+    struct registry_update *update = (struct registry_update *)(void *)mail;
+    if (update->device_key != 0)
+        memcpy(b->group, update->group, sizeof(b->group));
+    else
+        b->quota = update->policy->quota;
+    b->update_count++;
+    registry_update_free(update);
+}
+
 void bench_open(struct bench *b) {
     struct registry_options options = {
         .conninfo = b->conninfo,
@@ -72,7 +84,9 @@ void bench_open(struct bench *b) {
     char error[REGISTRY_ERROR_SIZE] = "";
     int err = registry_open(&options, &b->registry, error);
     CHECK(err == 0, "%s", error);
-    CHECK(registry_listen(b->registry, &b->mailbox, deliver_revocation) == 0);
+    CHECK(registry_listen(b->registry, &b->mailbox,
+                          &(struct registry_receiver){.revoked = deliver_revocation,
+                                                      .updated = deliver_update}) == 0);
 }
 
 static pid_t read_postmaster(const struct bench *b) {
@@ -187,6 +201,9 @@ static void deliver_login(struct mail *mail, void *receiver) {
         answer->done = true;
         answer->err = login->err;
         answer->identity = login->identity;
+        answer->identity.policy = NULL; /* goes with the login */
+        if (login->identity.policy)
+            b->quota = login->identity.policy->quota;
     }
     registry_login_free(login);
 }

@@ -27,6 +27,9 @@ struct bench {
     unsigned answers;         /* logins and requests that came back */
     unsigned revocation_count;
     struct registry_revocation revocations[BENCH_REVOCATIONS_MAX];
+    unsigned update_count;
+    struct registry_quota quota; /* of the tenant whose policy changed last */
+    char group[LIMIT_GROUP_NAME_BYTES + 1];
 };
 
 extern unsigned check_failures;

@@ -121,7 +121,7 @@ static const char *put_device(struct bench *b, const char *metadata, long long p
     char text[48];
     snprintf(text, sizeof(text), "{999999999,%lld}", precondition);
     struct registry_request *r =
-        bench_execute(b, STATEMENT_DEVICE_PUT, "acme", "again", "true", metadata, "{}",
+        bench_execute(b, STATEMENT_DEVICE_PUT, "acme", "again", "true", NULL, "{}", metadata, "{}",
                       precondition ? text : NULL, "7", BENCH_END);
     const char *word = r->row_count == 1 ? registry_value(r, 0, 0) : NULL;
     snprintf(outcome, sizeof(outcome), "%s", word ? word : dg_err_text(r->err));
@@ -163,8 +163,8 @@ static unsigned count_reached(struct bench *b) {
     unsigned reached = rows_of(bench_execute(b, STATEMENT_TENANT_GET, "reuse", BENCH_END));
     reached += rows_of(
         bench_execute(b, STATEMENT_DEVICE_LIST, "reuse", NULL, "9", "9999", NULL, NULL, BENCH_END));
-    reached += rows_of(bench_execute(b, STATEMENT_DEVICE_PUT, "reuse", "d", "true", "{}", "{}",
-                                     NULL, "7", BENCH_END));
+    reached += rows_of(bench_execute(b, STATEMENT_DEVICE_PUT, "reuse", "d", "true", NULL, "{}",
+                                     "{}", "{}", NULL, "7", BENCH_END));
     reached += rows_of(bench_execute(b, STATEMENT_DEVICE_GET, "reuse", "there", BENCH_END));
     reached += rows_of(bench_execute(b, STATEMENT_CREDENTIAL_PUT, "reuse", "there", "c", NULL, NULL,
                                      NULL, "key", "\\x00", NULL, "k1", "8", BENCH_END));

@@ -10,6 +10,7 @@
 #include "common/log.h"
 #include "tests/unit/registry/ends.h"
 #include "tests/unit/registry/logins.h"
+#include "tests/unit/registry/policies.h"
 #include "tests/unit/registry/pressure.h"
 #include "tests/unit/registry/schema.h"
 
@@ -97,11 +98,11 @@ static void check_requests(struct bench *b) {
     r = bench_execute(b, STATEMENT_TENANT_GET, "none", BENCH_END);
     CHECK(r->err == 0 && r->row_count == 0);
     registry_request_free(r);
-    r = bench_execute(b, STATEMENT_TENANT_PUT, "No Name", NULL, "true", "{}", "{}", NULL,
+    r = bench_execute(b, STATEMENT_TENANT_PUT, "No Name", NULL, "true", "{}", "{}", "{}", NULL,
                       BENCH_END);
     CHECK(r->err == DG_ERR_INVALID && r->detail, "%s", dg_err_text(r->err));
     registry_request_free(r);
-    r = bench_execute(b, STATEMENT_TENANT_PUT, "gamma", "many", "true", "{}", "{}", NULL,
+    r = bench_execute(b, STATEMENT_TENANT_PUT, "gamma", "many", "true", "{}", "{}", "{}", NULL,
                       BENCH_END);
     CHECK(r->err == DG_ERR_INVALID && r->detail, "%s", dg_err_text(r->err));
     registry_request_free(r);
@@ -371,6 +372,7 @@ int main(int argc, char **argv) {
         {"authorities of the same name", authorities_check_crowd},
         {"tenants", check_tenants},
         {"revocations", check_revocations},
+        {"policies", policies_check},
         {"the end of a tenant", check_tenant_end},
         {"an outdated cache", logins_check_stale},
         {"a big tenant ends", ends_check_big_tenant},

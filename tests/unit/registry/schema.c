@@ -95,8 +95,8 @@ static void check_one_ahead(struct bench *b) {
     bench_open(b);
     CHECK(registry_check_schema(b->registry, WAIT_MS, error) == 0, "%s", error);
     CHECK(bench_wait_up(b, true, WAIT_MS));
-    struct registry_request *r =
-        bench_execute(b, STATEMENT_TENANT_PUT, "ahead", "4", "true", "{}", "{}", NULL, BENCH_END);
+    struct registry_request *r = bench_execute(b, STATEMENT_TENANT_PUT, "ahead", "4", "true", "{}",
+                                               "{}", "{}", NULL, BENCH_END);
     CHECK(r->err == 0, "%s", dg_err_text(r->err));
     registry_request_free(r);
     bench_sql(b->conninfo, "delete from tenant where name = 'ahead'");
