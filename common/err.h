@@ -63,7 +63,10 @@
     X(DG_ERR_MEDIA_TYPE,          -47, 0x99, 0,   42,  415, "amqp:decode-error",              "media type not supported") \
     X(DG_ERR_ATTEMPTS,            -48, 0x9F, 3,   44,  429, "amqp:resource-limit-exceeded",   "too many failed logins, try again later") \
     X(DG_ERR_CODEC,               -49, 0x83, 3,   76,  406, "amqp:not-implemented",           "compressed with zstd, which this client's version of Fetch does not know") \
-    X(DG_ERR_IN_USE,              -50, 0x80, 0,   68, 409, "amqp:precondition-failed",       "in use")
+    X(DG_ERR_IN_USE,              -50, 0x80, 0,   68, 409, "amqp:precondition-failed",       "in use") \
+    X(DG_ERR_CONTENT_SIZE,        -51, 0x99, 0,   87,  422, "amqp:decode-error",              "quarantined: the payload is larger than the tenant's rules for this topic allow") \
+    X(DG_ERR_CONTENT_UTF8,        -52, 0x99, 0,   87,  422, "amqp:decode-error",              "quarantined: the payload is not UTF-8, which the tenant's rules for this topic ask for") \
+    X(DG_ERR_CONTENT_JSON,        -53, 0x99, 0,   87,  422, "amqp:decode-error",              "quarantined: the payload is not JSON, which the tenant's rules for this topic ask for")
 /* clang-format on */
 
 enum dg_err {

@@ -126,6 +126,7 @@
 #define LIMIT_TAGS_BYTES (8 * 1024)
 #define LIMIT_POLICY_BYTES (16 * 1024)
 #define LIMIT_POLICY_GROUPS 64
+#define LIMIT_POLICY_RULES 32         /* of quarantine */
 #define LIMIT_GROUP_NAME_BYTES 64     /* of devices */
 #define LIMIT_QUOTA 1000000000000000L /* of anything in a second */
 #define LIMIT_VIA_GATEWAYS 8          /* of one device behind them */

@@ -198,6 +198,13 @@ static int check_names(struct check *check, const json_t *value) {
     return 0;
 }
 
+static int check_list(struct check *check, const json_t *value) {
+    int64_t maximum = check->member->maximum;
+    if (!json_is_array(value) || json_array_size(value) > (size_t)maximum)
+        return refuse(check, "must be a list of at most %" PRId64, maximum);
+    return 0;
+}
+
 static int check_metadata(struct check *check, const json_t *value) {
     if (!json_is_object(value))
         return refuse(check, "must be an object");
@@ -244,11 +251,12 @@ static int check_read_only(struct check *check, const json_t *value) {
 }
 
 static int (*const checks[])(struct check *check, const json_t *value) = {
-    [MEMBER_BOOLEAN] = check_boolean,   [MEMBER_INTEGER] = check_integer,
-    [MEMBER_TEXT] = check_text,         [MEMBER_NAME] = check_name,
-    [MEMBER_TIME] = check_time,         [MEMBER_NAMES] = check_names,
-    [MEMBER_METADATA] = check_metadata, [MEMBER_TAGS] = check_tags,
-    [MEMBER_ROLES] = check_roles,       [MEMBER_READ_ONLY] = check_read_only,
+    [MEMBER_BOOLEAN] = check_boolean,     [MEMBER_INTEGER] = check_integer,
+    [MEMBER_TEXT] = check_text,           [MEMBER_NAME] = check_name,
+    [MEMBER_TIME] = check_time,           [MEMBER_NAMES] = check_names,
+    [MEMBER_LIST] = check_list,           [MEMBER_METADATA] = check_metadata,
+    [MEMBER_TAGS] = check_tags,           [MEMBER_ROLES] = check_roles,
+    [MEMBER_READ_ONLY] = check_read_only,
 };
 
 /* ---- whole objects ------------------------------------------------------------------------------
@@ -406,6 +414,7 @@ int member_bind(const struct member *member, const json_t *object,
         return bind_time(request, value);
     case MEMBER_NAMES:
         return bind_names(request, value);
+    case MEMBER_LIST:
     case MEMBER_METADATA:
     case MEMBER_TAGS:
         return bind_object(request, value);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "common/limits.h"
+#include "gateway/mqtt/packet.h"
 #include "provisioning/json.h"
 #include "provisioning/resource.h"
 #include "registry/policy.h"
@@ -11,6 +12,7 @@
 static const struct member members[] = {
     {"device_quota", MEMBER_METADATA, false, 0, LIMIT_POLICY_BYTES, NULL},
     {"groups", MEMBER_METADATA, false, 0, LIMIT_POLICY_BYTES, NULL},
+    {"quarantine", MEMBER_LIST, false, 0, LIMIT_POLICY_RULES, NULL},
     {"version", MEMBER_READ_ONLY},
     {NULL},
 };
@@ -19,13 +21,29 @@ static struct slice text_of(const char *text) {
     return text ? slice_from_string(text) : slice_make(NULL, 0);
 }
 
+/* What the registry takes as it is. */
+static int check_patterns(const struct registry_policy *policy, char *ret_detail,
+                          size_t detail_size) {
+    for (unsigned i = 0; i < policy->quarantine_count; i++)
+        if (!mqtt_topic_filter_is_valid(slice_from_string(policy->quarantine[i].pattern))) {
+            snprintf(ret_detail, detail_size,
+                     "/quarantine/%u/pattern: is not a topic filter: + and # stand alone between "
+                     "slashes, # at the end; at most %d levels",
+                     i, LIMIT_MQTT_TOPIC_LEVELS);
+            return DG_ERR_INVALID;
+        }
+    return 0;
+}
+
 /* Makes the policy that a gateway would make, and throws it away. Texts may be NULL. */
 static int check(const char *quota, const char *policy, char *ret_detail, size_t detail_size) {
     struct registry_policy *made;
     int err = registry_policy_parse(text_of(quota), text_of(policy), 0, REGISTRY_POLICY_STRICT,
                                     &made, ret_detail, detail_size);
-    if (err == 0)
-        registry_policy_release(made);
+    if (err < 0)
+        return err;
+    err = check_patterns(made, ret_detail, detail_size);
+    registry_policy_release(made);
     return err;
 }
 

@@ -153,11 +153,81 @@ static int read_groups(struct policy_reader *reader, const json_t *value, void *
     return 0;
 }
 
+/* ---- quarantine ---- */
+
+static int read_pattern(struct policy_reader *reader, const json_t *value, void *into) {
+    char **pattern = into;
+    size_t size = json_string_length(value);
+    if (!json_is_string(value) || size == 0 || size > LIMIT_MQTT_TOPIC_BYTES)
+        return refuse(reader, "must be a topic filter of 1 to %d bytes", LIMIT_MQTT_TOPIC_BYTES);
+    free(*pattern);
+    *pattern = strdup(json_string_value(value));
+    return *pattern ? 0 : DG_ERR_NO_MEMORY;
+}
+
+static int read_content(struct policy_reader *reader, const json_t *value, void *into) {
+    static const char *const names[] = {
+        [REGISTRY_CONTENT_UTF8] = "utf8", [REGISTRY_CONTENT_JSON] = "json"};
+    const char *name = json_string_value(value);
+    for (unsigned i = REGISTRY_CONTENT_UTF8; name && i < sizeof(names) / sizeof(names[0]); i++)
+        if (strcmp(name, names[i]) == 0) {
+            *(enum registry_content *)into = (enum registry_content)i;
+            return 0;
+        }
+    return refuse(reader, "must be \"json\" or \"utf8\"");
+}
+
+static int read_max_bytes(struct policy_reader *reader, const json_t *value, void *into) {
+    if (!json_is_integer(value) || json_integer_value(value) < 1 ||
+        json_integer_value(value) > LIMIT_EVENT_PAYLOAD_BYTES)
+        return refuse(reader, "must be an integer from 1 to %d", LIMIT_EVENT_PAYLOAD_BYTES);
+    *(uint64_t *)into = (uint64_t)json_integer_value(value);
+    return 0;
+}
+
+static const struct policy_member rule_members[] = {
+    {"pattern", read_pattern, offsetof(struct registry_quarantine_rule, pattern)},
+    {"require", read_content, offsetof(struct registry_quarantine_rule, require)},
+    {"max_bytes", read_max_bytes, offsetof(struct registry_quarantine_rule, max_bytes)},
+    {NULL},
+};
+
+static int read_rule(struct policy_reader *reader, const json_t *value,
+                     struct registry_quarantine_rule *rule) {
+    int err = read_members(reader, value, rule_members, rule);
+    bool asks = rule->require != REGISTRY_CONTENT_ANY || rule->max_bytes > 0;
+    return err == 0 && !(rule->pattern && asks)
+               ? refuse(reader, "needs a pattern, and require or max_bytes")
+               : err;
+}
+
+static int read_quarantine(struct policy_reader *reader, const json_t *value, void *into) {
+    struct registry_policy *policy = into;
+    size_t index;
+    json_t *item;
+    if (!json_is_array(value) || json_array_size(value) > LIMIT_POLICY_RULES)
+        return refuse(reader, "must be a list of at most %d rules", LIMIT_POLICY_RULES);
+    policy->quarantine = calloc(json_array_size(value) + 1, sizeof(*policy->quarantine));
+    if (!policy->quarantine)
+        return DG_ERR_NO_MEMORY;
+    json_array_foreach(value, index, item) {
+        char number[24];
+        snprintf(number, sizeof(number), "%zu", index);
+        size_t above = descend(reader, number);
+        int err = read_rule(reader, item, &policy->quarantine[policy->quarantine_count++]);
+        if (err < 0)
+            return err;
+        reader->pointer[above] = '\0';
+    }
+    return 0;
+}
+
 /* ---- the whole ---- */
 
 static const struct policy_member policy_members[] = {
     {"device_quota", read_quota, offsetof(struct registry_policy, device_quota)},
     {"groups", read_groups, 0},
+    {"quarantine", read_quarantine, 0},
     {NULL},
 };
 
@@ -208,6 +278,9 @@ void registry_policy_release(struct registry_policy *policy) {
     dg_assert(policy->references > 0);
     if (__atomic_sub_fetch(&policy->references, 1, __ATOMIC_ACQ_REL) > 0)
         return;
+    for (unsigned i = 0; i < policy->quarantine_count; i++)
+        free(policy->quarantine[i].pattern);
+    free(policy->quarantine);
     free(policy->groups);
     free(policy);
 }

@@ -5,11 +5,14 @@
  *
  *   quota   {"messages_per_second": 1000, "bytes_per_second": 1048576, "connections": 500}
  *   policy  {"device_quota": {"messages_per_second": 10, "bytes_per_second": 4096},
- *            "groups": {"meters": {"quota": {...}, "device_quota": {...}}}}
+ *            "groups": {"meters": {"quota": {...}, "device_quota": {...}}},
+ *            "quarantine": [{"pattern": "plant/#", "require": "json", "max_bytes": 4096}]}
  *
  * What is left out or 0 has no limit. A group's own device_quota takes the place of the tenant's
- * for its devices. A policy never changes once it is made: it is shared between threads by counted
- * references and replaced as a whole.
+ * for its devices. A payload published to a topic that fits a quarantine pattern (an MQTT filter)
+ * must be as each such rule says, or it goes to the tenant's quarantine stream. A policy never
+ * changes once it is made: it is shared between threads by counted references and replaced as a
+ * whole.
  */
 #pragma once
 
@@ -32,6 +35,14 @@ struct registry_group {
     bool has_device_quota;              /* else the tenant's */
 };
 
+enum registry_content { REGISTRY_CONTENT_ANY, REGISTRY_CONTENT_UTF8, REGISTRY_CONTENT_JSON };
+
+struct registry_quarantine_rule {
+    char *pattern; /* an MQTT topic filter; owned */
+    enum registry_content require;
+    uint64_t max_bytes; /* 0: any size */
+};
+
 struct registry_policy {
     uint32_t references; /* atomic */
     int64_t version;     /* the tenant's; a greater one is newer */
@@ -39,6 +50,8 @@ struct registry_policy {
     struct registry_quota device_quota;
     unsigned group_count;
     struct registry_group *groups; /* owned */
+    unsigned quarantine_count;
+    struct registry_quarantine_rule *quarantine; /* owned */
 };
 
 /* How much a reader forgives. */

@@ -15,8 +15,9 @@
  *   ce_devicesource       the source a device gave, when it is not ce_source
  *   ce_devicetopic        topic as published, when the device gave a subject of its own
  *   ce_devicecontenttype  the content type a device gave, when it would make readers take the
- * payload for a whole CloudEvent (below) ce_traceparent        a user property of that name with a
- * W3C value ce_responsetopic, ce_correlationdata (base64), ce_expirytime (RFC 3339): the MQTT 5
+ * payload for a whole CloudEvent (below) ce_quarantinereason, ce_quarantinerule: what kept the
+ * event out of the events stream ce_traceparent        a user property of that name with a W3C
+ * value ce_responsetopic, ce_correlationdata (base64), ce_expirytime (RFC 3339): the MQTT 5
  * properties then the remaining user properties, in their order
  *
  * A device's own CloudEvent is an MQTT 5 publish whose user properties have specversion, id, source
@@ -295,6 +296,8 @@ static int put_headers(struct event_headers *h, const struct device_event *event
         put_publish_flags(h, event);
     put_device_words(h, event, own, source, device_time, received);
     put_if_present(h, EVENT_TEXT("ce_devicecontenttype"), replaced);
+    put_if_present(h, EVENT_TEXT("ce_quarantinereason"), event->quarantine_reason);
+    put_if_present(h, EVENT_TEXT("ce_quarantinerule"), event->quarantine_rule);
     put_if_present(h, EVENT_TEXT("ce_traceparent"), own->traceparent);
     put_mqtt5(h, event);
     return event->user_property_count > 0 ? event_put_user_properties(event, own, h) : 0;

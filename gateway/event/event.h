@@ -53,6 +53,8 @@ struct device_event {
     /* MQTT 5, copied when present */
     struct slice response_topic, correlation_data;
     uint32_t message_expiry_s; /* 0: none */
+    /* Why it goes to the tenant's quarantine stream, and which rule says so; empty: it does not */
+    struct slice quarantine_reason, quarantine_rule;
 };
 
 enum { EVENT_TIME_SIZE = 24 }; /* CLOCK_RFC3339_SIZE */

@@ -183,18 +183,30 @@ static int wait_if_pressed(struct session *session, int err) {
     return err;
 }
 
+static void log_quarantined(struct session *session, const struct device_event *event) {
+    unsigned suppressed;
+    metric_add(METRIC_QUARANTINED, 1);
+    if (log_sample(&worker_of(session)->quarantine_lines, clock_monotonic_ms(), &suppressed))
+        LOG_INFO("mqtt.quarantined", log_slice("tenant", session_tenant_name(session)),
+                 log_slice("device", session_device(session)), log_slice("topic", event->subject),
+                 log_slice("rule", event->quarantine_rule),
+                 log_slice("why", event->quarantine_reason), log_int("suppressed", suppressed));
+}
+
 static int effect_append(struct session *session, const struct device_event *event,
                          const struct stream_mutation *with, uint64_t tag) {
     struct mqtt_worker *mqtt = worker_of(session);
     struct event_source source;
     struct stream_record record;
-    session_source(session, &source);
+    session_source(session, event, &source);
     int err = event_build(event, &source, &mqtt->counter, &mqtt->scratch, &record);
     if (err < 0)
         return err;
     struct stream_ticket ticket = {.owner = session->id, .tag = tag};
     err = stream_append_with(mqtt->appender, source.stream_id, source.partition, &record, with,
                              with ? 1 : 0, ticket);
+    if (__builtin_expect(err == 0 && event->quarantine_reason.size > 0, 0))
+        log_quarantined(session, event);
     return wait_if_pressed(session, err);
 }
 

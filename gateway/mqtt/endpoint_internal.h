@@ -47,7 +47,7 @@ struct mqtt_worker {
     size_t out_size;
     uint8_t out_bytes[MQTT_OUT_BYTES];
     struct event_scratch scratch;
-    struct log_sample refused_lines;
+    struct log_sample refused_lines, quarantine_lines;
 };
 
 extern const struct session_effects mqtt_effects;

@@ -235,3 +235,6 @@ unsigned mqtt_topic_level_count(struct slice topic);
  * and the size limit (MQTT5 4.7). Filter rules likewise with wildcards in their places. */
 bool mqtt_topic_name_is_valid(struct slice topic);
 bool mqtt_topic_filter_is_valid(struct slice filter);
+/* Whether a valid topic name fits a valid filter (MQTT5 4.7). A filter that begins with a wildcard
+ * fits no topic that begins with '$' (4.7.2-1). */
+bool mqtt_topic_matches(struct slice filter, struct slice topic);

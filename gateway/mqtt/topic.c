@@ -94,3 +94,27 @@ bool mqtt_topic_filter_is_valid(struct slice filter) {
     return is_within_limits(filter) && utf8_is_valid(filter.data, filter.size) &&
            mqtt_filter_fault(filter) == MQTT_FAULT_COUNT;
 }
+
+/* The level at the front; *rest is what follows its '/', data NULL when it was the last one. */
+static struct slice take_level(struct slice *rest) {
+    const uint8_t *slash = rest->size > 0 ? memchr(rest->data, '/', rest->size) : NULL;
+    struct slice level = slash ? slice_make(rest->data, (size_t)(slash - rest->data)) : *rest;
+    *rest = slash ? slice_skip(*rest, level.size + 1) : slice_make(NULL, 0);
+    return level;
+}
+
+bool mqtt_topic_matches(struct slice filter, struct slice topic) {
+    bool wild = filter.size > 0 && (filter.data[0] == '+' || filter.data[0] == '#');
+    if (wild && topic.size > 0 && topic.data[0] == '$')
+        return false;
+    while (filter.data && topic.data) {
+        struct slice wanted = take_level(&filter);
+        if (slice_equals_string(wanted, "#"))
+            return true;
+        struct slice level = take_level(&topic);
+        if (!slice_equals_string(wanted, "+") && !slice_equals(wanted, level))
+            return false;
+    }
+    /* "a/#" fits "a" too (4.7.1.2) */
+    return !topic.data && (!filter.data || slice_equals_string(filter, "#"));
+}

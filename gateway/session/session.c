@@ -87,12 +87,15 @@ struct slice session_tenant_name(const struct session *session) {
     return slice_make(session->tenant->name, session->tenant->name_size);
 }
 
-void session_source(const struct session *session, struct event_source *ret_source) {
+void session_source(const struct session *session, const struct device_event *event,
+                    struct event_source *ret_source) {
+    bool quarantined = event->quarantine_reason.size > 0;
     *ret_source = (struct event_source){
         .tenant = session_tenant_name(session),
         .device = session_device(session),
         .partition = session->partition,
-        .stream_id = session->tenant->events_stream,
+        .stream_id =
+            quarantined ? session->tenant->quarantine_stream : session->tenant->events_stream,
     };
 }
 

@@ -233,5 +233,6 @@ static inline struct slice session_client_id(const struct session *session) {
     return slice_make(session->names + session->device_size, session->client_id_size);
 }
 struct slice session_tenant_name(const struct session *session);
-/* Who the events of this session are from; it has a device. */
-void session_source(const struct session *session, struct event_source *ret_source);
+/* Who an event of this session is from, and which stream it belongs to; it has a device. */
+void session_source(const struct session *session, const struct device_event *event,
+                    struct event_source *ret_source);

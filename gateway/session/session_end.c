@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "common/metrics.h"
+#include "gateway/session/quarantine.h"
 #include "gateway/session/session_internal.h"
 
 enum { PRESENCE_PAYLOAD_SIZE = 4096 };
@@ -96,6 +97,8 @@ static int append_will(struct session *session) {
         .correlation_data = will->correlation_data,
         .message_expiry_s = will->message_expiry_s,
     };
+    struct quarantine_finding finding;
+    (void)quarantine_judge(session, &event, will->topic, &finding);
     return session_append(session, &event, NULL, session_tag_make(SESSION_TAG_OWN, 0, 0));
 }
 

@@ -15,8 +15,9 @@ struct session_will {
     uint8_t bytes[];
 };
 
-/* What a tag says, from above: the kind; of a publish that is answered its packet identifier and
- * its sequence number. */
+/* What a tag says, from above: the error that the device hears though its event is stored (a byte,
+ * without its sign), the kind; of a publish that is answered its packet identifier and its sequence
+ * number. */
 enum session_tag {
     SESSION_TAG_QOS1 = 1,
     SESSION_TAG_QOS2,
@@ -28,6 +29,16 @@ enum session_tag {
 static inline uint64_t session_tag_make(enum session_tag kind, uint16_t packet_id,
                                         uint32_t sequence) {
     return (uint64_t)kind << 48 | (uint64_t)packet_id << 32 | sequence;
+}
+
+static inline uint64_t session_tag_with(uint64_t tag, int err) {
+    return tag | (uint64_t)(uint8_t)-err << 56;
+}
+static inline enum session_tag session_tag_kind(uint64_t tag) {
+    return (enum session_tag)(tag >> 48 & 0xFF);
+}
+static inline int session_tag_err(uint64_t tag) {
+    return -(int)(tag >> 56);
 }
 
 static inline uint64_t session_now_ms(const struct session *session) {

@@ -14,6 +14,7 @@ static struct session_tenant *tenant_create(struct session_shared *shared,
         return NULL;
     tenant->key = identity->tenant_key;
     tenant->events_stream = registry_stream(identity->tenant_stream_id, STREAM_EVENTS);
+    tenant->quarantine_stream = registry_stream(identity->tenant_stream_id, STREAM_QUARANTINE);
     tenant->policy = NULL;
     tenant->users = 0;
     tenant->name_size = (uint8_t)name_size;

@@ -5,7 +5,8 @@
 
 struct session_tenant {
     int64_t key;
-    uint64_t events_stream;         /* storage's stream id of <tenant>.events */
+    uint64_t events_stream; /* storage's stream id of <tenant>.events */
+    uint64_t quarantine_stream;
     struct registry_policy *policy; /* a reference; NULL: none */
     uint32_t users;                 /* sessions */
     uint8_t name_size;

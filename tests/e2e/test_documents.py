@@ -21,7 +21,7 @@ class Documents(unittest.TestCase):
                              "make it anew: duragate check-config --reference > schemas/configuration.md")
 
     def test_links_lead_somewhere(self):
-        for name in ("README.md", "docs/architecture.md", "docs/promise.md", "docs/upgrade.md",
+        for name in ("README.md", "docs/architecture.md", "docs/promise.md", "docs/upgrade.md", "docs/quarantine.md", "docs/kafka.md",
                      "deploy/examples/README.md", "deploy/examples/flink-moving-average/README.md"):
             with open(os.path.join(ROOT, name), encoding="utf-8") as file:
                 for link in re.findall(r"\]\(([^)#]+)\)", file.read()):

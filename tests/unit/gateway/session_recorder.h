@@ -25,6 +25,7 @@ struct recorded_event {
     enum event_type type;
     uint64_t tag;
     uint8_t qos;
+    bool quarantined;
     char subject[128];
     char payload[512];
 };
@@ -133,6 +134,7 @@ static inline int record_append(struct session *session, const struct device_eve
     to->type = event->type;
     to->tag = tag;
     to->qos = event->qos;
+    to->quarantined = event->quarantine_reason.size > 0;
     copy_text(to->subject, sizeof(to->subject), event->subject);
     copy_text(to->payload, sizeof(to->payload), event->payload);
     return 0;

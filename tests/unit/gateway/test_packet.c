@@ -590,3 +590,23 @@ Test(packet, topics) {
     cr_expect_not(mqtt_topic_name_is_valid(slice_make("a\0b", 3)));
     cr_expect_not(mqtt_topic_filter_is_valid(slice_make("abcdefgh\0", 9)));
 }
+
+Test(topic, matches) {
+    static const struct {
+        const char *filter, *topic;
+        bool matches;
+    } rows[] = {
+        {"a/b", "a/b", true},    {"a/b", "a/c", false},    {"a/b", "a/b/c", false},
+        {"a/b/c", "a/b", false}, {"+", "a", true},         {"+", "a/b", false},
+        {"+/+", "/a", true},     {"+/+", "a/", true},      {"a/+", "a", false},
+        {"a/+", "a/", true},     {"#", "a/b/c", true},     {"a/#", "a", true},
+        {"a/#", "a/b/c", true},  {"a/#", "ab", false},     {"+/b/#", "a/b/c", true},
+        {"/#", "/", true},       {"/#", "a", false},       {"#", "$dg/x", false},
+        {"+/x", "$dg/x", false}, {"$dg/+", "$dg/x", true}, {"a//b", "a//b", true},
+        {"a/+/b", "a//b", true}, {"a", "A", false},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        cr_expect_eq(
+            mqtt_topic_matches(slice_from_string(rows[i].filter), slice_from_string(rows[i].topic)),
+            rows[i].matches, "%s %s", rows[i].filter, rows[i].topic);
+}

@@ -24,7 +24,9 @@ Test(policy, empty) {
 Test(policy, values) {
     static const char rules[] = "{\"device_quota\": {\"bytes_per_second\": 3}, \"groups\": {"
                                 "\"meters\": {\"quota\": {\"messages_per_second\": 9}},"
-                                "\"pumps\": {\"device_quota\": {}}}}";
+                                "\"pumps\": {\"device_quota\": {}}}, \"quarantine\": ["
+                                "{\"pattern\": \"a/#\", \"require\": \"json\"},"
+                                "{\"pattern\": \"b\", \"max_bytes\": 9}]}";
     struct registry_policy *policy;
     char detail[256];
     cr_assert_eq(parse("{\"connections\": 2, \"bytes_per_second\": 1}", rules,
@@ -39,6 +41,10 @@ Test(policy, values) {
     const struct registry_group *pumps = registry_policy_group(policy, slice_from_string("pumps"));
     cr_assert(meters && meters->quota.messages_per_second == 9 && !meters->has_device_quota);
     cr_assert(pumps && pumps->has_device_quota);
+    cr_assert_eq(policy->quarantine_count, 2);
+    cr_assert_str_eq(policy->quarantine[0].pattern, "a/#");
+    cr_assert_eq(policy->quarantine[0].require, REGISTRY_CONTENT_JSON);
+    cr_assert_eq(policy->quarantine[1].max_bytes, 9);
     struct registry_policy *kept = registry_policy_keep(policy);
     registry_policy_release(policy);
     cr_assert_eq(kept->group_count, 2);
@@ -58,6 +64,15 @@ Test(policy, refusals) {
         {"", "{\"groups\": {\"a b\": {}}}", "/groups/a b: the name must be"},
         {"", "{\"groups\": {\"a\": {}, \"b\": {\"quota\": 1}}}", "/groups/b/quota: must be an"},
         {"", "{\"groups\": {}, \"groups\": {}}", "duplicate"},
+        {"", "{\"quarantine\": {}}", "/quarantine: must be a list"},
+        {"", "{\"quarantine\": [{}]}", "/quarantine/0: needs a pattern"},
+        {"", "{\"quarantine\": [{\"pattern\": \"a\"}]}", "/quarantine/0: needs a pattern"},
+        {"", "{\"quarantine\": [{\"pattern\": \"\", \"require\": \"json\"}]}",
+         "/quarantine/0/pattern: must be"},
+        {"", "{\"quarantine\": [{\"pattern\": \"a\", \"require\": \"xml\"}]}",
+         "/quarantine/0/require: must be"},
+        {"", "{\"quarantine\": [{\"pattern\": \"a\", \"max_bytes\": 0}]}",
+         "/quarantine/0/max_bytes: must be"},
     };
     for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct registry_policy *policy = NULL;
