@@ -286,7 +286,7 @@ static bool read_options(struct cli_run *run, struct bench_options *o) {
     o->ca_file = cli_setting(run, CLI_CA_FILE, "DURAGATE_CA_FILE", NULL);
     o->server_pid = find_server_pid(run);
     return cli_number(run, CLI_CONNECTIONS, 1, 1000000, 100, &o->connections) &&
-           cli_number(run, CLI_QOS, 0, 1, 1, &o->qos) &&
+           cli_number(run, CLI_QOS, 0, 2, 1, &o->qos) &&
            cli_number(run, CLI_SIZE, 0, LIMIT_EVENT_PAYLOAD_BYTES, 256, &o->size_bytes) &&
            cli_number(run, CLI_WINDOW, 1, 65535, 32, &o->window) &&
            cli_number(run, CLI_RATE, 1, 100000000, 0, &o->rate) &&

@@ -17,7 +17,7 @@
 #include "common/clock.h"
 #include "gateway/mqtt/packet.h"
 
-enum { INPUT_SIZE = 4096, CONNECT_SIZE = 2048, KEEP_ALIVE_S = 600 };
+enum { INPUT_SIZE = 4096, CONNECT_SIZE = 2048, KEEP_ALIVE_S = 600, RELEASE_SIZE = 4 };
 
 static bool fail(struct bench_connection *c, const char *what) {
     struct bench *bench = c->bench;
@@ -88,7 +88,7 @@ bool bench_connection_open(struct bench *bench, unsigned index) {
     if (!open_socket(c))
         return false;
     size_t window = (size_t)bench->options.window;
-    c->out = malloc(bench->out_capacity);
+    c->out = malloc(bench->out_capacity + window * RELEASE_SIZE);
     c->in = malloc(INPUT_SIZE);
     c->sent_ns = calloc(window + 1, sizeof(*c->sent_ns));
     if (!c->out || !c->in || !c->sent_ns)
@@ -156,8 +156,10 @@ static bool send_connect(struct bench_connection *c) {
         key = slice_from_string(bench->devices[index].key);
     }
     struct writer w = writer_make(c->out, bench->out_capacity);
-    mqtt_write_connect(&w, bench->options.mqtt5 ? MQTT_VERSION_5 : MQTT_VERSION_3_1_1, true,
-                       KEEP_ALIVE_S, slice_from_string(client_id), user, key);
+    /* QoS 2 is worth its name in a session that outlives the connection. */
+    mqtt_write_connect(&w, bench->options.mqtt5 ? MQTT_VERSION_5 : MQTT_VERSION_3_1_1,
+                       bench->options.qos != 2, KEEP_ALIVE_S, slice_from_string(client_id), user,
+                       key);
     dg_assert(!w.failed);
     c->out_size = (uint32_t)writer_size(&w);
     c->state = BENCH_CONNACK;
@@ -196,7 +198,17 @@ static bool step_connected(struct bench_connection *c) {
 /* ---- publishes and acknowledgements
  * --------------------------------------------------------------- */
 
-static void take_puback(struct bench_connection *c, uint16_t id, uint64_t now_ns) {
+/* PUBREL. The buffer has room for the whole window; what is sent next takes it along. */
+static void release(struct bench_connection *c, uint16_t id) {
+    const uint8_t packet[RELEASE_SIZE] = {MQTT_PUBREL << 4 | 2, 2, (uint8_t)(id >> 8), (uint8_t)id};
+    if (id == 0 || id > c->bench->options.window)
+        return;
+    memcpy(c->out + c->out_size, packet, sizeof(packet));
+    c->out_size += RELEASE_SIZE;
+}
+
+/* PUBACK or PUBCOMP. */
+static void take_completion(struct bench_connection *c, uint16_t id, uint64_t now_ns) {
     struct bench *bench = c->bench;
     if (id == 0 || id > bench->options.window)
         return;
@@ -219,10 +231,14 @@ static bool take_packet(struct bench_connection *c, const uint8_t *packet, size_
             return fail(c, text);
         c->state = BENCH_READY;
         c->bench->ready++;
-    } else if (type == MQTT_PUBACK && left >= 2) {
+    } else if ((type == MQTT_PUBACK || type == MQTT_PUBREC || type == MQTT_PUBCOMP) && left >= 2) {
+        uint16_t id = (uint16_t)(body[0] << 8 | body[1]);
         if (left >= 3 && body[2] >= 0x80)
             return fail(c, "a publish was refused");
-        take_puback(c, (uint16_t)(body[0] << 8 | body[1]), now_ns);
+        if (type == MQTT_PUBREC)
+            release(c, id);
+        else
+            take_completion(c, id, now_ns);
     } else if (type == MQTT_DISCONNECT) {
         return fail(c, "the server sent DISCONNECT");
     }
@@ -265,10 +281,9 @@ static void append_publish(struct bench_connection *c, uint64_t now_ns) {
 
 bool bench_connection_publish(struct bench_connection *c, uint64_t now_ns) {
     struct bench *bench = c->bench;
-    if (c->state != BENCH_READY || !bench->publishing || c->out_size > 0)
+    if (c->state != BENCH_READY || !bench->publishing || c->want_write)
         return true;
-    uint32_t room = bench->out_capacity / bench->packet_size;
-    for (uint32_t i = 0; i < room && c->free_slots > 0; i++) {
+    while (c->out_size + bench->packet_size <= bench->out_capacity && c->free_slots > 0) {
         if (bench->interval_ns) {
             if (c->due_ns > now_ns)
                 break;

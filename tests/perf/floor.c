@@ -1,8 +1,8 @@
 /*
  * The floor that Duragate is measured against: a do-nothing MQTT server with group commit. It
- * accepts every CONNECT, appends the bytes of QoS 1 publishes to a preallocated file with one
- * synced write for all that arrived together, and acknowledges. No login, session, event, partition
- * or reader: whatever a real server adds costs on top of this.
+ * accepts every CONNECT, appends the bytes of publishes (and of PUBREL, for QoS 2) to a
+ * preallocated file with one synced write for all that arrived together, and acknowledges. No
+ * login, session, event, partition or reader: whatever a real server adds costs on top of this.
  *
  *     floor PORT FILE        FILE: 256 MiB, made and zero-filled at the start
  *
@@ -81,6 +81,13 @@ static void answer(struct connection *c, const void *bytes, uint32_t size) {
         commit();
 }
 
+static void store(const uint8_t *packet, size_t size) {
+    if (group_size + size > GROUP_SIZE)
+        commit();
+    memcpy(group + group_size, packet, size);
+    group_size += size;
+}
+
 static void take_packet(struct connection *c, const uint8_t *packet, size_t header, size_t size) {
     switch (packet[0] >> 4) {
     case 1:
@@ -89,14 +96,15 @@ static void take_packet(struct connection *c, const uint8_t *packet, size_t head
     case 12:
         answer(c, "\xd0\x00", 2);
         return;
+    case 6:
+        store(packet, size);
+        answer(c, (uint8_t[]){0x70, 2, packet[header], packet[header + 1]}, 4);
+        return;
     case 3:
-        if (group_size + size > GROUP_SIZE)
-            commit();
-        memcpy(group + group_size, packet, size);
-        group_size += size;
-        if ((packet[0] >> 1 & 3) == 1) {
+        store(packet, size);
+        if (packet[0] & 6) {
             const uint8_t *id = packet + header + 2 + (packet[header] << 8 | packet[header + 1]);
-            answer(c, (uint8_t[]){0x40, 2, id[0], id[1]}, 4);
+            answer(c, (uint8_t[]){packet[0] & 4 ? 0x50 : 0x40, 2, id[0], id[1]}, 4);
         }
     }
 }
