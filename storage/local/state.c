@@ -11,18 +11,25 @@
 #include "common/assert.h"
 #include "common/hash.h"
 #include "common/limits.h"
-
-#include <uthash.h>
-
 #include "storage/local/format.h"
 
+/* Small ones, which come and go with each QoS 2 message, are kept to be used again. */
+enum {
+    SLOTS_FIRST = 64,
+    ENTRY_STEP = 32, /* room of an entry is a multiple */
+    POOLED_BYTES_MAX = STATE_POOLS * ENTRY_STEP,
+    POOLED_MAX = 16384, /* of each size */
+};
+
 struct state_entry {
-    UT_hash_handle hh;
-    uint64_t lsn;
-    uint8_t *value;
+    union {
+        uint64_t lsn;
+        struct state_entry *next_free;
+    };
     uint32_t value_bytes;
-    uint32_t key_bytes; /* of key below: the namespace's byte and the key */
-    uint8_t key[];
+    uint32_t key_bytes; /* the namespace's byte and the key */
+    uint32_t room;      /* of bytes */
+    uint8_t bytes[];    /* key, then value */
 };
 
 void state_map_init(struct state_map *map) {
@@ -30,76 +37,158 @@ void state_map_init(struct state_map *map) {
     pthread_mutex_init(&map->mutex, NULL);
 }
 
+/* ---- entries ---- */
+
+static struct slice entry_key(const struct state_entry *entry) {
+    return slice_make(entry->bytes, entry->key_bytes);
+}
+
+static struct slice entry_value(const struct state_entry *entry) {
+    return slice_make(entry->bytes + entry->key_bytes, entry->value_bytes);
+}
+
 static uint64_t entry_bytes(const struct state_entry *entry) {
     return sizeof(struct format_state) + entry->key_bytes - 1 + entry->value_bytes;
 }
 
+static struct state_entry *entry_new(struct state_map *map, size_t size) {
+    size_t room = (size + ENTRY_STEP - 1) / ENTRY_STEP * ENTRY_STEP;
+    struct state_pool *pool = room <= POOLED_BYTES_MAX ? &map->pools[room / ENTRY_STEP - 1] : NULL;
+    struct state_entry *entry = pool ? pool->first : NULL;
+    if (entry) {
+        pool->first = entry->next_free;
+        pool->count--;
+        return entry;
+    }
+    entry = malloc(sizeof(*entry) + room);
+    if (entry)
+        entry->room = (uint32_t)room;
+    return entry;
+}
+
 static void entry_free(struct state_map *map, struct state_entry *entry) {
-    map->bytes -= entry_bytes(entry);
-    map->count--;
-    HASH_DEL(map->entries, entry);
-    free(entry->value);
-    free(entry);
+    struct state_pool *pool =
+        entry->room <= POOLED_BYTES_MAX ? &map->pools[entry->room / ENTRY_STEP - 1] : NULL;
+    if (!pool || pool->count >= POOLED_MAX) {
+        free(entry);
+        return;
+    }
+    entry->next_free = pool->first;
+    pool->first = entry;
+    pool->count++;
 }
 
 void state_map_free(struct state_map *map) {
-    struct state_entry *entry, *next;
-    HASH_ITER(hh, map->entries, entry, next) {
-        entry_free(map, entry);
-    }
+    for (uint32_t i = 0; i < map->capacity; i++)
+        free(map->slots[i].entry);
+    free(map->slots);
+    for (unsigned i = 0; i < STATE_POOLS; i++)
+        for (struct state_entry *entry = map->pools[i].first, *next; entry; entry = next) {
+            next = entry->next_free;
+            free(entry);
+        }
     pthread_mutex_destroy(&map->mutex);
 }
 
-enum { ENTRY_KEY_MAX = 1 + LIMIT_MUTATION_KEY_BYTES };
+/* ---- slots: open addressing ---- */
 
-static struct state_entry *entry_find(struct state_map *map, uint8_t name_space, struct slice key) {
-    uint8_t full[ENTRY_KEY_MAX];
-    struct state_entry *entry;
-    dg_assert(key.size <= LIMIT_MUTATION_KEY_BYTES);
-    full[0] = name_space;
-    memcpy(full + 1, key.data, key.size);
-    HASH_FIND(hh, map->entries, full, key.size + 1, entry);
-    return entry;
+/* The key's slot, or the free one where it would go. There is always a free one. */
+static struct state_slot *find_slot(const struct state_map *map, struct slice key, uint32_t hash) {
+    uint32_t mask = map->capacity - 1, at = hash & mask;
+    for (; map->slots[at].entry; at = (at + 1) & mask)
+        if (map->slots[at].hash == hash && slice_equals(entry_key(map->slots[at].entry), key))
+            break;
+    return &map->slots[at];
 }
 
-static struct state_entry *entry_add(struct state_map *map, uint8_t name_space, struct slice key) {
-    struct state_entry *entry = calloc(1, sizeof(*entry) + key.size + 1);
+/* At most two thirds full. */
+static int reserve_slot(struct state_map *map) {
+    if ((uint64_t)(map->count + 1) * 3 <= (uint64_t)map->capacity * 2)
+        return 0;
+    uint32_t capacity = map->capacity ? map->capacity * 2 : SLOTS_FIRST;
+    struct state_slot *slots = calloc(capacity, sizeof(*slots));
+    if (!slots)
+        return DG_ERR_NO_MEMORY;
+    for (uint32_t i = 0; i < map->capacity; i++) {
+        uint32_t at = map->slots[i].hash & (capacity - 1);
+        if (!map->slots[i].entry)
+            continue;
+        while (slots[at].entry)
+            at = (at + 1) & (capacity - 1);
+        slots[at] = map->slots[i];
+    }
+    free(map->slots);
+    map->slots = slots;
+    map->capacity = capacity;
+    return 0;
+}
+
+/* Closes the gap: every later entry of the run that may stand in the hole moves back. */
+static void clear_slot(struct state_map *map, struct state_slot *slot) {
+    uint32_t mask = map->capacity - 1, hole = (uint32_t)(slot - map->slots);
+    for (uint32_t at = (hole + 1) & mask; map->slots[at].entry; at = (at + 1) & mask) {
+        uint32_t home = map->slots[at].hash & mask;
+        if (((at - home) & mask) >= ((at - hole) & mask)) {
+            map->slots[hole] = map->slots[at];
+            hole = at;
+        }
+    }
+    map->slots[hole].entry = NULL;
+}
+
+/* ---- changing ---- */
+
+enum { ENTRY_KEY_MAX = 1 + LIMIT_MUTATION_KEY_BYTES };
+
+static void remove_entry(struct state_map *map, struct state_slot *slot) {
+    map->bytes -= entry_bytes(slot->entry);
+    map->count--;
+    entry_free(map, slot->entry);
+    clear_slot(map, slot);
+}
+
+/* Puts an entry with this value into the slot, which is the key's. */
+static int set_entry(struct state_map *map, struct state_slot *slot, uint32_t hash, uint64_t lsn,
+                     struct slice key, struct slice value) {
+    struct state_entry *old = slot->entry, *entry = old;
+    if (!old || key.size + value.size > old->room)
+        entry = entry_new(map, key.size + value.size);
     if (!entry)
-        return NULL;
-    entry->key_bytes = (uint32_t)key.size + 1;
-    entry->key[0] = name_space;
-    memcpy(entry->key + 1, key.data, key.size);
-    HASH_ADD_KEYPTR(hh, map->entries, entry->key, entry->key_bytes, entry);
+        return DG_ERR_NO_MEMORY;
+    if (old)
+        map->bytes -= entry_bytes(old);
+    else
+        map->count++;
+    if (old && entry != old)
+        entry_free(map, old);
+    entry->lsn = lsn;
+    entry->key_bytes = (uint32_t)key.size;
+    entry->value_bytes = (uint32_t)value.size;
+    memcpy(entry->bytes, key.data, key.size);
+    if (value.size > 0)
+        memcpy(entry->bytes + key.size, value.data, value.size);
     map->bytes += entry_bytes(entry);
-    map->count++;
-    return entry;
+    *slot = (struct state_slot){entry, hash};
+    return 0;
 }
 
 static int apply_locked(struct state_map *map, uint64_t lsn,
                         const struct stream_mutation *mutation) {
-    struct state_entry *entry = entry_find(map, mutation->name_space, mutation->key);
-    if (entry && entry->lsn > lsn)
-        return 0;
-    if (mutation->is_delete) {
-        if (entry)
-            entry_free(map, entry);
-        return 0;
-    }
-    uint8_t *value = malloc(mutation->value.size + 1);
-    if (!value)
+    uint8_t bytes[ENTRY_KEY_MAX];
+    dg_assert(mutation->key.size <= LIMIT_MUTATION_KEY_BYTES);
+    bytes[0] = mutation->name_space;
+    memcpy(bytes + 1, mutation->key.data, mutation->key.size);
+    struct slice key = slice_make(bytes, mutation->key.size + 1);
+    uint32_t hash = (uint32_t)hash_bytes(key.data, key.size);
+    if (reserve_slot(map) < 0)
         return DG_ERR_NO_MEMORY;
-    if (!entry && !(entry = entry_add(map, mutation->name_space, mutation->key))) {
-        free(value);
-        return DG_ERR_NO_MEMORY;
-    }
-    if (mutation->value.size > 0)
-        memcpy(value, mutation->value.data, mutation->value.size);
-    map->bytes -= entry->value_bytes;
-    free(entry->value);
-    entry->value = value;
-    entry->value_bytes = (uint32_t)mutation->value.size;
-    map->bytes += entry->value_bytes;
-    entry->lsn = lsn;
+    struct state_slot *slot = find_slot(map, key, hash);
+    if (slot->entry && slot->entry->lsn > lsn)
+        return 0;
+    if (!mutation->is_delete)
+        return set_entry(map, slot, hash, lsn, key, mutation->value);
+    if (slot->entry)
+        remove_entry(map, slot);
     return 0;
 }
 
@@ -123,24 +212,25 @@ int state_apply(struct state_map *map, uint64_t lsn, const struct stream_mutatio
 }
 
 void state_visit(struct state_map *map, uint8_t name_space, stream_state_fn *visit, void *context) {
-    struct state_entry *entry, *next;
     pthread_mutex_lock(&map->mutex);
-    HASH_ITER(hh, map->entries, entry, next) {
-        if (entry->key[0] == name_space)
-            visit(context, slice_make(entry->key + 1, entry->key_bytes - 1),
-                  slice_make(entry->value, entry->value_bytes));
+    for (uint32_t i = 0; i < map->capacity; i++) {
+        const struct state_entry *entry = map->slots[i].entry;
+        if (entry && entry->bytes[0] == name_space)
+            visit(context, slice_skip(entry_key(entry), 1), entry_value(entry));
     }
     pthread_mutex_unlock(&map->mutex);
 }
 
 void state_write(struct state_map *map, struct writer *w) {
-    struct state_entry *entry, *next;
-    HASH_ITER(hh, map->entries, entry, next) {
+    for (uint32_t i = 0; i < map->capacity; i++) {
+        const struct state_entry *entry = map->slots[i].entry;
+        if (!entry)
+            continue;
         writer_bytes(w, &entry->lsn, sizeof(entry->lsn));
         mutation_write(w, &(struct stream_mutation){
-                              .name_space = entry->key[0],
-                              .key = slice_make(entry->key + 1, entry->key_bytes - 1),
-                              .value = slice_make(entry->value, entry->value_bytes),
+                              .name_space = entry->bytes[0],
+                              .key = slice_skip(entry_key(entry), 1),
+                              .value = entry_value(entry),
                           });
     }
 }

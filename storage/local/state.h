@@ -27,9 +27,23 @@ enum { LOG_START_KEY_SIZE = 12 };
 
 struct state_entry;
 
+struct state_slot {
+    struct state_entry *entry; /* NULL: free */
+    uint32_t hash;
+};
+
+/* Entries of one size that are not used now. */
+enum { STATE_POOLS = 8 };
+struct state_pool {
+    struct state_entry *first;
+    uint32_t count;
+};
+
 struct state_map {
     pthread_mutex_t mutex;
-    struct state_entry *entries;
+    struct state_slot *slots;
+    uint32_t capacity; /* of them: 0 or a power of two */
+    struct state_pool pools[STATE_POOLS];
     uint64_t bytes; /* of a snapshot */
     uint64_t bytes_max;
     uint32_t count;

@@ -174,3 +174,37 @@ Test(state, mutations_beyond_the_limits_are_refused) {
         cr_expect_eq(mutation_read(&r, &out), cases[i].err, "case %zu", i);
     }
 }
+
+/* Many keys that come, change their size and go: always what a plain table says. */
+Test(state, many_keys) {
+    enum { KEYS = 500, STEPS = 20000, SIZE_MAX_ = 600 };
+    static char expected[KEYS][SIZE_MAX_ + 1];
+    static bool there[KEYS];
+    struct state_map map;
+    state_map_init(&map);
+    uint32_t chance = 1, count = 0;
+    for (uint64_t step = 1; step <= STEPS; step++) {
+        char key[16];
+        chance = chance * 1664525u + 1013904223u;
+        unsigned index = (chance >> 8) % KEYS, size = (chance >> 20) % SIZE_MAX_;
+        snprintf(key, sizeof(key), "k%u", index);
+        bool deletes = chance >> 31;
+        count += (uint32_t)!deletes - (uint32_t)there[index];
+        there[index] = !deletes;
+        memset(expected[index], 'a' + (int)(step % 26), size);
+        expected[index][size] = '\0';
+        apply(&map, step, key, deletes ? NULL : expected[index]);
+        cr_assert_eq(map.count, count);
+    }
+    for (unsigned index = 0; index < KEYS; index++) {
+        char key[16];
+        uint8_t bytes[SIZE_MAX_];
+        size_t size = 0;
+        snprintf(key, sizeof(key), "k%u", index);
+        int err = test_get(&map, STREAM_STATE_CONSUMER, slice_from_string(key), bytes,
+                           sizeof(bytes), &size);
+        cr_assert_eq(err, there[index] ? 0 : DG_ERR_NOT_FOUND, "%s", key);
+        cr_assert(err < 0 || slice_equals_string(slice_make(bytes, size), expected[index]));
+    }
+    state_map_free(&map);
+}
