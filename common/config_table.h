@@ -19,6 +19,7 @@ CONFIG(mqtt, max_packet_bytes,      SIZE, "256KiB", 1024, LIMIT_MQTT_PACKET_BYTE
 CONFIG(mqtt, receive_maximum,       NUMBER, "1024", 1, 65535, RELOAD, "QoS 1 and 2 publishes a device may have in flight: not acknowledged, with QoS 2 not completed")
 CONFIG(mqtt, max_keep_alive,        DURATION_MS, "20m", 1000, 65535000, RELOAD, "Longest keep-alive; a device that asks for more or none gets this one")
 CONFIG(mqtt, max_session_expiry,    DURATION_MS, "7d", 0, 315360000000, RELOAD, "How long a session is kept without its connection at most; MQTT 3.1.1 sessions that are not clean get all of it. 0: sessions end with their connection")
+CONFIG(mqtt, server_reference,      STRING, "", 0, 256, RELOAD, "Where devices are sent when this gateway stops: MQTT 5 server reference, host or host:port, several with a space between; empty: nowhere")
 CONFIG(mqtt, connect_timeout,       DURATION_MS, "10s", 100, 600000, RELOAD, "Time from accept to a complete CONNECT, TLS included")
 
 CONFIG(kafka, bind,                 STRING, "127.0.0.1:9092,[::1]:9092", 0, 1024, 0, "Kafka protocol over plain TCP: addresses")

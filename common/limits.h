@@ -34,7 +34,11 @@
 #define LIMIT_MQTT_PROPERTY_BYTES (16 * 1024)
 #define LIMIT_MQTT_SUBSCRIPTIONS 16            /* filters of one SUBSCRIBE and of one session */
 #define LIMIT_SESSIONS_KEPT_PER_WORKER 1000000 /* without a connection; no more are kept */
-#define LIMIT_SESSION_SWEEP_CALLS 16     /* a second apart: then every kept session was looked at */
+#define LIMIT_SESSION_SWEEP_CALLS 16 /* a second apart: then every kept session was looked at */
+#define LIMIT_WILLS_BYTES \
+    (32 * 1024 * 1024)                   /* of one worker, of its connections and that wait, each */
+#define LIMIT_WILLS_ASKED 16             /* about which the registry is asked, of one worker */
+#define LIMIT_WILL_RETRY_MS 5000         /* after a will that was due could not be stored */
 #define LIMIT_MQTT_UNRELEASED 16384      /* QoS 2 messages of a 3.1.1 session without PUBREL */
 #define LIMIT_MQTT_WITHHELD_PUBLISHES 64 /* 3.1.1: unacknowledged after a refusal, then closed */
 #define LIMIT_MQTT_WITHHELD_MS 10000     /* ... or after this time */

@@ -19,6 +19,8 @@ METRIC(RECEIVED_BYTES,          COUNTER, "duragate_received_bytes_total", "", "B
 METRIC(SENT_BYTES,              COUNTER, "duragate_sent_bytes_total", "", "Bytes sent to all peers")
 METRIC(DEVICES_CONNECTED,       GAUGE,   "duragate_devices_connected", "", "Devices with a live, authenticated connection")
 METRIC(SESSIONS_KEPT,           GAUGE,   "duragate_sessions_kept", "", "Sessions of devices that are not connected")
+METRIC(WILLS_WAITING,           GAUGE,   "duragate_wills_waiting", "", "Wills of devices that are not connected, which wait for their delay to pass")
+METRIC(WILLS_STORED_LATER,      COUNTER, "duragate_wills_stored_later_total", "", "Wills stored after their delay, when their device was not connected any more")
 METRIC(SESSIONS_RESUMED,        COUNTER, "duragate_sessions_resumed_total", "", "Connections that went on with an earlier session")
 METRIC(LOGINS_OK,               COUNTER, "duragate_logins_total", "result=\"ok\"", "Authentication attempts of devices and principals")
 METRIC(LOGINS_REFUSED,          COUNTER, "duragate_logins_total", "result=\"refused\"", "Authentication attempts of devices and principals")

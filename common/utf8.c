@@ -50,3 +50,14 @@ bool utf8_is_valid(const void *data, size_t size) {
     }
     return true;
 }
+
+bool utf8_is_text(const void *data, size_t size) {
+    const uint8_t *at = data, *zero;
+    while (size > 0 && (zero = memchr(at, 0, size))) {
+        if (!utf8_is_valid(at, (size_t)(zero - at)))
+            return false;
+        size -= (size_t)(zero - at) + 1;
+        at = zero + 1;
+    }
+    return utf8_is_valid(at, size);
+}

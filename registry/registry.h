@@ -236,6 +236,10 @@ static inline int64_t registry_account(const struct registry_identity *principal
 }
 
 enum { REGISTRY_ACCOUNT_COLLECT = 0 }; /* the registry's own, collect.c */
+/* Of a worker's questions about wills: far from those of principals. */
+static inline int64_t registry_account_of_wills(unsigned worker) {
+    return INT64_MIN + worker;
+}
 
 struct registry_request *registry_request_new(enum registry_statement statement);
 /* Appends a copied parameter; NULL data is SQL NULL. 0, DG_ERR_NO_MEMORY, or DG_ERR_INVALID for a

@@ -60,6 +60,15 @@ STATEMENT(AUTHORITY_KEYS, 2,
     "select credential_key from certificate_authority where tenant_key = $1::bigint"
     " order by credential_key limit $2::integer")
 
+/* ---- gateway: a will that is stored when there is no session (gateway/mqtt/endpoint_wills.c) ---- */
+/* device key, credential key, tenant key. A row: the device may still leave it; the tenant's policy. */
+STATEMENT(WILL_IS_ALLOWED, 3,
+    "select t.policy::text from device d join tenant t using (tenant_key)"
+    " where d.device_key = $1::bigint and d.tenant_key = $3::bigint and d.enabled and t.enabled"
+    " and (exists (select from credential c where c.credential_key = $2::bigint"
+    " and c.device_key = d.device_key) or exists (select from certificate_authority a"
+    " where a.credential_key = $2::bigint and a.tenant_key = d.tenant_key))")
+
 /* ---- provisioning: tenants ---- */
 /* Shapes that the rows below share. A body is JSON as clients see it; times are UTC with ms. */
 #define SQL_TIME(column) \

@@ -75,6 +75,10 @@ int native_check_filter(struct slice filter) {
     return wildcard ? DG_ERR_WILDCARD : DG_ERR_NOT_AUTHORIZED;
 }
 
+const char *native_allowed_filters(void) {
+    return "$dg/commands/#, $dg/state/desired and the same below $dg/via/<device>/";
+}
+
 int native_split_user_name(struct slice user_name, struct slice *ret_device,
                            struct slice *ret_tenant) {
     const uint8_t *at = user_name.size > 0 ? memrchr(user_name.data, '@', user_name.size) : NULL;

@@ -25,6 +25,9 @@ DG_NODISCARD int native_classify_topic(struct slice topic, enum native_topic_kin
  * $dg/via/<device>/); DG_ERR_WILDCARD, DG_ERR_SHARED_SUBSCRIPTION or DG_ERR_NOT_AUTHORIZED. */
 DG_NODISCARD int native_check_filter(struct slice filter);
 
+/* Those, in words. */
+const char *native_allowed_filters(void);
+
 /* Splits an MQTT user name: device@tenant at the last '@'; without one, tenant "default" (static
  * text). DG_ERR_BAD_CREDENTIALS when either is empty. */
 DG_NODISCARD int native_split_user_name(struct slice user_name, struct slice *ret_device,

@@ -17,8 +17,8 @@
  *   ce_devicecontenttype  the content type a device gave, when it would make readers take the
  * payload for a whole CloudEvent (below) ce_quarantinereason, ce_quarantinerule: what kept the
  * event out of the events stream ce_traceparent        a user property of that name with a W3C
- * value ce_responsetopic, ce_correlationdata (base64), ce_expirytime (RFC 3339): the MQTT 5
- * properties then the remaining user properties, in their order
+ * value ce_responsetopic, ce_payloadformat (utf-8), ce_correlationdata (base64), ce_expirytime (RFC
+ * 3339): the MQTT 5 properties then the remaining user properties, in their order
  *
  * A device's own CloudEvent is an MQTT 5 publish whose user properties have specversion, id, source
  * and type. Its id, type, subject, time and valid extensions (as ce_<name>) are kept. The names of
@@ -236,6 +236,8 @@ static void put_correlation_data(struct event_headers *h, struct slice data) {
 
 static void put_mqtt5(struct event_headers *h, const struct device_event *event) {
     put_if_present(h, EVENT_TEXT("ce_responsetopic"), event->response_topic);
+    if (event->payload_is_utf8)
+        event_put(h, EVENT_TEXT("ce_payloadformat"), EVENT_TEXT("utf-8"));
     if (event->correlation_data.size > 0)
         put_correlation_data(h, event->correlation_data);
     if (event->message_expiry_s > 0) {

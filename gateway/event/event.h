@@ -43,6 +43,7 @@ struct device_event {
     const char *protocol; /* "mqtt3.1.1", "mqtt5" ... : ce_protocol */
     uint8_t qos;
     bool retain;
+    bool payload_is_utf8;         /* MQTT 5 Payload Format Indicator 1, checked */
     struct slice subject;         /* topic as published; empty: none */
     struct slice content_type;    /* empty: application/octet-stream */
     struct slice user_properties; /* MQTT 5 property section as received, or empty */
@@ -89,6 +90,8 @@ struct event_presence {
     struct slice session_id; /* names one connection across both events */
     uint64_t duration_ms;    /* 0 when connected */
     int64_t credential_key;
+    /* connected, after a take-over: the connection that had to go; else empty */
+    struct slice previous_peer, previous_session_id;
 };
 
 /* Writes the payload of a presence event. 0, or DG_ERR_LIMIT when w is out of room (4 KiB are

@@ -27,21 +27,14 @@ enum { ATTRIBUTE_COUNT = sizeof attribute_rows / sizeof attribute_rows[0] };
 
 /* Extensions that only the gateway writes, and a name that CloudEvents keeps for itself. */
 static const char *const reserved_names[] = {
-    "protocol",
-    "qos",
-    "retain",
-    "recordedtime",
-    "devicetime",
-    "devicesource",
-    "devicetopic",
-    "devicecontenttype",
-    "responsetopic",
-    "correlationdata",
-    "expirytime",
-    "viadevice",
-    "quarantinereason",
-    "quarantinerule",
-    "data",
+    "protocol",       "qos",
+    "retain",         "recordedtime",
+    "devicetime",     "devicesource",
+    "devicetopic",    "devicecontenttype",
+    "responsetopic",  "correlationdata",
+    "expirytime",     "payloadformat",
+    "viadevice",      "quarantinereason",
+    "quarantinerule", "data",
 };
 
 static const struct attribute_row *find_attribute(struct slice name) {

@@ -46,6 +46,10 @@ int event_write_presence(const struct event_presence *presence, struct writer *w
     write_member(w, ",\"protocol\":", slice_from_string(presence->protocol));
     write_member(w, ",\"peer\":", presence->peer);
     write_member(w, ",\"session_id\":", presence->session_id);
+    if (presence->previous_session_id.size > 0) {
+        write_member(w, ",\"previous_peer\":", presence->previous_peer);
+        write_member(w, ",\"previous_session_id\":", presence->previous_session_id);
+    }
     if (!presence->connected)
         write_number(w, ",\"duration_ms\":", presence->duration_ms);
     write_member(w, ",\"credential_key\":", slice_from_string(credential));

@@ -7,6 +7,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/metrics.h"
+#include "gateway/dialect/native.h"
 #include "gateway/mqtt/endpoint_internal.h"
 
 static struct mqtt_worker *worker_of(const struct session *session) {
@@ -155,6 +156,25 @@ void mqtt_on_claim_settled(void *context, uint64_t owner, struct claim *claim, i
     session_claim_done(session, err, kept, claim && claim->may_keep);
 }
 
+static const struct session_takeover *effect_takeover(const struct session *session) {
+    const struct claim *claim = session->claim;
+    return claim ? claim->takeover : NULL;
+}
+
+/* For the events of both; without memory they say less. */
+static void keep_takeover(struct session *session, const char *old_peer, const char *new_peer) {
+    struct claim *claim = session->claim;
+    if (!claim || !(session->flags & SESSION_PRESENT))
+        return;
+    free(claim->takeover);
+    claim->takeover = malloc(sizeof(*claim->takeover));
+    if (!claim->takeover)
+        return;
+    strcpy(claim->takeover->old_peer, old_peer);
+    strcpy(claim->takeover->new_peer, new_peer);
+    session_format_id(session, claim->takeover->old_session_id);
+}
+
 void mqtt_on_evict(void *context, uint64_t owner, const struct in6_addr *peer_address,
                    uint16_t peer_port) {
     struct mqtt_worker *mqtt = context;
@@ -167,6 +187,7 @@ void mqtt_on_evict(void *context, uint64_t owner, const struct in6_addr *peer_ad
     LOG_INFO("mqtt.taken_over", log_slice("tenant", session_tenant_name(session)),
              log_slice("device", session_device(session)), log_text("old_peer", old_peer),
              log_text("new_peer", new_peer));
+    keep_takeover(session, old_peer, new_peer);
     mqtt_set_time(mqtt);
     session_stop(session, DG_ERR_TAKEN_OVER, NULL);
 }
@@ -245,6 +266,9 @@ static void effect_raise_input_limit(struct session *session, uint32_t max_packe
 
 static void effect_connected(struct session *session) {
     char peer[SESSION_PEER_TEXT_SIZE];
+    struct claim *claim = session->claim;
+    free(claim->takeover); /* its event was appended */
+    claim->takeover = NULL;
     connection_set_known(session->link);
     if (log_minimum > LOG_LEVEL_DEBUG)
         return;
@@ -252,6 +276,16 @@ static void effect_connected(struct session *session) {
     LOG_DEBUG("mqtt.connected", log_slice("tenant", session_tenant_name(session)),
               log_slice("device", session_device(session)), log_text("peer", peer),
               log_slice("client_id", session_client_id(session)));
+}
+
+static void effect_filter_refused(const struct session *session, struct slice filter, int err) {
+    unsigned suppressed;
+    if (!log_sample(&worker_of(session)->refused_filters, clock_monotonic_ms(), &suppressed))
+        return;
+    LOG_INFO("mqtt.subscription_refused", log_slice("tenant", session_tenant_name(session)),
+             log_slice("device", session_device(session)), log_slice("filter", filter),
+             log_text("why", dg_err_text(err)), log_text("allowed", native_allowed_filters()),
+             log_int("suppressed", suppressed));
 }
 
 /* Ordinary goodbyes are presence events; a take-over and a refused login have lines of their own.
@@ -304,6 +338,8 @@ const struct session_effects mqtt_effects = {
     .resume = effect_resume,
     .set_deadline = effect_set_deadline,
     .format_peer = effect_format_peer,
+    .takeover = effect_takeover,
+    .filter_refused = effect_filter_refused,
     .raise_input_limit = effect_raise_input_limit,
     .connected = effect_connected,
     .close = effect_close,

@@ -9,13 +9,16 @@
 
 enum { MQTT_OUT_BYTES = 4096 };
 
-/* A session that is over and whose identities, and record if a claim says so, are being deleted. */
+/* A session that is over and whose identities, and record if a claim says so, are being deleted; or
+ * that goes on without its will. */
 struct mqtt_ending {
     struct mqtt_ending *next;
     struct claim *claim; /* the home's own, of a session whose time is over; else NULL */
     struct session_kept *kept;
     int64_t device_key;
     uint32_t slot; /* of the identities: those before are submitted */
+    bool is_over, leaves_will;
+    struct registry_policy *policy; /* a reference: by which the will is judged; NULL: none */
 };
 
 struct mqtt_slot {
@@ -41,13 +44,17 @@ struct mqtt_worker {
     struct mqtt_ending *endings, **endings_end; /* not submitted yet, oldest first */
     struct event sweep_timer;
     bool draining;
+    struct {                /* about which wills the registry is asked */
+        int64_t device_key; /* 0: free */
+        int64_t due_ms;
+    } wills_asked[LIMIT_WILLS_ASKED];
 
     /* Small packets to one connection are gathered into one write. */
     struct connection *out_connection;
     size_t out_size;
     uint8_t out_bytes[MQTT_OUT_BYTES];
     struct event_scratch scratch;
-    struct log_sample refused_lines, quarantine_lines;
+    struct log_sample refused_lines, refused_filters, quarantine_lines;
 };
 
 extern const struct session_effects mqtt_effects;
@@ -90,6 +97,15 @@ void mqtt_kept_ready(struct mqtt_worker *mqtt);
 /* A ticket whose owner is no session. */
 void mqtt_kept_done(struct mqtt_worker *mqtt, uint64_t tag, int err);
 void mqtt_on_expired(void *context, struct claim *claim);
+/* The claim's session has a will that is due: appends it, unless it may not be, and writes that the
+ * session has it no more, or is over. Then the claim is released. policy may be NULL. */
+void mqtt_kept_leave_will(struct mqtt_worker *mqtt, struct claim *claim, bool is_allowed,
+                          struct registry_policy *policy);
+/* The will could not be stored: it is due again in a moment. Releases the claim. */
+void mqtt_kept_defer_will(struct mqtt_worker *mqtt, struct claim *claim);
+
+/* Wills that are due, as many as the registry may be asked about: endpoint_wills.c. */
+void mqtt_wills_ask(struct mqtt_worker *mqtt);
 
 /* claims_receiver */
 void mqtt_on_claim_settled(void *context, uint64_t owner, struct claim *claim, int err);

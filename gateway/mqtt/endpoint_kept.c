@@ -1,9 +1,11 @@
-/* Sessions without a connection: those whose time is over are found, and what is on the disk of
- * sessions that are over is deleted. */
+/* Sessions without a connection: those whose time is over are found, what is on the disk of
+ * sessions that are over is deleted, and their wills are stored. */
 #include <stdlib.h>
 
 #include "common/assert.h"
+#include "common/metrics.h"
 #include "gateway/mqtt/endpoint_internal.h"
+#include "gateway/session/quarantine.h"
 
 enum { SWEEP_MS = 1000 };
 
@@ -11,6 +13,7 @@ enum { SWEEP_MS = 1000 };
 
 static void ending_free(struct mqtt_ending *ending) {
     kept_free(ending->kept);
+    registry_policy_release(ending->policy);
     free(ending);
 }
 
@@ -31,20 +34,49 @@ static int delete_identities(struct mqtt_worker *mqtt, struct mqtt_ending *endin
     return 0;
 }
 
+/* The event of a will, in one unit with the change of the record that says so. */
+static int append_will(struct mqtt_worker *mqtt, const struct mqtt_ending *ending,
+                       const struct stream_mutation *with, struct stream_ticket ticket) {
+    struct quarantine_finding finding;
+    struct will_content content;
+    struct device_event event;
+    struct stream_record record;
+    will_read(ending->kept->will, &content);
+    int err = will_event(&content, mqtt->worker->wall_ms,
+                         mqtt->worker->config->events_device_time_window, &event);
+    if (err == 0 && quarantine_judge_by(ending->policy, &event, content.topic, &finding) < 0) {
+        content.source.stream_id += STREAM_QUARANTINE - STREAM_EVENTS; /* of the same tenant */
+        metric_add(METRIC_QUARANTINED, 1);
+    }
+    if (err == 0)
+        err = event_build(&event, &content.source, &mqtt->counter, &mqtt->scratch, &record);
+    if (err < 0)
+        return err;
+    return stream_append_with(mqtt->appender, content.source.stream_id, content.source.partition,
+                              &record, with, 1, ticket);
+}
+
 /* The record goes last: until then a restart finds the session and deletes the rest. */
-static int delete_record(struct mqtt_worker *mqtt, struct mqtt_ending *ending) {
+static int change_record(struct mqtt_worker *mqtt, struct mqtt_ending *ending) {
     struct kept_bytes bytes;
-    struct stream_mutation mutation = kept_mutation(NULL, ending->device_key, &bytes);
-    return stream_mutate(mqtt->appender, &mutation, 1,
-                         (struct stream_ticket){.tag = (uintptr_t)ending});
+    struct stream_ticket ticket = {.tag = (uintptr_t)ending};
+    struct stream_mutation mutation =
+        kept_mutation(ending->is_over ? NULL : ending->kept, NULL, ending->device_key, &bytes);
+    if (ending->leaves_will) {
+        int err = append_will(mqtt, ending, &mutation, ticket);
+        if (err == 0 || err == DG_ERR_PRESSURE || err == DG_ERR_NO_MEMORY)
+            return err;
+        ending->leaves_will = false; /* it can never be stored */
+    }
+    return stream_mutate(mqtt->appender, &mutation, 1, ticket);
 }
 
 static void run(struct mqtt_worker *mqtt) {
     while (mqtt->endings) {
         struct mqtt_ending *ending = mqtt->endings;
-        int err = delete_identities(mqtt, ending);
+        int err = ending->is_over ? delete_identities(mqtt, ending) : 0;
         if (err == 0 && ending->claim)
-            err = delete_record(mqtt, ending);
+            err = change_record(mqtt, ending);
         if (err < 0)
             return; /* pressure: mqtt_kept_ready() goes on; no memory: the next one to end does */
         mqtt->endings = ending->next;
@@ -67,7 +99,7 @@ void mqtt_kept_discard(struct mqtt_worker *mqtt, int64_t device_key, struct sess
         kept_free(kept);
         return;
     }
-    *ending = (struct mqtt_ending){.kept = kept, .device_key = device_key};
+    *ending = (struct mqtt_ending){.kept = kept, .device_key = device_key, .is_over = true};
     add(mqtt, ending);
 }
 
@@ -80,33 +112,66 @@ void mqtt_kept_done(struct mqtt_worker *mqtt, uint64_t tag, int err) {
     if (!ending)
         return;
     struct claim *claim = ending->claim;
-    if (err < 0) { /* no room: it stays, and its time is over at the next look too */
+    bool leaves_will = ending->leaves_will;
+    if (err < 0 || !ending->is_over) { /* no room: it stays, and its time is over later too */
         claim->kept = ending->kept;
         ending->kept = NULL;
     }
     ending_free(ending);
+    if (err < 0 && claim->kept->will) {
+        mqtt_kept_defer_will(mqtt, claim);
+        return;
+    }
+    if (err == 0 && claim->kept) {
+        free(claim->kept->will);
+        claim->kept->will = NULL;
+    }
+    if (err == 0 && leaves_will)
+        metric_add(METRIC_WILLS_STORED_LATER, 1);
     claims_release(mqtt->worker, claim);
 }
 
 /* ---- whose time is over ---- */
 
-void mqtt_on_expired(void *context, struct claim *claim) {
-    struct mqtt_worker *mqtt = context;
+static void end_kept(struct mqtt_worker *mqtt, struct claim *claim, bool is_over, bool leaves_will,
+                     struct registry_policy *policy) {
     struct mqtt_ending *ending = malloc(sizeof(*ending));
     if (!ending) { /* later */
         claims_release(mqtt->worker, claim);
         return;
     }
-    *ending =
-        (struct mqtt_ending){.claim = claim, .kept = claim->kept, .device_key = claim->device_key};
+    *ending = (struct mqtt_ending){.claim = claim,
+                                   .kept = claim->kept,
+                                   .device_key = claim->device_key,
+                                   .is_over = is_over,
+                                   .leaves_will = leaves_will,
+                                   .policy = registry_policy_keep(policy)};
     claim->kept = NULL;
     add(mqtt, ending);
+}
+
+void mqtt_on_expired(void *context, struct claim *claim) {
+    end_kept(context, claim, true, false, NULL);
+}
+
+void mqtt_kept_leave_will(struct mqtt_worker *mqtt, struct claim *claim, bool is_allowed,
+                          struct registry_policy *policy) {
+    bool is_over = kept_is_over(claim->kept, mqtt->worker->wall_ms);
+    end_kept(mqtt, claim, is_over, is_allowed, policy);
+}
+
+void mqtt_kept_defer_will(struct mqtt_worker *mqtt, struct claim *claim) {
+    struct session_will *will = claim->kept->will;
+    will->due.at_ms = mqtt->worker->wall_ms + LIMIT_WILL_RETRY_MS;
+    will->was_deferred = true;
+    claims_release(mqtt->worker, claim);
 }
 
 static void on_sweep(evutil_socket_t fd, short what, void *context) {
     struct mqtt_worker *mqtt = context;
     worker_refresh_time(mqtt->worker);
     claims_sweep(mqtt->worker, mqtt->worker->wall_ms);
+    mqtt_wills_ask(mqtt);
 }
 
 void mqtt_kept_start(struct mqtt_worker *mqtt) {

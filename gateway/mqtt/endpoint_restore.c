@@ -1,7 +1,8 @@
 /*
  * Sessions of before the start. Whoever was connected when the gateway ended without a farewell
  * (kill -9) is taken as disconnected now, and that is written: the time without a connection goes
- * on over any number of starts. What belongs to no session any more is deleted.
+ * on over any number of starts. What belongs to no session any more is deleted. A session with a
+ * will is not over before that is stored, which the home of its claims sees to.
  */
 #include <poll.h>
 #include <stdlib.h>
@@ -40,10 +41,12 @@ static void add_write(struct restoring *restoring, struct written written) {
 
 static void take_session(struct restoring *restoring, int64_t device_key,
                          struct session_kept *kept) {
-    if (kept->disconnected_ms == 0 && kept->expiry_s > 0) {
+    if (kept->disconnected_ms == 0) {
         kept->disconnected_ms = restoring->wall_ms;
         add_write(restoring, (struct written){.device_key = device_key, .kept = kept});
     }
+    if (kept->will)
+        kept->will->due.at_ms = will_due_ms(kept->will, kept->disconnected_ms, kept->expiry_s);
     if (restoring->err == 0)
         restoring->err = device_map_reserve(&restoring->sessions);
     if (restoring->err < 0) {
@@ -56,8 +59,8 @@ static void take_session(struct restoring *restoring, int64_t device_key,
 
 static bool is_over(const struct restoring *restoring, const struct session_kept *kept) {
     bool ended_with_connection = kept->disconnected_ms == 0 && kept->expiry_s == 0;
-    return ended_with_connection || kept->stream_epoch != restoring->stream_epoch ||
-           kept_is_over(kept, restoring->wall_ms);
+    bool is_over = ended_with_connection || kept_is_over(kept, restoring->wall_ms);
+    return kept->stream_epoch != restoring->stream_epoch || (is_over && !kept->will);
 }
 
 static void on_session(void *context, struct slice key, struct slice value) {
@@ -117,9 +120,11 @@ static int write_one(struct restoring *restoring, const struct written *written)
     struct kept_bytes bytes;
     uint8_t key[KEPT_IDENTITY_KEY_BYTES];
     struct stream_mutation mutation =
-        written->packet_id == 0 ? kept_mutation(written->kept, written->device_key, &bytes)
-                                : kept_identity_mutation(written->device_key, written->epoch,
-                                                         written->packet_id, true, key);
+        written->packet_id == 0
+            ? kept_mutation(written->kept, written->kept ? written->kept->will : NULL,
+                            written->device_key, &bytes)
+            : kept_identity_mutation(written->device_key, written->epoch, written->packet_id, true,
+                                     key);
     return stream_mutate(restoring->appender, &mutation, 1, (struct stream_ticket){0});
 }
 

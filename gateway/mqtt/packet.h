@@ -200,7 +200,7 @@ struct mqtt_connack {
     uint32_t maximum_packet_size;
     struct slice assigned_client_id;
     uint16_t topic_alias_maximum;
-    struct slice reason_string;
+    struct slice reason_string, server_reference;
     bool wildcard_available, subscription_id_available, shared_available, retain_available;
     uint16_t server_keep_alive_s; /* 0: not sent */
 };
@@ -213,7 +213,9 @@ void mqtt_write_suback(struct writer *w, enum mqtt_version version, enum mqtt_ty
                        uint16_t packet_id, const uint8_t *reasons, unsigned reason_count,
                        struct slice reason_string);
 void mqtt_write_pingresp(struct writer *w);
-void mqtt_write_disconnect(struct writer *w, uint8_t reason, struct slice reason_string); /* 5 */
+/* MQTT 5. server_reference: with reason 0x9C or 0x9D only (MQTT5 4.11); empty: none. */
+void mqtt_write_disconnect(struct writer *w, uint8_t reason, struct slice reason_string,
+                           struct slice server_reference);
 
 /* A PUBLISH to a device, or by the load generator. properties: already encoded section without its
  * length, or empty. */

@@ -8,6 +8,7 @@ enum property_id { /* MQTT5 2.2.2.2, those that are written here */
                    ID_SESSION_EXPIRY = 0x11,
                    ID_ASSIGNED_CLIENT_ID = 0x12,
                    ID_SERVER_KEEP_ALIVE = 0x13,
+                   ID_SERVER_REFERENCE = 0x1C,
                    ID_REASON_STRING = 0x1F,
                    ID_RECEIVE_MAXIMUM = 0x21,
                    ID_TOPIC_ALIAS_MAXIMUM = 0x22,
@@ -98,6 +99,7 @@ static void write_connack_properties(struct writer *w, const struct mqtt_connack
     write_property_text(w, ID_ASSIGNED_CLIENT_ID, c->assigned_client_id);
     if (c->topic_alias_maximum > 0)
         write_property_u16(w, ID_TOPIC_ALIAS_MAXIMUM, c->topic_alias_maximum);
+    write_property_text(w, ID_SERVER_REFERENCE, c->server_reference);
     write_property_text(w, ID_REASON_STRING, c->reason_string);
     if (!c->wildcard_available)
         write_property_u8(w, ID_WILDCARD_AVAILABLE, 0);
@@ -129,12 +131,12 @@ void mqtt_write_connack(struct writer *w, enum mqtt_version version, const struc
 /* ---- acknowledgements, PINGRESP, DISCONNECT
  * ------------------------------------------------------ */
 
-static size_t reason_section_size(struct slice reason_string) {
-    return reason_string.size == 0 ? 0 : 3 + reason_string.size;
+static size_t text_property_size(struct slice text) {
+    return text.size == 0 ? 0 : 3 + text.size;
 }
 
 static void write_reason_section(struct writer *w, struct slice reason_string) {
-    write_varint(w, reason_section_size(reason_string));
+    write_varint(w, text_property_size(reason_string));
     write_property_text(w, ID_REASON_STRING, reason_string);
 }
 
@@ -147,7 +149,7 @@ void mqtt_write_ack(struct writer *w, enum mqtt_version version, enum mqtt_type 
         writer_bytes(w, bytes, sizeof bytes);
         return;
     }
-    size_t section = reason_section_size(reason_string);
+    size_t section = text_property_size(reason_string);
     size_t body_size = section == 0 ? 3 : 3 + varint_size(section) + section;
     write_header(w, type, flags, body_size);
     writer_u16(w, packet_id);
@@ -162,7 +164,7 @@ void mqtt_write_suback(struct writer *w, enum mqtt_version version, enum mqtt_ty
     bool version_5 = version == MQTT_VERSION_5;
     if (!version_5 && type == MQTT_UNSUBACK)
         reason_count = 0; /* MQTT3 3.11.3: no payload */
-    size_t section = reason_section_size(reason_string);
+    size_t section = text_property_size(reason_string);
     size_t body_size = 2 + (version_5 ? varint_size(section) + section : 0) + reason_count;
     write_header(w, type, 0, body_size);
     writer_u16(w, packet_id);
@@ -175,8 +177,9 @@ void mqtt_write_pingresp(struct writer *w) {
     write_header(w, MQTT_PINGRESP, 0, 0);
 }
 
-void mqtt_write_disconnect(struct writer *w, uint8_t reason, struct slice reason_string) {
-    size_t section = reason_section_size(reason_string);
+void mqtt_write_disconnect(struct writer *w, uint8_t reason, struct slice reason_string,
+                           struct slice server_reference) {
+    size_t section = text_property_size(reason_string) + text_property_size(server_reference);
     if (section == 0) {
         write_header(w, MQTT_DISCONNECT, 0, reason == 0 ? 0 : 1);
         if (reason != 0)
@@ -185,7 +188,9 @@ void mqtt_write_disconnect(struct writer *w, uint8_t reason, struct slice reason
     }
     write_header(w, MQTT_DISCONNECT, 0, 1 + varint_size(section) + section);
     writer_u8(w, reason);
-    write_reason_section(w, reason_string);
+    write_varint(w, section);
+    write_property_text(w, ID_SERVER_REFERENCE, server_reference);
+    write_property_text(w, ID_REASON_STRING, reason_string);
 }
 
 /* ---- PUBLISH, CONNECT, SUBSCRIBE

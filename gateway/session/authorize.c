@@ -19,12 +19,7 @@ static bool credential_holds(const struct session *session) {
            (session->valid_until_ms == 0 || session->shared->wall_ms < session->valid_until_ms);
 }
 
-int session_may(const struct session *session, enum session_action action, struct slice name,
-                struct session_permit *ret_permit) {
-    if (!credential_holds(session))
-        return DG_ERR_NOT_AUTHORIZED;
-    if (action == SESSION_SUBSCRIBE)
-        return native_check_filter(name);
+int authorize_topic(struct slice name, struct session_permit *ret_permit) {
     if (name.size > LIMIT_MQTT_TOPIC_BYTES ||
         mqtt_topic_level_count(name) > LIMIT_MQTT_TOPIC_LEVELS)
         return DG_ERR_TOPIC_NAME;
@@ -37,4 +32,13 @@ int session_may(const struct session *session, enum session_action action, struc
         return topic_rules[kind].err;
     *ret_permit = (struct session_permit){topic_rules[kind].event_type, subject};
     return 0;
+}
+
+int session_may(const struct session *session, enum session_action action, struct slice name,
+                struct session_permit *ret_permit) {
+    if (!credential_holds(session))
+        return DG_ERR_NOT_AUTHORIZED;
+    if (action == SESSION_SUBSCRIBE)
+        return native_check_filter(name);
+    return authorize_topic(name, ret_permit);
 }

@@ -27,3 +27,7 @@ struct session_permit {
  */
 DG_NODISCARD int session_may(const struct session *session, enum session_action action,
                              struct slice name, struct session_permit *ret_permit);
+
+/* What a topic becomes that some device may publish, whoever it is: the part of session_may() that
+ * asks for no session. */
+DG_NODISCARD int authorize_topic(struct slice topic, struct session_permit *ret_permit);

@@ -34,6 +34,8 @@ struct claims {
     struct device_map holders; /* device key -> struct holder *, devices whose home is here */
     uint32_t kept_count;       /* of them, with a session and not held */
     uint32_t sweep_slot;
+    struct due *wills; /* of kept sessions */
+    uint64_t will_bytes;
 };
 
 static struct claims *claims_of(struct worker *worker) {
@@ -49,6 +51,7 @@ void claim_free(struct claim *claim) {
     if (!claim)
         return;
     kept_free(claim->kept);
+    free(claim->takeover);
     free(claim);
 }
 
@@ -100,15 +103,36 @@ static struct holder *holder_create(struct claims *claims, int64_t device_key) {
     return holder;
 }
 
-static void count_kept(struct claims *claims, int by) {
-    claims->kept_count += (uint32_t)by;
-    metric_add(METRIC_SESSIONS_KEPT, by);
+/* A session begins to wait for a connection, and its will for its time; with too many of them it
+ * is due at once. */
+static void begin_waiting(struct claims *claims, int64_t device_key, struct session_kept *kept) {
+    struct session_will *will = kept->will;
+    claims->kept_count++;
+    metric_add(METRIC_SESSIONS_KEPT, 1);
+    if (!will)
+        return;
+    will->device_key = device_key;
+    claims->will_bytes += will->size_bytes;
+    if (claims->will_bytes > LIMIT_WILLS_BYTES && !will->was_deferred)
+        will->due.at_ms = kept->disconnected_ms;
+    due_add(&claims->wills, &will->due);
+    metric_add(METRIC_WILLS_WAITING, 1);
+}
+
+static void end_waiting(struct claims *claims, struct session_kept *kept) {
+    claims->kept_count--;
+    metric_add(METRIC_SESSIONS_KEPT, -1);
+    if (!kept->will)
+        return;
+    claims->will_bytes -= kept->will->size_bytes;
+    due_remove(&claims->wills, &kept->will->due);
+    metric_add(METRIC_WILLS_WAITING, -1);
 }
 
 /* The claim becomes the holder and takes what is kept. */
 static void holder_take(struct claims *claims, struct holder *holder, struct claim *claim) {
     if (holder->kept)
-        count_kept(claims, -1);
+        end_waiting(claims, holder->kept);
     claim->kept = holder->kept;
     claim->may_keep = claims->kept_count < LIMIT_SESSIONS_KEPT_PER_WORKER;
     *holder = (struct holder){.owner = claim->owner, .worker = claim->worker, .is_held = true};
@@ -164,12 +188,16 @@ static void home_release(struct claims *claims, struct claim *claim) {
         holder->is_held = false;
         holder->kept = claim->kept;
         claim->kept = NULL;
+        if (holder->waiting) {
+            holder->waiting->takeover = claim->takeover;
+            claim->takeover = NULL;
+        }
     }
     claim_free(claim);
     if (!current)
         return;
     if (holder->kept)
-        count_kept(claims, 1);
+        begin_waiting(claims, device_key, holder->kept);
     if (holder->waiting) {
         holder_give(claims, holder, holder->waiting);
     } else if (!holder->kept) {
@@ -186,19 +214,23 @@ int claims_install(struct worker *home, int64_t device_key, struct session_kept 
     if (!holder)
         return DG_ERR_NO_MEMORY;
     holder->kept = kept;
-    count_kept(claims, 1);
+    begin_waiting(claims, device_key, kept);
     return 0;
 }
 
-/* The home takes the device for itself; no memory: later. */
-static void expire(struct claims *claims, int64_t device_key, struct holder *holder) {
+/* The home takes the device for itself. NULL: no memory. */
+static struct claim *take_home(struct claims *claims, int64_t device_key, struct holder *holder) {
     struct claim *claim = calloc(1, sizeof(*claim));
     if (!claim)
-        return;
+        return NULL;
     claim->worker = (uint16_t)claims->worker->index;
     claim->device_key = device_key;
     holder_take(claims, holder, claim);
-    claims->receiver.expired(claims->receiver.context, claim);
+    return claim;
+}
+
+static bool is_over(const struct holder *holder, int64_t wall_ms) {
+    return !holder->is_held && !holder->kept->will && kept_is_over(holder->kept, wall_ms);
 }
 
 void claims_sweep(struct worker *worker, int64_t wall_ms) {
@@ -208,9 +240,32 @@ void claims_sweep(struct worker *worker, int64_t wall_ms) {
         claims->sweep_slot = (claims->sweep_slot + 1) & (capacity - 1);
         struct device_map_slot slot = claims->holders.slots[claims->sweep_slot];
         struct holder *holder = (struct holder *)(uintptr_t)slot.value;
-        if (slot.key != 0 && !holder->is_held && kept_is_over(holder->kept, wall_ms))
-            expire(claims, slot.key, holder);
+        struct claim *claim =
+            slot.key != 0 && is_over(holder, wall_ms) ? take_home(claims, slot.key, holder) : NULL;
+        if (claim) /* without memory: later */
+            claims->receiver.expired(claims->receiver.context, claim);
     }
+}
+
+const struct session_will *claims_next_will(struct worker *worker, int64_t wall_ms) {
+    struct claims *claims = claims_of(worker);
+    struct due *first = claims->wills;
+    if (!first || first->at_ms > wall_ms)
+        return NULL;
+    due_remove(&claims->wills, first);
+    return (struct session_will *)(void *)first;
+}
+
+struct claim *claims_take_will(struct worker *worker, int64_t device_key, int64_t due_ms) {
+    struct claims *claims = claims_of(worker);
+    struct holder *holder = holder_find(claims, device_key);
+    struct session_will *will = holder && holder->kept ? holder->kept->will : NULL;
+    if (!will || will->due.at_ms != due_ms)
+        return NULL;
+    struct claim *claim = take_home(claims, device_key, holder);
+    if (!claim)
+        due_add(&claims->wills, &will->due);
+    return claim;
 }
 
 /* ---- on every worker ---- */
@@ -305,7 +360,7 @@ void claims_worker_free(struct worker *worker) {
         if (claims->holders.slots[i].key == 0)
             continue;
         if (holder->kept)
-            count_kept(claims, -1);
+            end_waiting(claims, holder->kept);
         claim_free(holder->waiting);
         kept_free(holder->kept);
         free(holder);

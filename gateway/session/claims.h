@@ -11,6 +11,9 @@
  * the home's own receiver under a claim of its own, so that nobody else has the device while its
  * session is being deleted.
  *
+ * A will that waits (kept.h) is offered to the home's receiver when it is due; a session that has
+ * one ends together with it and not by itself.
+ *
  * A claim waits behind at most one holder; a third connection of the same device replaces the one
  * that waits (DG_ERR_BUSY). A release names its owner, so a late one does not drop a newer holder.
  */
@@ -23,6 +26,8 @@
 #include "common/mailbox.h"
 #include "gateway/loop/worker.h"
 #include "gateway/session/kept.h"
+
+struct session_takeover; /* session.h */
 
 enum claim_step { CLAIM_ASK, CLAIM_GRANTED, CLAIM_EVICT, CLAIM_RELEASE };
 
@@ -41,6 +46,8 @@ struct claim {
     uint64_t owner; /* the asker's own id; with worker it names the holder */
     struct in6_addr peer_address;
     struct session_kept *kept; /* travels with the claim; NULL: none */
+    /* From the holder that was evicted to who comes after it; NULL: none. Freed with free(). */
+    struct session_takeover *takeover;
 };
 
 /* What the holder of connections on a worker does; called on that worker's thread. */
@@ -76,6 +83,13 @@ void claims_release(struct worker *worker, struct claim *claim);
 /* Looks at a part of the sessions without a connection whose home is this worker; all of them in
  * LIMIT_SESSION_SWEEP_CALLS calls. Calls expired() for each whose time is over. */
 void claims_sweep(struct worker *worker, int64_t wall_ms);
+
+/* The will that is due first of those whose home is this worker, or NULL when none is due. It is
+ * not offered again until its session is released anew. Valid during the call. */
+const struct session_will *claims_next_will(struct worker *worker, int64_t wall_ms);
+/* Takes the device of a will that was offered for the home itself: a claim with its session. NULL:
+ * the session does not wait with that will any more, or no memory (the will is offered again). */
+struct claim *claims_take_will(struct worker *worker, int64_t device_key, int64_t due_ms);
 
 /* Before any worker runs, on the home of the device: a session from before the start. 0 or
  * DG_ERR_NO_MEMORY; takes over kept only when it is 0. */

@@ -6,7 +6,9 @@
 #include "common/reader.h"
 #include "common/writer.h"
 
-enum { LAYOUT = 1 };
+enum { LAYOUT_PLAIN = 1, LAYOUT_FIELDS };
+
+_Static_assert(KEPT_VALUE_BYTES <= LIMIT_MUTATION_VALUE_BYTES, "a record has room in the state");
 
 struct session_kept *kept_new(uint64_t epoch) {
     struct session_kept *kept = calloc(1, sizeof(*kept));
@@ -24,6 +26,7 @@ void kept_free(struct session_kept *kept) {
         free(first);
     }
     free(kept->identities);
+    free(kept->will);
     free(kept);
 }
 
@@ -62,18 +65,30 @@ static void write_subscriptions(struct writer *w, const struct session_kept *kep
         *at = count;
 }
 
-struct stream_mutation kept_mutation(const struct session_kept *kept, int64_t device_key,
+/* What a session without such things does not have is not written: its record is one that an older
+ * release can read. */
+static void write_fields(struct writer *w, const struct session_will *will) {
+    if (!will)
+        return;
+    writer_u8(w, KEPT_FIELD_WILL);
+    writer_u16(w, will->size_bytes);
+    writer_slice(w, will_bytes(will));
+}
+
+struct stream_mutation kept_mutation(const struct session_kept *kept,
+                                     const struct session_will *will, int64_t device_key,
                                      struct kept_bytes *bytes) {
     struct writer key = writer_make(bytes->key, sizeof(bytes->key));
     struct writer value = writer_make(bytes->value, sizeof(bytes->value));
     writer_u64(&key, (uint64_t)device_key);
     if (kept) {
-        writer_u8(&value, LAYOUT);
+        writer_u8(&value, will ? LAYOUT_FIELDS : LAYOUT_PLAIN);
         writer_u64(&value, kept->epoch);
         writer_u32(&value, (uint32_t)kept->stream_epoch);
         writer_u64(&value, (uint64_t)kept->disconnected_ms);
         writer_u32(&value, kept->expiry_s);
         write_subscriptions(&value, kept);
+        write_fields(&value, will);
     }
     dg_assert(!key.failed && !value.failed);
     return (struct stream_mutation){.name_space = STREAM_STATE_SESSION,
@@ -110,7 +125,23 @@ static int read_subscriptions(struct reader *r, struct session_kept *kept) {
         if (!r->failed && !kept_subscribe(kept, filter, qos))
             return DG_ERR_NO_MEMORY;
     }
-    return r->failed || reader_left(r) > 0 ? DG_ERR_MALFORMED : 0;
+    return r->failed ? DG_ERR_MALFORMED : 0;
+}
+
+static int read_field(struct session_kept *kept, uint8_t tag, struct slice bytes) {
+    if (tag != KEPT_FIELD_WILL)
+        return 0; /* of a later release, which does without it too */
+    return kept->will ? DG_ERR_MALFORMED : will_decode(bytes, &kept->will);
+}
+
+static int read_fields(struct reader *r, struct session_kept *kept) {
+    int err = 0;
+    while (err == 0 && reader_left(r) > 0) {
+        uint8_t tag = reader_u8(r);
+        struct slice bytes = reader_slice(r, reader_u16(r));
+        err = r->failed ? DG_ERR_MALFORMED : read_field(kept, tag, bytes);
+    }
+    return err;
 }
 
 int kept_decode(struct slice key, struct slice value, int64_t *ret_device_key,
@@ -118,7 +149,8 @@ int kept_decode(struct slice key, struct slice value, int64_t *ret_device_key,
     struct reader k = reader_make(key.data, key.size), r = reader_make(value.data, value.size);
     int64_t device_key = (int64_t)reader_u64(&k);
     uint8_t layout = reader_u8(&r);
-    if (k.failed || reader_left(&k) > 0 || device_key == 0 || layout != LAYOUT)
+    bool is_known = layout == LAYOUT_PLAIN || layout == LAYOUT_FIELDS;
+    if (k.failed || reader_left(&k) > 0 || device_key == 0 || !is_known)
         return DG_ERR_MALFORMED;
     struct session_kept *kept = kept_new(reader_u64(&r));
     if (!kept)
@@ -127,6 +159,10 @@ int kept_decode(struct slice key, struct slice value, int64_t *ret_device_key,
     kept->disconnected_ms = (int64_t)reader_u64(&r);
     kept->expiry_s = reader_u32(&r);
     int err = read_subscriptions(&r, kept);
+    if (err == 0 && layout == LAYOUT_FIELDS)
+        err = read_fields(&r, kept);
+    if (err == 0 && reader_left(&r) > 0)
+        err = DG_ERR_MALFORMED;
     if (err < 0) {
         kept_free(kept);
         return err;

@@ -1,18 +1,22 @@
 /*
- * What belongs to a session and not to its connection: subscriptions, and the QoS 2 messages that
- * are not released yet. A durable session's is on the disk too, in the store's state beside the
- * records (integers big-endian):
+ * What belongs to a session and not to its connection: subscriptions, the QoS 2 messages that are
+ * not released yet, and a will that waits for its time. A durable session's is on the disk too, in
+ * the store's state beside the records (integers big-endian):
  *
- *   STREAM_STATE_SESSION  device key i64 -> layout u8 (1), epoch u64, the stream's epoch i32,
+ *   STREAM_STATE_SESSION  device key i64 -> layout u8 (1 or 2), epoch u64, the stream's epoch i32,
  *                         disconnected i64 (wall clock, ms; 0: connected), expiry u32 (s),
- *                         subscriptions u8, of each: QoS u8, filter size u16, filter
+ *                         subscriptions u8, of each: QoS u8, filter size u16, filter; in layout 2
+ *                         then fields until the end, of each: tag u8 (enum kept_field), size u16,
+ *                         bytes. A tag that is not known is passed over
  *   STREAM_STATE_QOS2     device key i64, epoch u64, packet identifier u16 -> the event's offset
  *                         (i64, little-endian: the store fills it in)
  *
  * The epoch is drawn anew for each session. An identity counts only with the epoch of its device's
- * session: what a session that is over has left behind matches nothing. When the stream's epoch
- * (storage/stream.h) has risen, the end was taken back and the session with it: what it says of
- * messages may be older than what the device was told, so the device is to begin anew.
+ * session: what a session that is over has left behind matches nothing. The will in the record is
+ * that of the connection while there is one (will.h), so that it is left also after kill -9. When
+ * the stream's epoch (storage/stream.h) has risen, the end was taken back and the session with it:
+ * what it says of messages may be older than what the device was told, so the device is to begin
+ * anew.
  *
  * One thread at a time: it belongs to the connection's session, and without a connection to the
  * home of the device's claims, and travels between them with the claim.
@@ -26,6 +30,7 @@
 #include "common/limits.h"
 #include "common/slice.h"
 #include "gateway/session/identities.h"
+#include "gateway/session/will.h"
 #include "storage/stream.h"
 
 struct session_subscription {
@@ -43,6 +48,7 @@ struct session_kept {
     int32_t stream_epoch;    /* when it was written */
     struct session_subscription *subscriptions;
     struct identities *identities;
+    struct session_will *will; /* waits for its time without a connection; NULL: none */
 };
 
 /* NULL: no memory. */
@@ -59,9 +65,11 @@ struct session_subscription *kept_subscribe(struct session_kept *kept, struct sl
 
 /* ---- on the disk ---- */
 
+enum kept_field { KEPT_FIELD_WILL = 1 };
 enum {
     KEPT_KEY_BYTES = 8,
-    KEPT_VALUE_BYTES = 26 + LIMIT_MQTT_SUBSCRIPTIONS * (3 + LIMIT_MQTT_TOPIC_BYTES),
+    KEPT_VALUE_BYTES =
+        26 + LIMIT_MQTT_SUBSCRIPTIONS * (3 + LIMIT_MQTT_TOPIC_BYTES) + 3 + WILL_BYTES,
     KEPT_IDENTITY_KEY_BYTES = 18,
 };
 struct kept_bytes {
@@ -69,8 +77,10 @@ struct kept_bytes {
     uint8_t value[KEPT_VALUE_BYTES];
 };
 
-/* Writes the session, or deletes it when kept is NULL. The mutation points into bytes. */
-struct stream_mutation kept_mutation(const struct session_kept *kept, int64_t device_key,
+/* Writes the session with a will (NULL: none), or deletes it when kept is NULL. The mutation points
+ * into bytes. */
+struct stream_mutation kept_mutation(const struct session_kept *kept,
+                                     const struct session_will *will, int64_t device_key,
                                      struct kept_bytes *bytes);
 /* Writes (with the record it is appended with) or deletes an identity; points into key. */
 struct stream_mutation kept_identity_mutation(int64_t device_key, uint64_t epoch,

@@ -34,7 +34,11 @@ static void describe(const struct registry_quarantine_rule *rule, int err, size_
 
 int quarantine_judge(const struct session *session, struct device_event *event, struct slice topic,
                      struct quarantine_finding *finding) {
-    const struct registry_policy *policy = session->tenant->policy;
+    return quarantine_judge_by(session->tenant->policy, event, topic, finding);
+}
+
+int quarantine_judge_by(const struct registry_policy *policy, struct device_event *event,
+                        struct slice topic, struct quarantine_finding *finding) {
     if (!policy || policy->quarantine_count == 0)
         return 0;
     for (unsigned i = 0; i < policy->quarantine_count; i++) {

@@ -11,6 +11,7 @@
 #include "gateway/event/event.h"
 
 struct session;
+struct registry_policy;
 
 struct quarantine_finding {
     char reason[192];
@@ -26,3 +27,6 @@ static inline bool quarantine_is_reason(int err) {
  * the tenant's policy, and are valid until the worker hears of another one. */
 int quarantine_judge(const struct session *session, struct device_event *event, struct slice topic,
                      struct quarantine_finding *finding);
+/* ... of a policy, which may be NULL and outlives the event. */
+int quarantine_judge_by(const struct registry_policy *policy, struct device_event *event,
+                        struct slice topic, struct quarantine_finding *finding);

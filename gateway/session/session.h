@@ -60,7 +60,13 @@ struct session_end {
     const char *text; /* in words; NULL: the error's text */
 };
 
-enum { SESSION_PEER_TEXT_SIZE = 64 };
+enum { SESSION_PEER_TEXT_SIZE = 64, SESSION_ID_TEXT_SIZE = 64 };
+
+/* A connection that took the place of another one of its device. */
+struct session_takeover {
+    char old_peer[SESSION_PEER_TEXT_SIZE], new_peer[SESSION_PEER_TEXT_SIZE];
+    char old_session_id[SESSION_ID_TEXT_SIZE];
+};
 
 /* What a session does to the world. None of them calls back into the session but claim(). */
 struct session_effects {
@@ -86,6 +92,11 @@ struct session_effects {
     void (*set_deadline)(struct session *session, uint64_t at_ms);
     /* The peer's address as text, NUL-terminated; "" when it has gone. */
     void (*format_peer)(struct session *session, char *ret_text);
+    /* Of which the session is a part: the new one until connected(), the old one when it ended with
+     * DG_ERR_TAKEN_OVER. NULL: none, or no memory. */
+    const struct session_takeover *(*takeover)(const struct session *session);
+    /* A filter that the device may not subscribe to: log. */
+    void (*filter_refused)(const struct session *session, struct slice filter, int err);
     /* Packets may now be so large (unparsed input bound), after login. */
     void (*raise_input_limit)(struct session *session, uint32_t max_packet_bytes);
     /* Became one of the connected devices: log. */
@@ -108,6 +119,7 @@ struct session_shared {
     struct device_map tenants; /* tenant key -> struct session_tenant * */
     char prefix[48];           /* of session ids: node, boot, worker */
     uint32_t next_number;
+    uint64_t will_bytes;    /* of the connections' wills */
     int32_t stream_epoch;   /* of the stream while it is open */
     uint64_t next_epoch;    /* of a new session; begins anywhere, by chance */
     uint32_t latency_count; /* acknowledgements of equal latency not yet observed */
@@ -121,8 +133,6 @@ void session_shared_init(struct session_shared *shared, const struct session_eff
 void session_shared_free(struct session_shared *shared);
 /* End of a turn: hands over what was counted. */
 void session_shared_turn(struct session_shared *shared);
-
-struct session_will; /* session_internal.h */
 
 enum session_flag {
     SESSION_PASSWORDS_ALLOWED = 1 << 0, /* encrypted, loopback or switched on */
@@ -165,8 +175,8 @@ struct session {
     struct session *next_waiting;
     uint64_t id; /* names it in tickets, logins and claims */
     struct session_tenant *tenant;
-    uint8_t *names; /* device id, then client id */
-    struct session_will *will;
+    uint8_t *names;            /* device id, then client id */
+    struct session_will *will; /* of this connection */
     struct inflight *inflight;
     struct aliases *aliases;
     struct session_kept *kept;   /* NULL: nothing to keep */
@@ -233,6 +243,8 @@ static inline struct slice session_client_id(const struct session *session) {
     return slice_make(session->names + session->device_size, session->client_id_size);
 }
 struct slice session_tenant_name(const struct session *session);
+/* Its name in presence events; NUL-terminated. */
+void session_format_id(const struct session *session, char *ret_text);
 /* Who an event of this session is from, and which stream it belongs to; it has a device. */
 void session_source(const struct session *session, const struct device_event *event,
                     struct event_source *ret_source);

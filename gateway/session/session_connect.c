@@ -63,44 +63,6 @@ static void take_expiry(struct session *session, const struct mqtt_connect *conn
         session->flags |= SESSION_EXPIRY_CAPPED;
 }
 
-static struct slice put(uint8_t **at, struct slice from) {
-    struct slice copy = slice_make(*at, from.size);
-    if (from.size > 0)
-        memcpy(*at, from.data, from.size);
-    *at += from.size;
-    return copy;
-}
-
-/* Kept until the end of the connection; at most the size of a CONNECT packet. */
-static int take_will(struct session *session, const struct mqtt_connect *connect) {
-    if (!connect->has_will)
-        return 0;
-    const struct mqtt_properties *properties = &connect->will_properties;
-    if (!mqtt_topic_name_is_valid(connect->will_topic))
-        return DG_ERR_TOPIC_NAME;
-    struct session_will *will =
-        malloc(sizeof(*will) + connect->will_topic.size + connect->will_payload.size +
-               properties->raw.size + properties->content_type.size +
-               properties->response_topic.size + properties->correlation_data.size);
-    if (!will)
-        return DG_ERR_NO_MEMORY;
-    uint8_t *at = will->bytes;
-    *will = (struct session_will){
-        .qos = connect->will_qos,
-        .retain = connect->will_retain,
-        .message_expiry_s = properties->message_expiry_s,
-        .user_property_count = properties->user_count,
-        .topic = put(&at, connect->will_topic),
-        .payload = put(&at, connect->will_payload),
-        .properties = put(&at, properties->raw),
-        .content_type = put(&at, properties->content_type),
-        .response_topic = put(&at, properties->response_topic),
-        .correlation_data = put(&at, properties->correlation_data),
-    };
-    session->will = will;
-    return 0;
-}
-
 /* ---- refusing ---- */
 
 static void refuse(struct session *session, int err, const char *text) {
@@ -183,7 +145,7 @@ bool session_on_connect(struct session *session, const struct mqtt_packet *packe
     if (err == 0)
         err = take_client_id(session, connect);
     if (err == 0)
-        err = take_will(session, connect);
+        err = session_will_take(session, connect);
     if (err < 0)
         refuse(session, err, NULL);
     else
@@ -215,14 +177,6 @@ static int take_identity(struct session *session, const struct registry_identity
     return 0;
 }
 
-/* The will's topic obeys the same rule as a publish; now it is known whose it is. */
-static int check_will(struct session *session) {
-    struct session_permit permit;
-    if (!session->will)
-        return 0;
-    return session_may(session, SESSION_LEAVE_WILL, session->will->topic, &permit);
-}
-
 void session_login_done(struct session *session, int err,
                         const struct registry_identity *identity) {
     if (session->state != SESSION_AUTHENTICATING)
@@ -235,8 +189,9 @@ void session_login_done(struct session *session, int err,
         refuse(session, err, NULL);
         return;
     }
-    if ((err = check_will(session)) < 0) {
-        refuse(session, err, "the will's topic is not allowed");
+    if ((err = session_will_own(session)) < 0) {
+        bool is_refused = err == DG_ERR_NOT_AUTHORIZED || err == DG_ERR_TOPIC_NAME;
+        refuse(session, err, is_refused ? "the will's topic is not allowed" : NULL);
         return;
     }
     session->state = SESSION_CLAIMING;

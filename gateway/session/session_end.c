@@ -3,10 +3,9 @@
 #include <stdlib.h>
 
 #include "common/metrics.h"
-#include "gateway/session/quarantine.h"
 #include "gateway/session/session_internal.h"
 
-enum { PRESENCE_PAYLOAD_SIZE = 4096 };
+enum { PRESENCE_PAYLOAD_SIZE = 4096, REASON_TEXT_SIZE = 96, USE_ANOTHER_SERVER = 0x9C };
 
 /* ---- presence ---- */
 
@@ -21,29 +20,51 @@ static uint64_t duration_ms(const struct session *session) {
     return session_now_ms(session) - session->connected_ms;
 }
 
+void session_format_id(const struct session *session, char *ret_text) {
+    snprintf(ret_text, SESSION_ID_TEXT_SIZE, "%ss%u", session->shared->prefix, session->number);
+}
+
+static const struct session_takeover *takeover_of(const struct session *session, bool connected) {
+    bool may_be = connected || session->end_err == DG_ERR_TAKEN_OVER;
+    return may_be ? session->shared->effects->takeover(session) : NULL;
+}
+
+static const char *presence_reason(const struct session *session, bool connected,
+                                   const struct session_takeover *takeover, char *text) {
+    if (connected)
+        return takeover ? "taken over" : "connected";
+    if (takeover) {
+        snprintf(text, REASON_TEXT_SIZE, "taken over by %s", takeover->new_peer);
+        return text;
+    }
+    return session->end_err < 0 ? dg_err_text(session->end_err) : "disconnected by the device";
+}
+
 static int append_presence(struct session *session, bool connected) {
     if (!session->shared->config->events_presence)
         return 0;
     char peer[SESSION_PEER_TEXT_SIZE] = "";
-    char session_id[64];
+    char session_id[SESSION_ID_TEXT_SIZE], reason[REASON_TEXT_SIZE];
     uint8_t payload[PRESENCE_PAYLOAD_SIZE];
     struct writer w = writer_make(payload, sizeof(payload));
     session->shared->effects->format_peer(session, peer);
-    int id_size =
-        snprintf(session_id, sizeof(session_id), "%ss%u", session->shared->prefix, session->number);
+    session_format_id(session, session_id);
+    const struct session_takeover *takeover = takeover_of(session, connected);
     struct event_presence presence = {
         .connected = connected,
-        .reason = connected              ? "connected"
-                  : session->end_err < 0 ? dg_err_text(session->end_err)
-                                         : "disconnected by the device",
+        .reason = presence_reason(session, connected, takeover, reason),
         .reason_code = connected ? 0 : end_reason_code(session),
         .client_id = session_client_id(session),
         .protocol = session_is_mqtt5(session) ? "mqtt5" : "mqtt3.1.1",
         .peer = slice_from_string(peer),
-        .session_id = slice_make(session_id, (size_t)id_size),
+        .session_id = slice_from_string(session_id),
         .duration_ms = connected ? 0 : duration_ms(session),
         .credential_key = session->credential_key,
     };
+    if (connected && takeover) {
+        presence.previous_peer = slice_from_string(takeover->old_peer);
+        presence.previous_session_id = slice_from_string(takeover->old_session_id);
+    }
     int err = event_write_presence(&presence, &w);
     if (err < 0)
         return err;
@@ -66,53 +87,32 @@ int session_append_connected(struct session *session) {
     return err;
 }
 
-/* ---- will ---- */
-
-void session_will_drop(struct session *session) {
-    free(session->will);
-    session->will = NULL;
-    session->flags &= ~(uint32_t)SESSION_WILL_DUE;
-}
-
-/* Stored at once: will delay needs sessions that outlive the connection. */
-static int append_will(struct session *session) {
-    const struct session_will *will = session->will;
-    struct session_permit permit;
-    int err = session_may(session, SESSION_LEAVE_WILL, will->topic, &permit);
-    if (err < 0)
-        return err;
-    struct device_event event = {
-        .type = permit.event_type,
-        .protocol = session_is_mqtt5(session) ? "mqtt5" : "mqtt3.1.1",
-        .qos = will->qos,
-        .retain = will->retain,
-        .subject = permit.subject,
-        .content_type = will->content_type,
-        .user_properties = will->properties,
-        .user_property_count = will->user_property_count,
-        .payload = will->payload,
-        .received_ms = session->shared->wall_ms,
-        .device_time_window_ms = session->shared->config->events_device_time_window,
-        .response_topic = will->response_topic,
-        .correlation_data = will->correlation_data,
-        .message_expiry_s = will->message_expiry_s,
-    };
-    struct quarantine_finding finding;
-    (void)quarantine_judge(session, &event, will->topic, &finding);
-    return session_append(session, &event, NULL, session_tag_make(SESSION_TAG_OWN, 0, 0));
-}
-
 /* ---- farewell ---- */
 
+/* Where the device is to go when this gateway stops (MQTT5 4.11); empty: nowhere. */
+static struct slice server_reference(const struct session *session, int err) {
+    bool redirects = err == DG_ERR_SHUTTING_DOWN && session_is_mqtt5(session);
+    return slice_from_string(redirects ? session->shared->config->mqtt_server_reference : "");
+}
+
+static uint8_t farewell_reason(const struct session *session, int err, enum mqtt_type packet,
+                               struct slice reference) {
+    if (!session_is_mqtt5(session))
+        return dg_err_row(err)->mqtt3_connack;
+    return reference.size > 0 ? USE_ANOTHER_SERVER : session_reason(err, packet);
+}
+
 static void write_farewell(struct session *session, struct writer *w, int err, struct slice text) {
+    struct slice reference = server_reference(session, err);
     if (session->state == SESSION_CONNECTED) {
         if (session_is_mqtt5(session))
-            mqtt_write_disconnect(w, session_reason(err, MQTT_DISCONNECT), text);
+            mqtt_write_disconnect(w, farewell_reason(session, err, MQTT_DISCONNECT, reference),
+                                  text, reference);
         return;
     }
     struct mqtt_connack connack = {
-        .reason = session_is_mqtt5(session) ? session_reason(err, MQTT_CONNACK)
-                                            : dg_err_row(err)->mqtt3_connack,
+        .reason = farewell_reason(session, err, MQTT_CONNACK, reference),
+        .server_reference = reference,
         .maximum_qos = -1,
         .reason_string = session_is_mqtt5(session) ? text : slice_make(NULL, 0),
         .wildcard_available = true, /* these say nothing when true */
@@ -131,7 +131,7 @@ static void say_farewell(struct session *session, const struct session_end *end)
         return;
     struct slice texts[] = {slice_from_string(end->text ? end->text : dg_err_text(end->err)), {0}};
     for (unsigned i = 0; i < 2; i++) {
-        uint8_t bytes[512];
+        uint8_t bytes[1024];
         struct writer w = writer_make(bytes, sizeof(bytes));
         write_farewell(session, &w, end->err, texts[i]);
         if ((!w.failed && writer_size(&w) == 0) || session_send(session, &w))
@@ -140,11 +140,6 @@ static void say_farewell(struct session *session, const struct session_end *end)
 }
 
 /* ---- the end ---- */
-
-/* Whom the registry sends away leaves no last words. */
-static bool suppresses_will(int err) {
-    return err == DG_ERR_DISABLED || err == DG_ERR_ADMINISTRATIVE;
-}
 
 void session_end(struct session *session, const struct session_end *end) {
     if (session->state == SESSION_CLOSED)
@@ -155,10 +150,7 @@ void session_end(struct session *session, const struct session_end *end) {
     session->end_err = (int16_t)end->err;
     if (connected)
         metric_add(METRIC_DEVICES_CONNECTED, -1);
-    if (connected && session->will && !suppresses_will(end->err))
-        session->flags |= SESSION_WILL_DUE;
-    else
-        session_will_drop(session);
+    session_will_end(session, connected, end->err);
     inflight_release(&session->shared->inflight_pool, &session->inflight);
     aliases_free(&session->aliases);
     if (session->flags & SESSION_LINKED)
@@ -182,11 +174,8 @@ static bool is_through(struct session *session, int err) {
 void session_settle(struct session *session) {
     if (session->flags & (SESSION_FINISHED | SESSION_PAUSED_STREAM))
         return;
-    if (session->flags & SESSION_WILL_DUE) {
-        if (!is_through(session, append_will(session)))
-            return;
-        session_will_drop(session);
-    }
+    if (!is_through(session, session_will_settle(session)))
+        return;
     if (session->flags & SESSION_PRESENT) {
         if (!is_through(session, append_presence(session, false)))
             return;

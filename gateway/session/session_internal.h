@@ -5,16 +5,6 @@
 #include "gateway/session/reason.h"
 #include "gateway/session/session.h"
 
-/* Copied from CONNECT; slices point into bytes. */
-struct session_will {
-    uint8_t qos;
-    bool retain;
-    uint32_t message_expiry_s;
-    uint32_t user_property_count;
-    struct slice topic, payload, properties, content_type, response_topic, correlation_data;
-    uint8_t bytes[];
-};
-
 /* What a tag says, from above: the error that the device hears though its event is stored (a byte,
  * without its sign), the kind; of a publish that is answered its packet identifier and its sequence
  * number. */
@@ -24,6 +14,7 @@ enum session_tag {
     SESSION_TAG_QOS0,
     SESSION_TAG_RELEASED, /* an identity is deleted */
     SESSION_TAG_SAVED,    /* the session's record, and somebody waits for it */
+    SESSION_TAG_WILL,     /* with the record of the session's end */
     SESSION_TAG_OWN
 };
 static inline uint64_t session_tag_make(enum session_tag kind, uint16_t packet_id,
@@ -79,7 +70,6 @@ void session_fault(struct session *session, int err, const char *clause, const c
 void session_settle(struct session *session);
 /* Appends the connected event, if they are wanted. 0 or DG_ERR_PRESSURE or another. */
 DG_NODISCARD int session_append_connected(struct session *session);
-void session_will_drop(struct session *session);
 
 /* Next deadline of a connected session. */
 uint64_t session_next_deadline(const struct session *session);
@@ -117,6 +107,29 @@ void session_saved(struct session *session, int err);
 DG_NODISCARD int session_save_end(struct session *session);
 /* Before the claim is released: what does not outlive the connection goes. */
 void session_let_go(struct session *session);
+
+/* What the latter writes, before it was written; else NULL. Points into bytes. */
+const struct stream_mutation *session_end_mutation(struct session *session,
+                                                   struct stream_mutation *mutation,
+                                                   struct kept_bytes *bytes);
+
+/* ---- session_will.c ---- */
+
+/* Takes the will of a CONNECT, if it has one. DG_ERR_TOPIC_NAME, DG_ERR_PAYLOAD_FORMAT,
+ * DG_ERR_LIMIT, DG_ERR_NO_MEMORY. */
+DG_NODISCARD int session_will_take(struct session *session, const struct mqtt_connect *connect);
+/* Now it is known whose it is: as session_may(), or DG_ERR_NO_MEMORY, DG_ERR_LIMIT. */
+DG_NODISCARD int session_will_own(struct session *session);
+void session_will_drop(struct session *session);
+/* The connection has ended: the will is due, waits with the session (MQTT5 3.1.3.2.2) or is no
+ * more.
+ */
+void session_will_end(struct session *session, bool was_connected, int err);
+/* Appends what is due. 0 or DG_ERR_PRESSURE. */
+DG_NODISCARD int session_will_settle(struct session *session);
+/* Appends a will as an event of this session's device. As session_may() and the effect. */
+DG_NODISCARD int session_will_append(struct session *session, const struct session_will *will,
+                                     const struct stream_mutation *with, enum session_tag tag);
 
 /* ---- session_release.c ---- */
 

@@ -6,6 +6,8 @@
  * CONNACK, SUBACK and UNSUBACK of what changed it, and its identities in the unit of their event. A
  * session that ends with its connection writes nothing.
  */
+#include <stdlib.h>
+
 #include "common/assert.h"
 #include "common/metrics.h"
 #include "gateway/session/session_internal.h"
@@ -42,18 +44,17 @@ static int choose(struct session *session, struct session_kept *kept, bool may_k
     return session_keep(session);
 }
 
-/* What is written: the session as it is now, or that it is over. As the effect. */
-static int save(struct session *session, bool is_over, int64_t disconnected_ms,
-                enum session_tag kind) {
-    struct kept_bytes bytes;
-    if (!is_over) {
-        session->kept->disconnected_ms = disconnected_ms;
-        session->kept->expiry_s = session->expiry_s;
-        session->kept->stream_epoch = session->shared->stream_epoch;
-    }
-    struct stream_mutation mutation =
-        kept_mutation(is_over ? NULL : session->kept, session->device_key, &bytes);
-    return session_mutate(session, &mutation, session_tag_make(kind, 0, 0));
+/* What is written: the session as it is now, or that it is over. Points into bytes. */
+static struct stream_mutation record(struct session *session, bool is_over, int64_t disconnected_ms,
+                                     struct kept_bytes *bytes) {
+    struct session_kept *kept = session->kept;
+    if (is_over)
+        return kept_mutation(NULL, NULL, session->device_key, bytes);
+    kept->disconnected_ms = disconnected_ms;
+    kept->expiry_s = session->expiry_s;
+    kept->stream_epoch = session->shared->stream_epoch;
+    const struct session_will *will = disconnected_ms == 0 ? session->will : kept->will;
+    return kept_mutation(kept, will, session->device_key, bytes);
 }
 
 /* The session did not come to be: back to what there was. */
@@ -69,11 +70,27 @@ static void undo(struct session *session) {
 
 static void opened(struct session *session) {
     session->flags |= SESSION_OPENED;
-    if (session->flags & SESSION_RESUMED)
+    if (session->flags & SESSION_RESUMED) {
         metric_add(METRIC_SESSIONS_RESUMED, 1);
+        free(session->kept->will); /* MQTT5 3.1.3-9 */
+        session->kept->will = NULL;
+    }
     if (session->former)
         session->shared->effects->discard(session, session->former);
     session->former = NULL;
+}
+
+/* A session that ends here leaves its will (MQTT5 3.1.3.2.2). As the effect. */
+static int write_opening(struct session *session) {
+    struct kept_bytes bytes;
+    struct stream_mutation mutation =
+        record(session, !(session->flags & SESSION_DURABLE), 0, &bytes);
+    if (session->former && session->former->will) {
+        int err = session_will_append(session, session->former->will, &mutation, SESSION_TAG_SAVED);
+        if (err == 0 || err == DG_ERR_PRESSURE)
+            return err;
+    }
+    return session_mutate(session, &mutation, session_tag_make(SESSION_TAG_SAVED, 0, 0));
 }
 
 int session_open(struct session *session) {
@@ -84,7 +101,7 @@ int session_open(struct session *session) {
         opened(session);
         return 0;
     }
-    int err = save(session, !durable, 0, SESSION_TAG_SAVED);
+    int err = write_opening(session);
     if (err == 0)
         session->flags |= SESSION_SAVING;
     else if (err == DG_ERR_PRESSURE)
@@ -113,7 +130,9 @@ void session_claim_done(struct session *session, int err, struct session_kept *k
 /* ---- changing ---- */
 
 bool session_save_change(struct session *session) {
-    int err = save(session, false, 0, SESSION_TAG_SAVED);
+    struct kept_bytes bytes;
+    struct stream_mutation mutation = record(session, false, 0, &bytes);
+    int err = session_mutate(session, &mutation, session_tag_make(SESSION_TAG_SAVED, 0, 0));
     if (err == 0) {
         session->flags &= ~(uint32_t)SESSION_CHANGED;
         session->flags |= SESSION_SAVING;
@@ -144,11 +163,22 @@ void session_saved(struct session *session, int err) {
 
 /* ---- ending ---- */
 
-int session_save_end(struct session *session) {
+const struct stream_mutation *session_end_mutation(struct session *session,
+                                                   struct stream_mutation *mutation,
+                                                   struct kept_bytes *bytes) {
     const uint32_t open = SESSION_DURABLE | SESSION_OPENED;
     if ((session->flags & (open | SESSION_END_SAVED)) != open)
+        return NULL;
+    *mutation = record(session, session->expiry_s == 0, session->shared->wall_ms, bytes);
+    return mutation;
+}
+
+int session_save_end(struct session *session) {
+    struct kept_bytes bytes;
+    struct stream_mutation mutation;
+    if (!session_end_mutation(session, &mutation, &bytes))
         return 0;
-    int err = save(session, session->expiry_s == 0, session->shared->wall_ms, SESSION_TAG_OWN);
+    int err = session_mutate(session, &mutation, session_tag_make(SESSION_TAG_OWN, 0, 0));
     if (err != DG_ERR_PRESSURE)
         session->flags |= SESSION_END_SAVED;
     return err;

@@ -1,6 +1,7 @@
 /* PUBLISH in, PUBACK or PUBREC out (MQTT5 3.3 to 3.5, 4.3, 4.9). The hot path. */
 #include "common/assert.h"
 #include "common/metrics.h"
+#include "common/utf8.h"
 #include "gateway/session/quarantine.h"
 #include "gateway/session/session_internal.h"
 
@@ -113,6 +114,7 @@ static int append_publish(struct session *session, const struct mqtt_publish *pu
         event.response_topic = properties->response_topic;
         event.correlation_data = properties->correlation_data;
         event.message_expiry_s = properties->message_expiry_s;
+        event.payload_is_utf8 = properties->payload_format == 1;
     }
     struct quarantine_finding finding;
     int verdict = quarantine_judge(session, &event, publish->topic, &finding);
@@ -164,11 +166,21 @@ static void remember(struct session *session, const struct mqtt_publish *publish
         identities_set(session->kept->identities, publish->packet_id, IDENTITY_SUBMITTED);
 }
 
+/* MQTT5 3.3.2.3.2: what a device calls text, readers may take for it. */
+static int check_payload(const struct mqtt_publish *publish) {
+    if (__builtin_expect(publish->properties.payload_format != 1, 1))
+        return 0;
+    bool is_text = utf8_is_text(publish->payload.data, publish->payload.size);
+    return is_text ? 0 : DG_ERR_PAYLOAD_FORMAT;
+}
+
 static bool store(struct session *session, const struct mqtt_publish *publish) {
     static const enum metric_id counters[] = {METRIC_MQTT_PUBLISH_QOS0, METRIC_MQTT_PUBLISH_QOS1,
                                               METRIC_MQTT_PUBLISH_QOS2};
     struct session_permit permit;
     int err = session_may(session, SESSION_PUBLISH, publish->topic, &permit);
+    if (err == 0)
+        err = check_payload(publish);
     if (err == 0)
         err = reserve(session, publish);
     if (err == 0)
@@ -299,6 +311,8 @@ void session_append_done(struct session *session, uint64_t tag, int err) {
         session_identity_settle(session, (uint16_t)(tag >> 32), err);
     if (kind == SESSION_TAG_RELEASED)
         session_identity_released(session, (uint16_t)(tag >> 32), err);
+    if (kind == SESSION_TAG_WILL && err < 0)
+        session->flags &= ~(uint32_t)SESSION_END_SAVED; /* the end is written by itself */
     if (kind == SESSION_TAG_SAVED) {
         session_saved(session, err);
     } else if (session->state == SESSION_CLOSED) {

@@ -1,10 +1,12 @@
 /* SUBSCRIBE and UNSUBSCRIBE (MQTT5 3.8 to 3.11): a device subscribes to its own commands and
  * desired state and to nothing else; filters are compared literally. */
+#include <stdio.h>
 #include <stdlib.h>
 
+#include "gateway/dialect/native.h"
 #include "gateway/session/session_internal.h"
 
-enum { UNSUBACK_NOTHING = 0x11 }; /* MQTT5 3.11.3 */
+enum { UNSUBACK_NOTHING = 0x11 /* MQTT5 3.11.3 */, REASON_TEXT_SIZE = 192 };
 
 static struct session_subscription **find(struct session_kept *kept, struct slice filter) {
     struct session_subscription **at = &kept->subscriptions;
@@ -48,14 +50,47 @@ static uint8_t suback_code(const struct session *session, int granted) {
     return session_is_mqtt5(session) ? session_reason(granted, MQTT_SUBACK) : 0x80;
 }
 
+/* text is left out when the device takes no packet so large (MQTT5 3.9.2-1). */
 static void answer(struct session *session, enum mqtt_type type, uint16_t packet_id,
-                   const uint8_t *reasons, unsigned reason_count) {
-    uint8_t bytes[64 + LIMIT_MQTT_SUBSCRIPTIONS];
-    struct writer w = writer_make(bytes, sizeof(bytes));
-    mqtt_write_suback(&w, session->version, type, packet_id, reasons, reason_count,
-                      slice_make(NULL, 0));
-    if (!session_send(session, &w))
-        session_stop(session, DG_ERR_TOO_LARGE, "maximum packet size too small for the answer");
+                   const uint8_t *reasons, unsigned reason_count, const char *text) {
+    uint8_t bytes[256 + LIMIT_MQTT_SUBSCRIPTIONS];
+    struct slice texts[] = {session_reason_string(session, text), {0}};
+    for (unsigned i = 0; i < 2; i++) {
+        struct writer w = writer_make(bytes, sizeof(bytes));
+        mqtt_write_suback(&w, session->version, type, packet_id, reasons, reason_count, texts[i]);
+        if (session_send(session, &w))
+            return;
+    }
+    session_stop(session, DG_ERR_TOO_LARGE, "maximum packet size too small for the answer");
+}
+
+static bool is_not_allowed(int err) {
+    return err == DG_ERR_NOT_AUTHORIZED || err == DG_ERR_WILDCARD ||
+           err == DG_ERR_SHARED_SUBSCRIPTION;
+}
+
+/* What is wrong with the first filter that was refused. */
+static void explain(char *ret_text, size_t size, int err) {
+    if (is_not_allowed(err))
+        snprintf(ret_text, size, "%s; a device may subscribe to %s", dg_err_text(err),
+                 native_allowed_filters());
+    else
+        snprintf(ret_text, size, "%s", dg_err_text(err));
+}
+
+static void answer_subscribe(struct session *session, const struct mqtt_subscribe *request,
+                             const int *granted) {
+    uint8_t reasons[LIMIT_MQTT_SUBSCRIPTIONS];
+    char text[REASON_TEXT_SIZE] = "";
+    for (unsigned i = 0; i < request->filter_count; i++) {
+        reasons[i] = suback_code(session, granted[i]);
+        if (granted[i] >= 0)
+            continue;
+        if (text[0] == '\0')
+            explain(text, sizeof(text), granted[i]);
+        session->shared->effects->filter_refused(session, request->filters[i].filter, granted[i]);
+    }
+    answer(session, MQTT_SUBACK, request->packet_id, reasons, request->filter_count, text);
 }
 
 static bool needs_saving(const struct session *session) {
@@ -65,17 +100,17 @@ static bool needs_saving(const struct session *session) {
 
 bool session_on_subscribe(struct session *session, const struct mqtt_packet *packet) {
     const struct mqtt_subscribe *request = &packet->subscribe;
-    uint8_t reasons[LIMIT_MQTT_SUBSCRIPTIONS];
+    int granted[LIMIT_MQTT_SUBSCRIPTIONS];
     if (mqtt_has(&request->properties, MQTT_PROPERTY_SUBSCRIPTION_ID)) {
         session_fault(session, DG_ERR_SUBSCRIPTION_ID, "MQTT5 3.2.2.3.12",
                       "subscription identifiers were announced unavailable");
         return true;
     }
     for (unsigned i = 0; i < request->filter_count; i++)
-        reasons[i] = suback_code(session, subscribe(session, &request->filters[i]));
+        granted[i] = subscribe(session, &request->filters[i]);
     if (needs_saving(session))
         return session_save_change(session); /* offered again, the packet changes nothing */
-    answer(session, MQTT_SUBACK, request->packet_id, reasons, request->filter_count);
+    answer_subscribe(session, request, granted);
     return true;
 }
 
@@ -110,6 +145,6 @@ bool session_on_unsubscribe(struct session *session, const struct mqtt_packet *p
     for (unsigned i = 0; i < request->filter_count; i++)
         if (unsubscribe(session->kept, request->filters[i]))
             reasons[i] = 0;
-    answer(session, MQTT_UNSUBACK, request->packet_id, reasons, request->filter_count);
+    answer(session, MQTT_UNSUBACK, request->packet_id, reasons, request->filter_count, "");
     return true;
 }

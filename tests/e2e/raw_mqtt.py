@@ -24,17 +24,24 @@ def packet(first, body):
     return bytes([first]) + remaining(len(body)) + body
 
 
+def u32_property(identifier, value):
+    return b"" if value is None else bytes([identifier]) + struct.pack(">I", value)
+
+
 def connect(user=None, password=None, client_id="raw", version=5, keep_alive=60, will=None, clean=True,
-            expiry=None):
+            expiry=None, will_delay=None, will_flags=8, will_properties=b"", properties=b""):
+    """will_flags: QoS and retain, QoS 1 if nothing is said."""
     flags = (2 if clean else 0) | (0x80 if user is not None else 0) | (0x40 if password is not None else 0)
     payload = text(client_id)
     if will:
-        flags |= 4 | 8  # QoS 1
-        payload += (b"\0" if version == 5 else b"") + text(will[0]) + text(will[1])
+        flags |= 4 | will_flags
+        will_properties = u32_property(0x18, will_delay) + will_properties
+        payload += remaining(len(will_properties)) + will_properties if version == 5 else b""
+        payload += text(will[0]) + text(will[1])
     for value in (user, password):
         payload += text(value) if value is not None else b""
     head = text("MQTT") + bytes([version, flags]) + struct.pack(">H", keep_alive)
-    properties = b"" if expiry is None else b"\x11" + struct.pack(">I", expiry)
+    properties = u32_property(0x11, expiry) + properties
     return packet(0x10, head + (remaining(len(properties)) + properties if version == 5 else b"") + payload)
 
 
@@ -49,8 +56,10 @@ def pubrel(packet_id):
     return packet(0x62, struct.pack(">H", packet_id))
 
 
-def disconnect(expiry=None):
-    return packet(0xE0, b"" if expiry is None else b"\0\5\x11" + struct.pack(">I", expiry))
+def disconnect(expiry=None, reason=0):
+    if expiry is None:
+        return packet(0xE0, bytes([reason]) if reason else b"")
+    return packet(0xE0, bytes([reason]) + b"\5\x11" + struct.pack(">I", expiry))
 
 
 def unsubscribe(*filters, packet_id=1, version=5):

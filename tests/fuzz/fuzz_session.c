@@ -78,6 +78,14 @@ static void on_peer(struct session *session, char *ret_text) {
     ret_text[0] = '\0';
 }
 
+static const struct session_takeover *on_takeover(const struct session *session) {
+    static const struct session_takeover takeover = {"192.0.2.7:1", "192.0.2.8:1", "gw1-1-0-s1"};
+    return session->shared->now_ns % 2000000 ? &takeover : NULL;
+}
+static void on_filter_refused(const struct session *session, struct slice filter, int err) {
+    dg_assert(err < 0);
+}
+
 static const struct session_effects effects = {
     .send = on_send,
     .login = on_login,
@@ -90,6 +98,8 @@ static const struct session_effects effects = {
     .resume = on_nothing,
     .set_deadline = on_deadline,
     .format_peer = on_peer,
+    .takeover = on_takeover,
+    .filter_refused = on_filter_refused,
     .raise_input_limit = on_limit,
     .connected = on_nothing,
     .close = on_close,

@@ -26,6 +26,7 @@ struct recorded_event {
     uint64_t tag;
     uint8_t qos;
     bool quarantined;
+    bool payload_is_utf8;
     char subject[128];
     char payload[512];
 };
@@ -49,6 +50,8 @@ struct recorder {
     unsigned login_count, claim_count, release_count, close_count, finished_count;
     unsigned pause_count, resume_count;
     struct session_end end;
+    const struct session_takeover *takeover;
+    unsigned filters_refused;
     uint64_t deadline_ms;
 };
 
@@ -135,6 +138,7 @@ static inline int record_append(struct session *session, const struct device_eve
     to->tag = tag;
     to->qos = event->qos;
     to->quarantined = event->quarantine_reason.size > 0;
+    to->payload_is_utf8 = event->payload_is_utf8;
     copy_text(to->subject, sizeof(to->subject), event->subject);
     copy_text(to->payload, sizeof(to->payload), event->payload);
     return 0;
@@ -154,6 +158,15 @@ static inline void record_set_deadline(struct session *session, uint64_t at_ms) 
 
 static inline void record_format_peer(struct session *session, char *ret_text) {
     strcpy(ret_text, "192.0.2.7:5123");
+}
+
+static inline const struct session_takeover *record_takeover(const struct session *session) {
+    return ((const struct recorder *)session->shared->context)->takeover;
+}
+
+static inline void record_filter_refused(const struct session *session, struct slice filter,
+                                         int err) {
+    ((struct recorder *)session->shared->context)->filters_refused++;
 }
 
 static inline void record_raise_input_limit(struct session *session, uint32_t max_packet_bytes) {
@@ -184,6 +197,8 @@ static const struct session_effects recorder_effects = {
     .resume = record_resume,
     .set_deadline = record_set_deadline,
     .format_peer = record_format_peer,
+    .takeover = record_takeover,
+    .filter_refused = record_filter_refused,
     .raise_input_limit = record_raise_input_limit,
     .connected = record_connected,
     .close = record_close,

@@ -493,6 +493,7 @@ Test(packet, written) {
                                 .assigned_client_id = slice_from_string("id"),
                                 .topic_alias_maximum = 12,
                                 .reason_string = text,
+                                .server_reference = slice_from_string("b"),
                                 .server_keep_alive_s = 13};
 #define WRITES(expected, call)                            \
     do {                                                  \
@@ -502,8 +503,8 @@ Test(packet, written) {
     } while (0)
     WRITES("20 02 01 00", mqtt_write_connack(&w, V3, &plain));
     WRITES("20 03 01 00 00", mqtt_write_connack(&w, V5, &plain));
-    WRITES("20 2a 00 87 27 11 00000009 21 000a 24 01 25 00 27 0000000b 12 0002'id' 22 000c "
-           "1f 0002'no' 28 00 29 00 2a 00 13 000d",
+    WRITES("20 2e 00 87 2b 11 00000009 21 000a 24 01 25 00 27 0000000b 12 0002'id' 22 000c "
+           "1c 0001'b' 1f 0002'no' 28 00 29 00 2a 00 13 000d",
            mqtt_write_connack(&w, V5, &full));
     WRITES("40 02 0102", mqtt_write_ack(&w, V5, MQTT_PUBACK, 0x102, 0, none));
     WRITES("40 02 0102", mqtt_write_ack(&w, V3, MQTT_PUBACK, 0x102, 0x97, text));
@@ -518,9 +519,12 @@ Test(packet, written) {
     WRITES("b0 02 0001", mqtt_write_suback(&w, V3, MQTT_UNSUBACK, 1, reasons, 2, none));
     WRITES("b0 05 0001 00 01 87", mqtt_write_suback(&w, V5, MQTT_UNSUBACK, 1, reasons, 2, none));
     WRITES("d0 00", mqtt_write_pingresp(&w));
-    WRITES("e0 00", mqtt_write_disconnect(&w, 0, none));
-    WRITES("e0 01 8e", mqtt_write_disconnect(&w, 0x8e, none));
-    WRITES("e0 07 8e 05 1f 0002'no'", mqtt_write_disconnect(&w, 0x8e, text));
+    WRITES("e0 00", mqtt_write_disconnect(&w, 0, none, none));
+    WRITES("e0 01 8e", mqtt_write_disconnect(&w, 0x8e, none, none));
+    WRITES("e0 07 8e 05 1f 0002'no'", mqtt_write_disconnect(&w, 0x8e, text, none));
+    WRITES("e0 07 9c 05 1c 0002'no'", mqtt_write_disconnect(&w, 0x9c, none, text));
+    WRITES("e0 0b 9c 09 1c 0001'b' 1f 0002'no'",
+           mqtt_write_disconnect(&w, 0x9c, text, slice_from_string("b")));
     WRITES("3b 07 0002'no' 0009 'x'",
            mqtt_write_publish(&w, V3, true, 1, true, text, 9, none, slice_from_string("x")));
     WRITES("30 08 0002'no' 02 01 01 'x'",
@@ -543,7 +547,7 @@ Test(packet, writers_without_room) {
     mqtt_write_ack(&w, V5, MQTT_PUBACK, 1, 0x97, big);
     cr_expect(w.failed);
     w = writer_make(room, sizeof room);
-    mqtt_write_disconnect(&w, 0x97, big);
+    mqtt_write_disconnect(&w, 0x97, big, none);
     cr_expect(w.failed);
     static uint8_t huge[UINT16_MAX + 1], much[2 * UINT16_MAX];
     w = writer_make(much, sizeof much);

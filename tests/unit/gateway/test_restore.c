@@ -126,7 +126,7 @@ static void put_session(int64_t device, uint64_t epoch, int64_t disconnected_ms,
                                 .disconnected_ms = disconnected_ms,
                                 .expiry_s = expiry_s};
     struct kept_bytes bytes;
-    struct stream_mutation mutation = kept_mutation(&kept, device, &bytes);
+    struct stream_mutation mutation = kept_mutation(&kept, NULL, device, &bytes);
     apply(&mutation);
 }
 

@@ -409,7 +409,7 @@ Test(session_keep, layout_of_every_length) {
     struct session_kept *kept = kept_session(NULL, 5), *read;
     cr_assert_not_null(kept_subscribe(kept, nothing, 0));
     struct kept_bytes bytes;
-    struct stream_mutation m = kept_mutation(kept, 42, &bytes);
+    struct stream_mutation m = kept_mutation(kept, NULL, 42, &bytes);
     int64_t device_key = 0;
     for (size_t size = 0; size < m.value.size; size++)
         cr_assert_eq(kept_decode(m.key, slice_make(m.value.data, size), &device_key, &read),
@@ -421,7 +421,7 @@ Test(session_keep, layout_of_every_length) {
     cr_assert(device_key == 42 && read->epoch == 77 && read->expiry_s == 5);
     cr_assert_eq(read->disconnected_ms, kept->disconnected_ms);
     kept_free(read);
-    bytes.value[0] = 2; /* a layout of another release */
+    bytes.value[0] = 3; /* a layout of another release */
     cr_assert_eq(kept_decode(m.key, m.value, &device_key, &read), DG_ERR_MALFORMED);
     kept_free(kept);
 
