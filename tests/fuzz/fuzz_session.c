@@ -118,6 +118,9 @@ static void claim(struct session *session, unsigned how) {
         identities_set(kept->identities, 1, IDENTITY_STORED);
         kept->disconnected_ms = session->shared->wall_ms;
         kept->expiry_s = how >> 4;
+        struct will_content former = {.topic = slice_from_string("former")};
+        if (how & 8)
+            dg_assert(will_create(&former, &kept->will) == 0);
     }
     session_claim_done(session, 0, kept, how & 4);
 }

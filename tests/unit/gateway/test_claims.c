@@ -288,6 +288,137 @@ Test(claims, every_kept_session_is_looked_at) {
     end();
 }
 
+/* ---- wills ---- */
+
+static struct session_kept *kept_with_will(int64_t due_ms) {
+    struct will_content content = {.topic = slice_from_string("t"),
+                                   .payload = slice_from_string("gone")};
+    struct session_kept *kept = kept_until(INT32_MAX);
+    cr_assert_eq(will_create(&content, &kept->will), 0);
+    kept->will->due.at_ms = due_ms;
+    return kept;
+}
+
+static void install_will(int64_t device, int64_t due_ms) {
+    struct session_kept *kept = kept_with_will(due_ms);
+    cr_assert_eq(claims_install(workers[0], device, kept), 0);
+}
+
+Test(claims, wills_are_offered_when_they_are_due) {
+    begin();
+    int64_t waiting = metric_read(METRIC_WILLS_WAITING), devices = 0;
+    for (int64_t device = 1; device <= 200; device++) {
+        if (claims_home(device, WORKERS) != 0)
+            continue;
+        install_will(device, 1000 - device);
+        devices++;
+    }
+    cr_assert_eq(metric_read(METRIC_WILLS_WAITING), waiting + devices);
+    for (int64_t wall_ms = 800; wall_ms < 1000; wall_ms++) {
+        const struct session_will *will = claims_next_will(workers[0], wall_ms);
+        if (claims_home(1000 - wall_ms, WORKERS) != 0) {
+            cr_assert_null(will);
+            continue;
+        }
+        cr_assert(will && will->device_key == 1000 - wall_ms && will->due.at_ms == wall_ms);
+        cr_assert_null(claims_next_will(workers[0], wall_ms), "once");
+        struct claim *claim = claims_take_will(workers[0], 1000 - wall_ms, wall_ms);
+        cr_assert(claim && claim->kept->will == will);
+        cr_assert_null(claims_take_will(workers[0], 1000 - wall_ms, wall_ms), "it is held");
+        claims_release(workers[0], claim);
+        cr_assert_eq(claims_next_will(workers[0], wall_ms), will, "released with it: again");
+        claim = claims_take_will(workers[0], 1000 - wall_ms, wall_ms);
+        free(claim->kept->will);
+        claim->kept->will = NULL;
+        claims_release(workers[0], claim);
+        cr_assert_null(claims_next_will(workers[0], wall_ms));
+    }
+    cr_assert_eq(metric_read(METRIC_WILLS_WAITING), waiting);
+    end();
+}
+
+Test(claims, will_goes_with_its_session) {
+    for (unsigned offered = 0; offered < 2; offered++) {
+        begin();
+        int64_t device = device_at_home(0);
+        install_will(device, 100);
+        if (offered)
+            cr_assert_not_null(claims_next_will(workers[0], 100));
+        ask(1, device, 1);
+        deliver_all();
+        cr_assert_null(claims_next_will(workers[0], 1000));
+        cr_assert_null(claims_take_will(workers[0], device, 100));
+        fakes[1].held[1]->kept->will->due.at_ms = 200; /* another one, since */
+        let_go(&fakes[1], 1);
+        deliver_all();
+        cr_assert_null(claims_take_will(workers[0], device, 100));
+        cr_assert_null(claims_next_will(workers[0], 199));
+        cr_assert_not_null(claims_next_will(workers[0], 200));
+        end();
+    }
+}
+
+Test(claims, session_with_a_will_ends_together_with_it) {
+    begin();
+    int64_t device = device_at_home(0);
+    struct session_kept *kept = kept_with_will(500);
+    kept->expiry_s = 0;
+    cr_assert_eq(claims_install(workers[0], device, kept), 0);
+    sweep_all(0, INT32_MAX);
+    cr_assert_null(fakes[0].expired);
+    end();
+}
+
+Test(claims, too_many_bytes_of_wills_are_due_at_once) {
+    begin();
+    static uint8_t much[16000];
+    struct will_content content = {.topic = slice_from_string("t"),
+                                   .payload = slice_make(much, sizeof(much))};
+    uint64_t bytes = 0;
+    for (int64_t device = 1; bytes <= LIMIT_WILLS_BYTES; device++) {
+        if (claims_home(device, WORKERS) != 0)
+            continue;
+        cr_assert_null(claims_next_will(workers[0], INT32_MAX));
+        struct session_kept *kept = kept_until(INT32_MAX);
+        kept->disconnected_ms = 7;
+        cr_assert_eq(will_create(&content, &kept->will), 0);
+        kept->will->due.at_ms = INT64_MAX;
+        bytes += kept->will->size_bytes;
+        cr_assert_eq(claims_install(workers[0], device, kept), 0);
+    }
+    const struct session_will *will = claims_next_will(workers[0], 7);
+    cr_assert_not_null(will);
+    struct claim *claim = claims_take_will(workers[0], will->device_key, 7);
+    claim->kept->will->due.at_ms = INT64_MAX;
+    claim->kept->will->was_deferred = true; /* or it would be tried again and again */
+    claims_release(workers[0], claim);
+    cr_assert_null(claims_next_will(workers[0], INT32_MAX));
+    end();
+}
+
+Test(claims, who_was_evicted_is_told_to_who_comes_after) {
+    for (unsigned home = 0; home < WORKERS; home++) {
+        begin();
+        int64_t device = device_at_home(home);
+        ask(0, device, 1);
+        deliver_all();
+        fakes[0].held[1]->takeover = malloc(1); /* nobody is waiting: it is dropped */
+        let_go(&fakes[0], 1);
+        deliver_all();
+        ask(0, device, 1);
+        deliver_all();
+        cr_assert_null(fakes[0].held[1]->takeover);
+        ask(1, device, 2);
+        deliver_all();
+        struct session_takeover *takeover = malloc(1);
+        fakes[0].held[1]->takeover = takeover;
+        let_go(&fakes[0], 1);
+        deliver_all();
+        cr_assert_eq(fakes[1].held[2]->takeover, takeover);
+        end();
+    }
+}
+
 /* ---- the containers ---- */
 
 Test(claims, device_map_against_a_plain_array) {

@@ -213,6 +213,58 @@ Test(restore, nothing_to_change_writes_nothing) {
     end();
 }
 
+/* Whose will is due when. */
+static void put_will(int64_t device, int64_t disconnected_ms, uint32_t expiry_s, uint32_t delay_s) {
+    struct will_content content = {.delay_s = delay_s, .topic = slice_from_string("t")};
+    struct session_kept kept = {
+        .epoch = 5, .stream_epoch = 3, .disconnected_ms = disconnected_ms, .expiry_s = expiry_s};
+    struct session_will *will;
+    struct kept_bytes bytes;
+    cr_assert_eq(will_create(&content, &will), 0);
+    struct stream_mutation mutation = kept_mutation(&kept, will, device, &bytes);
+    apply(&mutation);
+    free(will);
+}
+
+Test(restore, wills_are_due_after_their_delay_or_with_their_session) {
+    static const struct {
+        int64_t disconnected_ms, due_ms;
+        uint32_t expiry_s, delay_s;
+    } rows[] = {
+        {NOW_MS - 1000, NOW_MS + 9000, 60, 10},
+        {NOW_MS - 20000, NOW_MS - 10000, 60, 10},
+        {0, NOW_MS + 10000, 60, 10},
+        {0, NOW_MS, 60, 0},
+        {0, NOW_MS, 0, 10}, /* was to end with its connection */
+        {NOW_MS - 20000, NOW_MS - 15000, 5, 10},
+    };
+    for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        begin();
+        put_will(7, rows[i].disconnected_ms, rows[i].expiry_s, rows[i].delay_s);
+        unsigned home = claims_home(7, WORKERS);
+        for (unsigned start = 0; start < 2; start++) {
+            cr_assert_eq(restore_at(NOW_MS), 0);
+            cr_assert_eq(store.count, 1);
+            cr_assert_null(claims_next_will(workers[home], rows[i].due_ms - 1), "%u", i);
+            cr_assert_not_null(claims_next_will(workers[home], rows[i].due_ms), "%u", i);
+            struct session_kept *kept = take(7);
+            cr_assert(kept && kept->will);
+            kept_free(kept);
+        }
+        end();
+    }
+}
+
+Test(restore, a_stream_whose_end_was_taken_back_has_no_wills) {
+    begin();
+    put_will(7, NOW_MS - 1000, 60, 10);
+    store.epoch = 4;
+    cr_assert_eq(restore_at(NOW_MS), 0);
+    cr_assert_eq(store.count, 0);
+    cr_assert_null(take(7));
+    end();
+}
+
 /* However often it is started again, the time without a connection goes on. */
 Test(restore, who_was_connected_is_disconnected_since_the_first_start) {
     begin();
