@@ -14,7 +14,7 @@ HOUR = 3600
 class Case(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        cls.gateway = Gateway()
+        cls.gateway = Gateway(settings={"DURAGATE_CFG_SERVER__WORKERS": "3"})
         cls.addClassCleanup(cls.gateway.close)
         cls.gateway.up()
 
