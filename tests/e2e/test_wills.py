@@ -34,9 +34,8 @@ class Case(unittest.TestCase):
 
     def lose(self, name, **more):
         """Its connection is lost; the gateway has seen that."""
-        before = self.gateway.metric("duragate_devices_connected")
         self.connect(name, **more).socket.close()
-        wait_until(lambda: self.gateway.metric("duragate_devices_connected") == before, 10)
+        wait_until(lambda: self.events(name).count("connected") == self.events(name).count("disconnected"), 10)
 
     def events(self, name):
         """What the stream has of a device, in order: the will as "will", presence as its kind."""
