@@ -43,6 +43,10 @@ const struct cli_command cli_commands[] = {
      OPTIONS(API, CLI_TENANT)},
     {"device", "disable", "DEVICE", "end a device's connection and refuse it", NULL,
      resource_enable_run, OPTIONS(API, CLI_TENANT)},
+    {"device", "why", "DEVICE", "how a device is connected, what happened to it lately, what to do",
+     "Newest first. The gateway remembers a fixed number of such lines for all devices together,\n"
+     "until it stops; a login that failed is among them, with the address it came from.",
+     device_why_run, OPTIONS(API, CLI_TENANT, CLI_LIMIT)},
     {"device", "simulate", "", "be a device that publishes temperatures", NULL, device_simulate_run,
      OPTIONS(CLI_ENV, CLI_HOST, CLI_PORT, CLI_TLS, CLI_CA_FILE, CLI_TENANT, CLI_DEVICE,
              CLI_INTERVAL, CLI_COUNT)},

@@ -68,6 +68,19 @@ static void make_path(struct cli_run *run, bool member, char *ret_path) {
 /* ---- printing
  * ------------------------------------------------------------------------------------- */
 
+/* A device's connection is an object within: lines of its own, below a heading. */
+static void print_object(json_t *object) {
+    json_t *connection = json_incref(json_object_get(object, "connection"));
+    if (json_is_object(connection))
+        json_object_del(object, "connection");
+    table_print_members(object);
+    if (json_is_object(connection)) {
+        puts("\nconnection");
+        table_print_members(connection);
+    }
+    json_decref(connection);
+}
+
 /* Prints one object as it came (--json) or as lines; takes the answer over. */
 static int print_answer(struct cli_run *run, struct api_answer *answer) {
     int code = DG_EXIT_OK;
@@ -78,7 +91,7 @@ static int print_answer(struct cli_run *run, struct api_answer *answer) {
         if (cli_has(run, CLI_JSON) || !object)
             puts(answer->body);
         else
-            table_print_members(object);
+            print_object(object);
         json_decref(object);
     }
     api_answer_free(answer);

@@ -43,6 +43,12 @@
 #define LIMIT_MQTT_WITHHELD_PUBLISHES 64 /* 3.1.1: unacknowledged after a refusal, then closed */
 #define LIMIT_MQTT_WITHHELD_MS 10000     /* ... or after this time */
 
+/* the flight recorder, per worker */
+#define LIMIT_FLIGHT_ENTRIES 32768  /* of devices: 4 MiB, when they are written to */
+#define LIMIT_FLIGHT_STRANGERS 4096 /* ... of names that somebody claims */
+#define LIMIT_FLIGHT_STEPS 4096     /* entries that one look-up goes past */
+#define LIMIT_RECENT_ENTRIES 200    /* of one answer */
+
 /* events */
 #define LIMIT_EVENT_PAYLOAD_BYTES (512 * 1024)
 #define LIMIT_EVENT_HEADERS_BYTES (32 * 1024)

@@ -16,6 +16,7 @@ static const struct member members[] = {
     {"version", MEMBER_READ_ONLY},
     {"created_at", MEMBER_READ_ONLY},
     {"updated_at", MEMBER_READ_ONLY},
+    {"connection", MEMBER_READ_ONLY},
     {NULL},
 };
 

@@ -71,16 +71,15 @@ static void add_location(struct provisioning_call *call) {
     http_add_header(call->exchange, "Location", location);
 }
 
-/* The body with what is shown once put before its last brace. */
-static void answer_with_secret(struct provisioning_call *call, unsigned status, const char *version,
-                               const char *body) {
-    size_t size = strlen(body), room = size + strlen(call->secret) + 3;
+void resource_answer_with(struct provisioning_call *call, unsigned status, const char *version,
+                          const char *body, const char *members) {
+    size_t size = strlen(body), room = size + strlen(members) + 3;
     char *text = malloc(room);
     if (!text) {
         call_fail(call, DG_ERR_NO_MEMORY, NULL);
         return;
     }
-    int written = snprintf(text, room, "%.*s, %s}", (int)size - 1, body, call->secret);
+    int written = snprintf(text, room, "%.*s, %s}", (int)size - 1, body, members);
     call_answer(call, status, version, slice_make(text, (size_t)written));
     explicit_bzero(text, room);
     free(text);
@@ -110,7 +109,7 @@ void resource_answer(struct provisioning_call *call, struct registry_request *re
     if (outcome->status == 201)
         add_location(call);
     if (call->secret && body)
-        answer_with_secret(call, outcome->status, version, body);
+        resource_answer_with(call, outcome->status, version, body, call->secret);
     else
         call_answer(call, outcome->status, version, slice_make(body, body ? strlen(body) : 0));
 }
@@ -206,13 +205,18 @@ int resource_bind_precondition(struct registry_request *request,
 /* ---- get
  * ----------------------------------------------------------------------------------------- */
 
-static void then_get(struct provisioning_call *call, struct registry_request *result) {
+bool resource_answer_unchanged(struct provisioning_call *call, struct registry_request *result) {
     struct slice list;
     const char *version = result->row_count ? registry_value(result, 0, COLUMN_VERSION) : NULL;
-    if (version && http_request_header(call->exchange, "If-None-Match", &list) &&
-        etag_matches(list, strtoll(version, NULL, 10)))
-        call_answer(call, 304, version, slice_make(NULL, 0));
-    else
+    if (!version || !http_request_header(call->exchange, "If-None-Match", &list) ||
+        !etag_matches(list, strtoll(version, NULL, 10)))
+        return false;
+    call_answer(call, 304, version, slice_make(NULL, 0));
+    return true;
+}
+
+static void then_get(struct provisioning_call *call, struct registry_request *result) {
+    if (!resource_answer_unchanged(call, result))
         resource_answer(call, result);
 }
 

@@ -62,3 +62,8 @@ DG_NODISCARD int resource_bind_precondition(struct registry_request *request,
                                             const struct etag_condition *precondition);
 /* Answers from the first row: see the table in resource.c. */
 void resource_answer(struct provisioning_call *call, struct registry_request *result);
+/* Answers with a body to which members ("key":"...", ...) are added before its last brace. */
+void resource_answer_with(struct provisioning_call *call, unsigned status, const char *version,
+                          const char *body, const char *members);
+/* True after answering 304, since the client has the version that was found. */
+bool resource_answer_unchanged(struct provisioning_call *call, struct registry_request *result);

@@ -1,5 +1,6 @@
 /* The tables that http walks, made from routes_table.h. */
 #include "provisioning/auth.h"
+#include "provisioning/connection.h"
 #include "provisioning/credentials.h"
 #include "provisioning/operations.h"
 #include "provisioning/provisioning.h"

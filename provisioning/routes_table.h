@@ -16,10 +16,11 @@ ROUTE(PUT_POLICY,         PUT,    "/v1/tenants/{tenant}/policy", TENANT, ADMIN, 
 ROUTE(PATCH_POLICY,       PATCH,  "/v1/tenants/{tenant}/policy", TENANT, ADMIN, POLICY_BYTES, resource_patch, policy, "Change members of it")
 
 ROUTE(LIST_DEVICES,       GET,    "/v1/tenants/{tenant}/devices",          TENANT, READ,   0,            resource_list,   device, "List devices")
-ROUTE(GET_DEVICE,         GET,    "/v1/tenants/{tenant}/devices/{device}", TENANT, READ,   0,            resource_get,    device, "Show one device")
+ROUTE(GET_DEVICE,         GET,    "/v1/tenants/{tenant}/devices/{device}", TENANT, READ,   0,            device_get,      device, "Show one device, and whether it is connected")
 ROUTE(PUT_DEVICE,         PUT,    "/v1/tenants/{tenant}/devices/{device}", TENANT, MANAGE, OBJECT_BYTES, resource_put,    device, "Create or replace a device")
 ROUTE(PATCH_DEVICE,       PATCH,  "/v1/tenants/{tenant}/devices/{device}", TENANT, MANAGE, OBJECT_BYTES, resource_patch,  device, "Change members of a device; enabled false is the off switch")
 ROUTE(DELETE_DEVICE,      DELETE, "/v1/tenants/{tenant}/devices/{device}", TENANT, MANAGE, 0,            resource_delete, device, "Delete a device")
+ROUTE(LIST_RECENT,        GET,    "/v1/tenants/{tenant}/devices/{device}/recent", TENANT, READ, 0,       device_list_recent, device, "What happened to a device lately, and what to do about it")
 
 ROUTE(LIST_CREDENTIALS,   GET,    "/v1/tenants/{tenant}/devices/{device}/credentials",              TENANT, READ,   0,            resource_list,     credential, "List the credentials of a device")
 ROUTE(POST_CREDENTIAL,    POST,   "/v1/tenants/{tenant}/devices/{device}/credentials",              TENANT, MANAGE, SECRET_BYTES, credential_post,   credential, "Add a credential; a generated secret is shown only in this answer")

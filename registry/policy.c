@@ -275,7 +275,7 @@ struct registry_policy *registry_policy_keep(struct registry_policy *policy) {
 void registry_policy_release(struct registry_policy *policy) {
     if (!policy)
         return;
-    dg_assert(policy->references > 0);
+    dg_assert(__atomic_load_n(&policy->references, __ATOMIC_RELAXED) > 0);
     if (__atomic_sub_fetch(&policy->references, 1, __ATOMIC_ACQ_REL) > 0)
         return;
     for (unsigned i = 0; i < policy->quarantine_count; i++)

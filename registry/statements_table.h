@@ -184,8 +184,10 @@ STATEMENT(DEVICE_LIST, 7,
              " and ($5::boolean is null or d.enabled = $5::boolean)"
              " and ($6::jsonb is null or d.tags @> $6::jsonb)", "$3", "$4")
     ") page on true where " SQL_TENANT("t.", "$7") " order by key")
+/* and by which key, since when (ms), other parts of the gateway know it */
 STATEMENT(DEVICE_GET, 3,
-    "select 'found', d.version, " SQL_DEVICE_BODY " from device d join tenant t using (tenant_key)"
+    "select 'found', d.version, " SQL_DEVICE_BODY ", d.device_key, " SQL_MS("d.created_at")
+    " from device d join tenant t using (tenant_key)"
     " where " SQL_TENANT("t.", "$3") " and d.device_id = $2::text")
 /* tenant, device, enabled, group, via, metadata, tags, precondition, murmur2 of the device id */
 #define SQL_DEVICE_DIFFERS \

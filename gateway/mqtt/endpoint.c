@@ -136,12 +136,16 @@ int mqtt_worker_start(struct worker *worker, struct stream *stream, struct regis
     struct claims_receiver receiver = {.settled = mqtt_on_claim_settled,
                                        .evict = mqtt_on_evict,
                                        .expired = mqtt_on_expired,
+                                       .answer = mqtt_on_inquiry,
                                        .context = mqtt};
     int err = claims_set_receiver(worker, &receiver);
+    if (err == 0)
+        err = flight_create(&mqtt->shared.flight);
     if (err == 0)
         err = stream_appender_create(stream, &worker->mailbox, on_done, on_ready, mqtt,
                                      &mqtt->appender);
     if (err < 0) {
+        flight_free(mqtt->shared.flight);
         session_shared_free(&mqtt->shared);
         free(mqtt);
         return err;
@@ -171,6 +175,7 @@ void mqtt_worker_free(struct worker *worker) {
     mqtt_flush(mqtt);
     mqtt_sessions_free(mqtt);
     mqtt_kept_free(mqtt);
+    flight_free(mqtt->shared.flight);
     session_shared_free(&mqtt->shared);
     stream_appender_free(mqtt->appender);
     claims_worker_free(worker);

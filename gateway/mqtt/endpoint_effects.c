@@ -86,8 +86,11 @@ static void on_login(struct mail *mail, void *receiver) {
                1);
     if (session && login->err < 0)
         log_refused_login(session, login);
+    mqtt->shared.claimed_key =
+        flight_claimed_key(slice_from_string(login->tenant), slice_from_string(login->name));
     if (session)
         session_login_done(session, login->err, &login->identity);
+    mqtt->shared.claimed_key = 0;
     registry_login_free(login);
 }
 
@@ -189,7 +192,7 @@ void mqtt_on_evict(void *context, uint64_t owner, const struct in6_addr *peer_ad
              log_text("new_peer", new_peer));
     keep_takeover(session, old_peer, new_peer);
     mqtt_set_time(mqtt);
-    session_stop(session, DG_ERR_TAKEN_OVER, NULL);
+    session_evict(session, new_peer);
 }
 
 /* ---- events ---- */

@@ -108,6 +108,7 @@ void mqtt_kept_defer_will(struct mqtt_worker *mqtt, struct claim *claim);
 void mqtt_wills_ask(struct mqtt_worker *mqtt);
 
 /* claims_receiver */
+void mqtt_on_inquiry(void *context, struct inquiry *inquiry);
 void mqtt_on_claim_settled(void *context, uint64_t owner, struct claim *claim, int err);
 void mqtt_on_evict(void *context, uint64_t owner, const struct in6_addr *peer_address,
                    uint16_t peer_port);

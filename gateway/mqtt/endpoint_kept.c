@@ -147,6 +147,9 @@ static void end_kept(struct mqtt_worker *mqtt, struct claim *claim, bool is_over
                                    .leaves_will = leaves_will,
                                    .policy = registry_policy_keep(policy)};
     claim->kept = NULL;
+    flight_record(mqtt->shared.flight, &(struct flight_note){.at_ms = mqtt->worker->wall_ms,
+                                                             .key = ending->device_key,
+                                                             .kind = FLIGHT_SESSION_EXPIRED});
     add(mqtt, ending);
 }
 

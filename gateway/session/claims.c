@@ -218,6 +218,11 @@ int claims_install(struct worker *home, int64_t device_key, struct session_kept 
     return 0;
 }
 
+const struct session_kept *claims_kept(struct worker *worker, int64_t device_key) {
+    const struct holder *holder = holder_find(claims_of(worker), device_key);
+    return holder ? holder->kept : NULL;
+}
+
 /* The home takes the device for itself. NULL: no memory. */
 static struct claim *take_home(struct claims *claims, int64_t device_key, struct holder *holder) {
     struct claim *claim = calloc(1, sizeof(*claim));
@@ -318,6 +323,18 @@ int claims_ask(struct worker *worker, int64_t device_key, uint64_t owner,
 void claims_release(struct worker *worker, struct claim *claim) {
     struct claims *claims = claims_of(worker);
     claim_send(claims, claim, claims_home(claim->device_key, claims->worker_count), CLAIM_RELEASE);
+}
+
+/* ---- who else there is ---- */
+
+struct worker *claims_peer(struct worker *worker, unsigned index) {
+    const struct claims *claims = worker->slots[WORKER_SLOT_CLAIMS];
+    return claims && index < claims->worker_count ? claims->workers[index] : NULL;
+}
+
+const struct claims_receiver *claims_receiver_of(struct worker *worker) {
+    const struct claims *claims = worker->slots[WORKER_SLOT_CLAIMS];
+    return claims ? &claims->receiver : NULL;
 }
 
 /* ---- life ---- */

@@ -50,6 +50,8 @@ struct claim {
     struct session_takeover *takeover;
 };
 
+struct inquiry; /* inquiry.h */
+
 /* What the holder of connections on a worker does; called on that worker's thread. */
 struct claims_receiver {
     /* The answer to claims_ask(). err 0: the asker owns claim and gives it to claims_release() in
@@ -63,6 +65,8 @@ struct claims_receiver {
     /* claim->kept is over: delete it, then release the claim, without it. */
     void (*expired)(void *context, struct claim *claim);
     void *context;
+    /* Fills in what is known here of a device. NULL: nothing ever is. */
+    void (*answer)(void *context, struct inquiry *inquiry);
 };
 
 /* Both before any worker runs, in either order. 0 or DG_ERR_NO_MEMORY. workers outlives them. */
@@ -94,6 +98,14 @@ struct claim *claims_take_will(struct worker *worker, int64_t device_key, int64_
 /* Before any worker runs, on the home of the device: a session from before the start. 0 or
  * DG_ERR_NO_MEMORY; takes over kept only when it is 0. */
 DG_NODISCARD int claims_install(struct worker *home, int64_t device_key, struct session_kept *kept);
+
+/* The session without a connection whose home is this worker, or NULL. */
+const struct session_kept *claims_kept(struct worker *worker, int64_t device_key);
+
+/* The worker of this index, or NULL when there is none, or no claims at all. */
+struct worker *claims_peer(struct worker *worker, unsigned index);
+/* This worker's, or NULL when its claims are gone. */
+const struct claims_receiver *claims_receiver_of(struct worker *worker);
 
 /* A claim that goes nowhere any more, with what it carries. Accepts NULL. */
 void claim_free(struct claim *claim);

@@ -258,6 +258,11 @@ void session_stop(struct session *session, int err, const char *text) {
     session_end(session, &(struct session_end){.err = err, .text = text});
 }
 
+void session_evict(struct session *session, const char *by_peer) {
+    session_note(session, FLIGHT_TAKEN_OVER, DG_ERR_TAKEN_OVER, slice_from_string(by_peer));
+    session_stop(session, DG_ERR_TAKEN_OVER, NULL);
+}
+
 void session_drain(struct session *session) {
     if (session->state == SESSION_CONNECTED && inflight_count(session->inflight) > 0 &&
         !(session->flags & SESSION_WITHHOLDING))

@@ -29,6 +29,7 @@
 #include "gateway/mqtt/packet.h"
 #include "gateway/session/aliases.h"
 #include "gateway/session/device_map.h"
+#include "gateway/session/flight.h"
 #include "gateway/session/inflight.h"
 #include "gateway/session/kept.h"
 #include "registry/registry.h"
@@ -124,7 +125,9 @@ struct session_shared {
     uint64_t next_epoch;    /* of a new session; begins anywhere, by chance */
     uint32_t latency_count; /* acknowledgements of equal latency not yet observed */
     uint64_t latency_ns;
-    void *context; /* the endpoint's */
+    struct flight *flight; /* the endpoint's; NULL: nothing is recorded */
+    int64_t claimed_key;   /* flight.h: of who the CONNECT being handled says it is; else 0 */
+    void *context;         /* the endpoint's */
 };
 
 /* prefix: at most 47 characters. */
@@ -194,6 +197,9 @@ struct session {
     uint32_t peer_packet_bytes; /* the device's; never send more */
     uint32_t expiry_s;          /* granted: how long the session outlives the connection */
     uint32_t withheld_ms;       /* since connected_ms, when withholding began */
+    uint32_t published; /* taken in since connected_ms; as the next two, for people to see */
+    uint32_t dropped;   /* of them QoS 0, not stored */
+    uint16_t refused;   /* stays at its maximum */
     uint16_t keep_alive_s;
     uint16_t receive_maximum;
     uint16_t client_id_size;
@@ -227,6 +233,8 @@ void session_ready(struct session *session);
 uint64_t session_deadline(struct session *session);
 /* The server ends it. text may be NULL; copied nowhere, valid during the call. */
 void session_stop(struct session *session, int err, const char *text);
+/* A newer connection of the device, from this address, takes its place. */
+void session_evict(struct session *session, const char *by_peer);
 /* No more input; ends with DG_ERR_SHUTTING_DOWN as soon as nothing is in flight. */
 void session_drain(struct session *session);
 /* The connection has gone (err says why, if the session does not know better). */

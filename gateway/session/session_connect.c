@@ -136,9 +136,18 @@ static void log_in(struct session *session, const struct mqtt_connect *connect) 
         refuse(session, err, NULL);
 }
 
+static int64_t claimed_key(const struct mqtt_connect *connect) {
+    struct slice device, tenant;
+    if (!connect->has_user_name || connect->user_name.size > LIMIT_USER_NAME_BYTES ||
+        native_split_user_name(connect->user_name, &device, &tenant) < 0)
+        return 0;
+    return flight_claimed_key(tenant, device);
+}
+
 bool session_on_connect(struct session *session, const struct mqtt_packet *packet) {
     const struct mqtt_connect *connect = &packet->connect;
     session->version = (uint8_t)connect->version;
+    session->shared->claimed_key = claimed_key(connect);
     take_keep_alive(session, connect->keep_alive_s);
     take_expiry(session, connect);
     int err = take_properties(session, &connect->properties);
@@ -150,6 +159,7 @@ bool session_on_connect(struct session *session, const struct mqtt_packet *packe
         refuse(session, err, NULL);
     else
         log_in(session, connect);
+    session->shared->claimed_key = 0;
     return true;
 }
 
@@ -249,6 +259,8 @@ void session_connect_finish(struct session *session) {
     }
     session->state = SESSION_CONNECTED;
     session->input_ms = session_now_ms(session);
+    session_note(session, session->flags & SESSION_RESUMED ? FLIGHT_RESUMED : FLIGHT_CONNECTED, 0,
+                 session_client_id(session));
     metric_add(METRIC_DEVICES_CONNECTED, 1);
     shared->effects->raise_input_limit(session, session->max_packet_bytes);
     shared->effects->set_deadline(session, session_next_deadline(session));

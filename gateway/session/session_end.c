@@ -144,8 +144,10 @@ static void say_farewell(struct session *session, const struct session_end *end)
 void session_end(struct session *session, const struct session_end *end) {
     if (session->state == SESSION_CLOSED)
         return;
-    bool connected = session->state == SESSION_CONNECTED;
+    enum session_state before = session->state;
+    bool connected = before == SESSION_CONNECTED;
     say_farewell(session, end);
+    session_note_end(session, end, before);
     session->state = SESSION_CLOSED;
     session->end_err = (int16_t)end->err;
     if (connected)

@@ -89,6 +89,19 @@ bool session_publish(struct session *session, uint8_t first_byte, struct slice b
 typedef bool session_handler(struct session *session, const struct mqtt_packet *packet);
 session_handler session_on_connect, session_on_pubrel, session_on_subscribe, session_on_unsubscribe;
 
+/* ---- session_note.c ---- */
+
+/* For the flight recorder. detail is cut when it is long. */
+void session_note(struct session *session, enum flight_kind kind, int err, struct slice detail);
+/* How it ended, and in which state. */
+void session_note_end(struct session *session, const struct session_end *end,
+                      enum session_state before);
+/* A publish was refused (err), counted with the device too. topic may be empty. */
+void session_note_refused(struct session *session, enum flight_kind kind, int err,
+                          struct slice topic);
+/* A QoS 0 event was taken in and is not stored. */
+void session_note_dropped(struct session *session, int err);
+
 /* ---- session_keep.c ---- */
 
 /* What was asked for, within the configured maximum. */

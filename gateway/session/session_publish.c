@@ -63,6 +63,7 @@ static void answer_in_turn(struct session *session, const struct mqtt_publish *p
 /* A publish that will never be stored: MQTT 5 says so in the ack, QoS 0 and 3.1.1 have no ack that
  * could (MQTT 3.1.1 3.3.5-2), so the connection ends. */
 static void refuse_publish(struct session *session, const struct mqtt_publish *publish, int err) {
+    session_note_refused(session, FLIGHT_PUBLISH_REFUSED, err, publish->topic);
     if (session_is_mqtt5(session) && publish->qos > 0) {
         answer_in_turn(session, publish, err);
         return;
@@ -188,6 +189,7 @@ static bool store(struct session *session, const struct mqtt_publish *publish) {
     if (__builtin_expect(err < 0, 0))
         return not_stored(session, publish, err);
     remember(session, publish);
+    session->published++;
     metric_add(counters[publish->qos], 1);
     return true;
 }
@@ -195,7 +197,7 @@ static bool store(struct session *session, const struct mqtt_publish *publish) {
 /* 3.1.1, after a refusal: nothing more is stored, or it would overtake what was refused. */
 static void withhold(struct session *session, const struct mqtt_publish *publish) {
     if (publish->qos == 0)
-        metric_add(METRIC_MQTT_QOS0_DROPPED, 1);
+        session_note_dropped(session, DG_ERR_STORAGE_FULL);
     else if (++session->withheld_count > LIMIT_MQTT_WITHHELD_PUBLISHES)
         session_stop(session, DG_ERR_STORAGE_FULL, NULL);
 }
@@ -271,12 +273,13 @@ bool session_publish(struct session *session, uint8_t first_byte, struct slice b
 
 /* MQTT 3.1.1 cannot refuse a publish: its ack and all behind it stay away, pings are answered, then
  * the connection ends and the device sends it again (DESIGN: what an outcome looks like). */
-static void begin_withholding(struct session *session) {
+static void begin_withholding(struct session *session, int err) {
     if (session->flags & SESSION_WITHHOLDING)
         return;
     session->flags |= SESSION_WITHHOLDING;
     session->withheld_ms = (uint32_t)(session_now_ms(session) - session->connected_ms);
     metric_add(METRIC_MQTT_PUBLISH_REFUSED, 1);
+    session_note_refused(session, FLIGHT_WITHHELD, err, slice_make(NULL, 0));
     session_unpause(session, SESSION_PAUSED_WINDOW);
     session->shared->effects->set_deadline(session, session_next_deadline(session));
 }
@@ -286,7 +289,7 @@ static void acknowledge_done(struct session *session) {
     const struct inflight_entry *entry;
     while ((entry = inflight_oldest_done(session->inflight))) {
         if (entry->err < 0 && !session_is_mqtt5(session)) {
-            begin_withholding(session);
+            begin_withholding(session, entry->err);
             return;
         }
         acknowledge(session, entry);
@@ -306,7 +309,7 @@ void session_append_done(struct session *session, uint64_t tag, int err) {
     if (err == 0)
         err = session_tag_err(tag);
     if (kind == SESSION_TAG_QOS0 && err < 0)
-        metric_add(METRIC_MQTT_QOS0_DROPPED, 1);
+        session_note_dropped(session, err);
     if (kind == SESSION_TAG_QOS2)
         session_identity_settle(session, (uint16_t)(tag >> 32), err);
     if (kind == SESSION_TAG_RELEASED)
@@ -318,6 +321,8 @@ void session_append_done(struct session *session, uint64_t tag, int err) {
     } else if (session->state == SESSION_CLOSED) {
         session_settle(session);
     } else if (kind == SESSION_TAG_QOS1 || kind == SESSION_TAG_QOS2) {
+        if (__builtin_expect(err < 0, 0) && session_is_mqtt5(session))
+            session_note_refused(session, FLIGHT_PUBLISH_REFUSED, err, slice_make(NULL, 0));
         inflight_complete(session->inflight, (uint32_t)tag, err);
         acknowledge_done(session);
     } else if (session->outstanding == 0) {

@@ -110,6 +110,9 @@ bool session_on_subscribe(struct session *session, const struct mqtt_packet *pac
         granted[i] = subscribe(session, &request->filters[i]);
     if (needs_saving(session))
         return session_save_change(session); /* offered again, the packet changes nothing */
+    for (unsigned i = 0; i < request->filter_count; i++)
+        session_note(session, granted[i] < 0 ? FLIGHT_SUBSCRIBE_REFUSED : FLIGHT_SUBSCRIBED,
+                     granted[i] < 0 ? granted[i] : 0, request->filters[i].filter);
     answer_subscribe(session, request, granted);
     return true;
 }

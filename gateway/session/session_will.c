@@ -115,21 +115,30 @@ void session_will_end(struct session *session, bool was_connected, int err) {
     session->kept->will = will;
 }
 
-int session_will_append(struct session *session, const struct session_will *will,
-                        const struct stream_mutation *with, enum session_tag tag) {
-    struct will_content content;
+static int append_content(struct session *session, const struct will_content *content,
+                          const struct stream_mutation *with, enum session_tag tag) {
     struct session_permit permit;
     struct device_event event;
     struct quarantine_finding finding;
-    will_read(will, &content);
-    int err = session_may(session, SESSION_LEAVE_WILL, content.topic, &permit);
+    int err = session_may(session, SESSION_LEAVE_WILL, content->topic, &permit);
     if (err == 0)
-        err = will_event(&content, session->shared->wall_ms,
+        err = will_event(content, session->shared->wall_ms,
                          session->shared->config->events_device_time_window, &event);
     if (err < 0)
         return err;
-    (void)quarantine_judge(session, &event, content.topic, &finding);
+    (void)quarantine_judge(session, &event, content->topic, &finding);
     return session_append(session, &event, with, session_tag_make(tag, 0, 0));
+}
+
+int session_will_append(struct session *session, const struct session_will *will,
+                        const struct stream_mutation *with, enum session_tag tag) {
+    struct will_content content;
+    will_read(will, &content);
+    int err = append_content(session, &content, with, tag);
+    if (err != DG_ERR_PRESSURE)
+        session_note(session, err < 0 ? FLIGHT_WILL_REFUSED : FLIGHT_WILL_STORED, err,
+                     content.topic);
+    return err;
 }
 
 int session_will_settle(struct session *session) {

@@ -50,6 +50,7 @@ class Words(unittest.TestCase):
                           ("", "is empty"), (CONTROL, "'\\x1b[2J' contains a control character")):
             self.run_duragate("stream", "group", name, code=64, error=why)
             self.run_duragate("device", "show", name, code=64, error=why)
+            self.run_duragate("device", "why", name, code=64, error=why)
         self.run_duragate("stream", "lag", "a/b", code=64, error="use a Kafka admin client")
         self.run_duragate("credential", "show", "d", "a/b", code=64, error="NAME 'a/b' contains '/'")
         self.run_duragate("device", "list", "--tenant", "a/b", code=64, error="tenant 'a/b' contains '/'")

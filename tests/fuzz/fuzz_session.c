@@ -155,6 +155,7 @@ static void complete(struct session *session) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static struct config *config;
+    static struct flight *flight;
     char error[CONFIG_ERROR_SIZE];
     if (!config && config_load(NULL, NULL, NULL, &config, error) < 0)
         abort();
@@ -166,6 +167,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct session_shared shared;
     struct session session;
     session_shared_init(&shared, &effects, config, "gw1-1-0-");
+    if (!flight && flight_create(&flight) < 0)
+        abort();
+    shared.flight = flight;
     shared.now_ns = 1000000000;
     shared.wall_ms = 1700000000000;
     session_init(&session, &shared, 1, true);

@@ -98,14 +98,22 @@ def check_schemas(document):
             yield f"schema {name}: {error.message}"
 
 
+def check_kinds(document, kinds):
+    described_kinds = document["components"]["schemas"]["recent_kind"]["enum"]
+    if described_kinds != kinds:
+        yield f"recent_kind lists {described_kinds}, the gateway knows {kinds}"
+
+
 def main():
     program, path = sys.argv[1:]
     printed = subprocess.run([program], capture_output=True, text=True, check=True).stdout
-    routes = {tuple(line.split(" ", 1)) for line in printed.splitlines()}
+    lines = [tuple(line.split(" ", 1)) for line in printed.splitlines()]
+    routes = {line for line in lines if line[0] in METHODS}
     with open(path, encoding="utf-8") as file:
         document = yaml.safe_load(file)
     problems = [*check_references(document), *check_routes(document, routes),
-                *check_operations(document), *check_schemas(document)]
+                *check_operations(document), *check_schemas(document),
+                *check_kinds(document, [name for word, name in lines if word == "kind"])]
     print("\n".join(problems) or f"openapi: {len(routes)} routes described")
     return 1 if problems or not routes else 0
 

@@ -124,6 +124,7 @@ static const struct {
     {PROVISIONING_PUT_DEVICE, "++--++-----", "++--0000000"},
     {PROVISIONING_PATCH_DEVICE, "++--++-----", "++--0000000"},
     {PROVISIONING_DELETE_DEVICE, "++--++-----", "++--0000000"},
+    {PROVISIONING_LIST_RECENT, "+++-+++----", "+++-0000000"},
     {PROVISIONING_LIST_CREDENTIALS, "+++-+++----", "+++-0000000"},
     {PROVISIONING_POST_CREDENTIAL, "++--++-----", "++--0000000"},
     {PROVISIONING_GET_CREDENTIAL, "+++-+++----", "+++-0000000"},
