@@ -129,6 +129,8 @@ int session_append(struct session *session, const struct device_event *event,
     int err = session->shared->effects->append(session, event, with, tag);
     if (err == 0)
         session->outstanding++;
+    if (__builtin_expect(err == 0 && event->quarantine_reason.size > 0, 0))
+        session_note(session, FLIGHT_QUARANTINED, DG_ERR_PAYLOAD_FORMAT, event->quarantine_reason);
     return err;
 }
 

@@ -321,7 +321,7 @@ void session_append_done(struct session *session, uint64_t tag, int err) {
     } else if (session->state == SESSION_CLOSED) {
         session_settle(session);
     } else if (kind == SESSION_TAG_QOS1 || kind == SESSION_TAG_QOS2) {
-        if (__builtin_expect(err < 0, 0) && session_is_mqtt5(session))
+        if (__builtin_expect(err < 0, 0) && session_is_mqtt5(session) && !quarantine_is_reason(err))
             session_note_refused(session, FLIGHT_PUBLISH_REFUSED, err, slice_make(NULL, 0));
         inflight_complete(session->inflight, (uint32_t)tag, err);
         acknowledge_done(session);

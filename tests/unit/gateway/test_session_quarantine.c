@@ -57,6 +57,27 @@ Test(session_quarantine, which_rule_holds) {
     }
 }
 
+/* In the flight recorder it is no refusal. */
+Test(session_quarantine, it_is_recorded) {
+    EACH_VERSION(version) {
+        struct flight_entry found[4];
+        struct recorder *r = connected_under_rules(version);
+        cr_assert_eq(flight_create(&r->shared.flight), 0);
+        struct flight *flight = r->shared.flight;
+        feed_publish(r, 1, false, 1, "plant/a", "{}");
+        feed_publish(r, 1, false, 2, "plant/a", "{");
+        complete_all(r, 1);
+        cr_assert_eq(flight_find(flight, 42, found, 4), 1);
+        cr_expect_eq(found[0].kind, FLIGHT_QUARANTINED);
+        cr_expect_eq(found[0].reason_code, 0x99);
+        cr_expect(memmem(found[0].text, sizeof(found[0].text), "JSON", 4));
+        cr_expect_eq(r->session.published, 2);
+        cr_expect_eq(r->session.refused, 0);
+        recorder_free(r);
+        flight_free(flight);
+    }
+}
+
 /* MQTT 5 hears of it when it is durable, in its turn; 3.1.1 has no word for it. */
 Test(session_quarantine, answer_of_qos1) {
     EACH_VERSION(version) {
