@@ -90,7 +90,7 @@ static const struct refusal file_refusals[] = {
     {"mqtt:\n  bnid: x\n", "2: mqtt.bnid: unknown key; did you mean mqtt.bind?"},
     {"mqtt:\n\n  zzzzzz: x\n", "3: mqtt.zzzzzz: unknown key; allowed: bind, tls_bind, "
                                "max_packet_bytes, receive_maximum, max_keep_alive, "
-                               "max_session_expiry, connect_timeout"},
+                               "max_session_expiry, server_reference, connect_timeout"},
     {"mqttt:\n  bind: x\n", "1: mqttt: unknown section; did you mean mqtt?"},
     {"nonsense:\n", "1: nonsense: unknown section; allowed: server, mqtt, kafka, https, "
                     "management, tls, registry, security, storage, events"},
