@@ -12,6 +12,7 @@ CONFIG(server, log_level,           STRING, "info", 1, 8, RELOAD, "debug, info, 
 CONFIG(server, log_format,          STRING, "text", 1, 8, RELOAD, "text or json")
 CONFIG(server, pid_file,            STRING, "", 0, 4096, 0, "Where to write the process id; empty: nowhere")
 CONFIG(server, drain_timeout,       DURATION_MS, "10s", 0, 600000, RELOAD, "How long a stop waits for acknowledgements to leave")
+CONFIG(server, proxy_sources,       STRING, "", 0, 1024, RELOAD, "Addresses and networks of proxies (10.0.0.0/8, 2001:db8::7), comma separated: on every listener, their connections must begin with a PROXY protocol header of version 2, whose client address holds from then on; empty: off")
 
 CONFIG(mqtt, bind,                  STRING, "127.0.0.1:1883,[::1]:1883", 0, 1024, 0, "MQTT over plain TCP: addresses, comma separated; empty: off")
 CONFIG(mqtt, tls_bind,              STRING, "", 0, 1024, 0, "MQTT over TLS: addresses")
@@ -20,7 +21,7 @@ CONFIG(mqtt, receive_maximum,       NUMBER, "1024", 1, 65535, RELOAD, "QoS 1 and
 CONFIG(mqtt, max_keep_alive,        DURATION_MS, "20m", 1000, 65535000, RELOAD, "Longest keep-alive; a device that asks for more or none gets this one")
 CONFIG(mqtt, max_session_expiry,    DURATION_MS, "7d", 0, 315360000000, RELOAD, "How long a session is kept without its connection at most; MQTT 3.1.1 sessions that are not clean get all of it. 0: sessions end with their connection")
 CONFIG(mqtt, server_reference,      STRING, "", 0, 256, RELOAD, "Where devices are sent when this gateway stops: MQTT 5 server reference, host or host:port, several with a space between; empty: nowhere")
-CONFIG(mqtt, connect_timeout,       DURATION_MS, "10s", 100, 600000, RELOAD, "Time from accept to a complete CONNECT, TLS included")
+CONFIG(mqtt, connect_timeout,       DURATION_MS, "10s", 100, 600000, RELOAD, "Time from accept to a complete CONNECT, TLS included; on every listener, to a complete header of server.proxy_sources")
 
 CONFIG(kafka, bind,                 STRING, "127.0.0.1:9092,[::1]:9092", 0, 1024, 0, "Kafka protocol over plain TCP: addresses")
 CONFIG(kafka, tls_bind,             STRING, "", 0, 1024, 0, "Kafka protocol over TLS: addresses")

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/config_internal.h"
+#include "common/networks.h"
 #include "common/utf8.h"
 
 struct unit {
@@ -49,6 +50,16 @@ const char *config_key_choices(const struct config_key *key) {
     return NULL;
 }
 
+/* Texts that have a form of their own. */
+static const struct {
+    const char *name;
+    bool (*is_valid)(const char *text);
+    const char *allowed;
+} form_rows[] = {
+    {"server.proxy_sources", networks_are_valid,
+     "addresses and networks such as 192.0.2.7, 10.0.0.0/8, 2001:db8::/32, comma separated"},
+};
+
 /* Rows are constant, so the compiler checks nothing here: offset and type come from one row. */
 static void *member(struct config *config, const struct config_key *key) {
     return (char *)config + key->offset;
@@ -86,6 +97,13 @@ static int refuse(char *ret_why, const struct config_key *key, const char *text,
     return DG_ERR_INVALID;
 }
 
+static int check_form(const struct config_key *key, const char *text, char *ret_why) {
+    for (size_t i = 0; i < sizeof(form_rows) / sizeof(form_rows[0]); i++)
+        if (strcmp(form_rows[i].name, key->name) == 0 && !form_rows[i].is_valid(text))
+            return refuse(ret_why, key, text, "is not valid", form_rows[i].allowed);
+    return 0;
+}
+
 static int set_string(struct config *config, const struct config_key *key, const char *text,
                       char *ret_why) {
     size_t size = strlen(text);
@@ -102,6 +120,8 @@ static int set_string(struct config *config, const struct config_key *key, const
     const char *choices = config_key_choices(key);
     if (choices && !is_choice(choices, text))
         return refuse(ret_why, key, text, "is not known", choices);
+    if (check_form(key, text, ret_why) < 0)
+        return DG_ERR_INVALID;
     char *copy = strdup(text);
     if (copy == NULL) {
         snprintf(ret_why, CONFIG_WHY_SIZE, "%s", dg_err_text(DG_ERR_NO_MEMORY));

@@ -20,6 +20,7 @@
 #define LIMIT_RESERVED_DESCRIPTORS \
     4352 /* no connection takes them: the stream, PostgreSQL, files */
 #define LIMIT_WORKERS 64
+#define LIMIT_PROXY_HEADER_BYTES 2048 /* of the PROXY protocol, extensions included */
 #define LIMIT_WEBSOCKET_MESSAGE_BYTES (2 * 1024 * 1024) /* all frames of one message */
 #define LIMIT_TLS_HANDSHAKES_PER_WORKER 4096            /* in flight, from their first byte on */
 #define LIMIT_TLS_SILENT_PER_WORKER 4096                /* no byte yet; then the oldest gives way */

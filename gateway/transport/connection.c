@@ -260,11 +260,53 @@ static void continue_handshake(struct connection *c) {
     connection_receive(c); /* the client's first bytes may be inside OpenSSL already */
 }
 
+/* TLS, or the protocol itself. */
+static void begin_layers(struct connection *c) {
+    if (!c->listener->tls) {
+        open_protocol(c);
+        return;
+    }
+    connection_set(c, CONNECTION_HANDSHAKE);
+    arrival_begin_silence(c);
+    connection_set_deadline(c, connection_now_ms(c) + c->worker->config->tls_handshake_timeout);
+}
+
+static bool admit_peer(struct connection *c) {
+    bool admitted = arrival_admit(c);
+    if (!admitted)
+        metric_add(METRIC_SOURCES_LIMITED, 1);
+    return admitted;
+}
+
+/* What the client itself sends may be there already: it stays readable, for the next turn. */
+static void continue_proxy(struct connection *c) {
+    int result = proxy_receive(c);
+    if (result == 0)
+        return;
+    connection_clear(c, CONNECTION_PROXY);
+    if (result > 0 && !admit_peer(c)) {
+        metric_add(METRIC_CONNECTIONS_REFUSED, 1);
+        result = DG_ERR_LIMIT;
+    }
+    if (result < 0) {
+        connection_set(c, CONNECTION_ABRUPT);
+        connection_close(c, result);
+        return;
+    }
+    connection_set_deadline(c, 0);
+    begin_layers(c);
+}
+
 static void on_event(evutil_socket_t fd, short what, void *context) {
     struct connection *c = context;
     worker_refresh_time(c->worker);
     if (connection_has(c, CONNECTION_LINGERING)) {
         drop_input(c);
+        return;
+    }
+    if (connection_has(c, CONNECTION_PROXY)) {
+        if (!connection_has(c, CONNECTION_CLOSING))
+            continue_proxy(c);
         return;
     }
     if (connection_has(c, CONNECTION_HANDSHAKE) && !connection_has(c, CONNECTION_CLOSING)) {
@@ -284,7 +326,9 @@ static void on_deadline(struct connection *c) {
         connection_mark_dirty(c);
         return;
     }
-    if (connection_has(c, CONNECTION_HANDSHAKE)) {
+    if (connection_has(c, CONNECTION_PROXY))
+        proxy_refuse(c, "its PROXY protocol header was not complete within mqtt.connect_timeout");
+    if (connection_has(c, CONNECTION_HANDSHAKE | CONNECTION_PROXY)) {
         connection_set(c, CONNECTION_ABRUPT);
         connection_close(c, DG_ERR_TIMEOUT);
         return;
@@ -393,13 +437,10 @@ static void begin_connection(struct connection *c) {
     int one = 1;
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     connection_arm(c, true, false);
-    if (!c->listener->tls) {
-        open_protocol(c);
-        return;
-    }
-    connection_set(c, CONNECTION_HANDSHAKE);
-    arrival_begin_silence(c);
-    connection_set_deadline(c, connection_now_ms(c) + c->worker->config->tls_handshake_timeout);
+    if (connection_has(c, CONNECTION_PROXY))
+        connection_set_deadline(c, connection_now_ms(c) + c->worker->config->mqtt_connect_timeout);
+    else
+        begin_layers(c);
 }
 
 static struct connection *admit(struct worker *worker, const struct connection_listener *listener,
@@ -415,9 +456,12 @@ static struct connection *admit(struct worker *worker, const struct connection_l
     c->accepted_low_ms = (uint32_t)connection_now_ms(c);
     connection_set(c, CONNECTION_SECRETS);
     set_peer(c);
-    if (arrival_admit(c))
+    if (proxy_is_awaited(c)) {
+        connection_set(c, CONNECTION_PROXY);
         return c;
-    metric_add(METRIC_SOURCES_LIMITED, 1);
+    }
+    if (admit_peer(c))
+        return c;
     give_slot_back(worker->connections, c);
     return NULL;
 }

@@ -1,5 +1,6 @@
 /*
  * One connection: socket, optional TLS, optional WebSocket framing, and one protocol above them.
+ * From a listed proxy, the header that names the client comes before all of it.
  *
  * It belongs to the worker that it was given to, for ever; every function here is called on that
  * worker's thread. Other threads name it by its id (index and generation), never by pointer. An
@@ -79,7 +80,7 @@ struct connection {
     int fd;
     int16_t close_err;
     uint16_t flags;
-    struct in6_addr peer_address; /* IPv4 as mapped */
+    struct in6_addr peer_address; /* IPv4 as mapped; the client that a listed proxy named */
     uint16_t peer_port;
     uint32_t arrival_before, arrival_behind; /* arrival.c */
 };

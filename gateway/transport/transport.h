@@ -10,6 +10,7 @@
 #include <event2/event_struct.h>
 #include <openssl/ssl.h>
 
+#include "common/log.h"
 #include "gateway/transport/arrival.h"
 #include "gateway/transport/connection.h"
 #include "gateway/transport/wheel.h"
@@ -30,6 +31,7 @@ enum connection_flag {
     CONNECTION_SHAKING = 1 << 12,   /* ... or some have, and TLS is not done */
     CONNECTION_UNKNOWN = 1 << 13,   /* counted for its source */
     CONNECTION_SECRETS = 1 << 14,   /* input may hold passwords or keys: it is wiped */
+    CONNECTION_PROXY = 1 << 15,     /* it owes the header of server.proxy_sources */
 };
 
 enum {
@@ -51,6 +53,7 @@ struct connection_pool {
     struct connection **slabs;
     unsigned slab_count, live_count;
     struct arrivals arrivals;
+    struct log_sample proxy_refusals;
     unsigned handshake_steps;     /* of this turn */
     struct connection *free_list; /* linked by dirty_next */
     struct connection *dirty;
@@ -88,6 +91,15 @@ void connection_defer(struct connection *c);
 void connection_arm(struct connection *c, bool read, bool write);
 /* Counts the connection under another protocol's gauge; amount 1 or -1. */
 void connection_count(const struct connection_protocol *protocol, int amount);
+
+/* ---- proxy_arrival.c ---- */
+/* The peer is a listed proxy: its header comes first. */
+bool proxy_is_awaited(const struct connection *c);
+/* Reads as much of the header as is there. 1: the client it names is the peer now, 0: not yet all
+ * of it, < 0 the end or a header that is refused. */
+int proxy_receive(struct connection *c);
+/* Counts and logs what is wrong with the header; the caller closes. */
+void proxy_refuse(struct connection *c, const char *why);
 
 /* ---- input.c ---- */
 /* The socket is readable, or there may be bytes in TLS or in the kept rest. */

@@ -125,6 +125,9 @@ static const struct refusal file_refusals[] = {
     {"server:\n  node_id: \"a\\nb\"\n",
      "2: server.node_id: the value has control characters or is not UTF-8; allowed: UTF-8 text on "
      "one line"},
+    {"server:\n  proxy_sources: 10.0.0.0/8, host\n",
+     "2: server.proxy_sources: \"10.0.0.0/8, host\" is not valid; allowed: addresses and networks "
+     "such as 192.0.2.7, 10.0.0.0/8, 2001:db8::/32, comma separated"},
     {"server:\n  log_level: loud\n",
      "2: server.log_level: \"loud\" is not known; allowed: debug, info, warn, error"},
     {"server:\n  log_level: inf\n",
