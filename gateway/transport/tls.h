@@ -1,8 +1,8 @@
 /*
  * TLS by OpenSSL 3 on the socket (SSL_set_fd). One SSL_CTX per worker, built from the same files;
- * TLS 1.2 and 1.3 with AEAD ciphers, X25519 then P-256, one ticket, no renegotiation, no
- * compression. A client certificate is asked for and its possession proven, but never required or
- * judged here: the registry decides who it is.
+ * TLS 1.2 and 1.3 with AEAD ciphers (GCM, ChaCha20, at last CCM), X25519 then P-256, one ticket, no
+ * renegotiation, no compression. A client certificate is asked for and its possession proven, but
+ * never required or judged here: the registry decides who it is.
  */
 #pragma once
 

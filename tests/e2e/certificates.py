@@ -2,7 +2,12 @@
 
 import subprocess
 
-KEY = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+KEYS = {
+    "P-256": ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"],
+    "P-384": ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-384", "-nodes"],
+    "RSA-2048": ["-newkey", "rsa:2048", "-nodes"],
+}
+KEY = KEYS["P-256"]
 
 
 class Certificates:
@@ -29,15 +34,16 @@ class Certificates:
         self.openssl("req", "-x509", *KEY, "-days", str(days), "-subj", f"/CN={common_name or name}",
                      "-keyout", self.path(name + ".key"), "-out", self.path(name + ".pem"))
 
-    def authority(self, name, common_name=None):
-        self.openssl("req", "-x509", *KEY, "-days", "30", "-subj", f"/CN={common_name or name}",
+    def authority(self, name, common_name=None, key="P-256"):
+        self.openssl("req", "-x509", *KEYS[key], "-days", "30", "-subj", f"/CN={common_name or name}",
                      "-addext", "keyUsage=critical,keyCertSign,cRLSign",
                      "-keyout", self.path(name + ".key"), "-out", self.path(name + ".pem"))
 
-    def signed(self, name, authority, common_name, extensions="extendedKeyUsage=clientAuth", days=30):
+    def signed(self, name, authority, common_name, extensions="extendedKeyUsage=clientAuth", days=30,
+               key="P-256"):
         with open(self.path(name + ".ext"), "w", encoding="ascii") as file:
             file.write("basicConstraints=critical,CA:FALSE\n" + extensions + "\n")
-        self.openssl("req", *KEY, "-subj", f"/CN={common_name}", "-keyout", self.path(name + ".key"),
+        self.openssl("req", *KEYS[key], "-subj", f"/CN={common_name}", "-keyout", self.path(name + ".key"),
                      "-out", self.path(name + ".csr"))
         self.openssl("x509", "-req", "-in", self.path(name + ".csr"), "-CA", f"{authority}.pem",
                      "-CAkey", f"{authority}.key", "-CAcreateserial", "-days", str(days),
