@@ -3,9 +3,15 @@
 import os
 import re
 import subprocess
+import sys
 import unittest
 
 from harness import BUILDS, ROOT
+
+import test_tls
+
+sys.path.append(os.path.join(ROOT, "tests/interop"))
+import mqtt_clients  # noqa: E402
 
 DURAGATE = os.path.join(BUILDS, "asan", "duragate")
 
@@ -19,6 +25,13 @@ class Documents(unittest.TestCase):
         with open(os.path.join(ROOT, "schemas/configuration.md"), encoding="utf-8") as file:
             self.assertEqual(file.read(), run("check-config", "--reference").stdout,
                              "make it anew: duragate check-config --reference > schemas/configuration.md")
+
+    def test_clients_are_those_that_are_tested(self):
+        with open(os.path.join(ROOT, "docs/clients.md"), encoding="utf-8") as file:
+            text = file.read()
+        for name, rows in (("MQTT client", mqtt_clients.ROWS), ("TLS stack", test_tls.ROWS)):
+            table = text.split(f"| {name} |", 1)[1].split("\n\n", 1)[0].splitlines()[2:]
+            self.assertEqual(table, [str(row) for row in rows])
 
     def test_links_lead_somewhere(self):
         for name in ("README.md", "docs/architecture.md", "docs/promise.md", "docs/upgrade.md", "docs/quarantine.md", "docs/kafka.md",

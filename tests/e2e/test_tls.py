@@ -11,7 +11,7 @@ import threading
 import unittest
 
 from certificates import KEYS, Certificates
-from harness import BUILDS, Gateway, ROOT
+from harness import BUILDS, Gateway
 from raw_mqtt import connect, publish
 
 MBEDTLS = os.path.join(BUILDS, "asan/tests/e2e/mbedtls_client")
@@ -216,11 +216,6 @@ class Stacks(unittest.TestCase):
                 kept = [line for line in events if f"ce_subject=tls/{number}," in line]
                 self.assertEqual(len(kept), (1 if row.works else 0) + (row.stack == "Python ssl"))
                 self.assertTrue(all(line.endswith(f"|{len(row.payload)}") for line in kept))
-
-    def test_the_table_in_the_docs(self):
-        with open(os.path.join(ROOT, "docs/clients.md"), encoding="utf-8") as file:
-            table = file.read().split("| TLS stack |", 1)[1].split("\n\n", 1)[0].splitlines()[2:]
-        self.assertEqual(table, [str(row) for row in ROWS])
 
 
 if __name__ == "__main__":
