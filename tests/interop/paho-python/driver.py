@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 
 import paho.mqtt.client as paho
 from paho.mqtt.packettypes import PacketTypes
@@ -84,9 +85,24 @@ def obey(command, *words):
         client.disconnect()
 
 
-client = paho.Client(ENV["CLIENT_ID"], None if is_mqtt5 else is_clean,
-                     protocol=paho.MQTTv5 if is_mqtt5 else paho.MQTTv311,
-                     transport="websockets" if ENV["TRANSPORT"] == "wss" else "tcp")
+class Client(paho.Client):
+    """The library's own loop ends for good when TLS breaks off while it writes."""
+
+    def loop_forever(self, *arguments, **more):
+        broken = False
+        while True:
+            try:
+                if broken:
+                    self.reconnect()
+                return super().loop_forever(*arguments, **more)
+            except OSError:
+                broken = True
+                time.sleep(0.1)
+
+
+client = Client(ENV["CLIENT_ID"], None if is_mqtt5 else is_clean,
+                protocol=paho.MQTTv5 if is_mqtt5 else paho.MQTTv311,
+                transport="websockets" if ENV["TRANSPORT"] == "wss" else "tcp")
 client.username_pw_set(ENV["USER"], ENV["PASSWORD"])
 client.reconnect_delay_set(1, 1)
 if ENV["TRANSPORT"] != "tcp":
