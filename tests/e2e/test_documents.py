@@ -55,7 +55,7 @@ class Documents(unittest.TestCase):
         for arguments, message in ((("nonsense",), "no command 'nonsense'"),
                                    (("tail", "--bogus"), "unknown option '--bogus'"),
                                    (("device", "show"), "expects DEVICE"),
-                                   (("bench", "--qos", "7"), "whole number from 0 to 1")):
+                                   (("bench", "--qos", "7"), "whole number from 0 to 2")):
             done = run(*arguments)
             self.assertEqual(done.returncode, 64, arguments)
             self.assertIn(message, done.stderr)

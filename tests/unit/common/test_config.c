@@ -227,7 +227,7 @@ Test(config, environment_refusals) {
         {"DURAGATE_CFG_MQTT__BIND_FILE=x",
          "environment variable DURAGATE_CFG_MQTT__BIND_FILE: mqtt.bind_file: unknown key; allowed: "
          "bind, tls_bind, max_packet_bytes, receive_maximum, max_keep_alive, max_session_expiry, "
-         "connect_timeout"},
+         "server_reference, connect_timeout"},
         {"DURAGATE_CFG_SERVER__WORKERS=x",
          "environment variable DURAGATE_CFG_SERVER__WORKERS: server.workers: \"x\" is not valid; "
          "allowed: a whole number"},
