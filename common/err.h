@@ -66,7 +66,11 @@
     X(DG_ERR_IN_USE,              -50, 0x80, 0,   68, 409, "amqp:precondition-failed",       "in use") \
     X(DG_ERR_CONTENT_SIZE,        -51, 0x99, 0,   87,  422, "amqp:decode-error",              "quarantined: the payload is larger than the tenant's rules for this topic allow") \
     X(DG_ERR_CONTENT_UTF8,        -52, 0x99, 0,   87,  422, "amqp:decode-error",              "quarantined: the payload is not UTF-8, which the tenant's rules for this topic ask for") \
-    X(DG_ERR_CONTENT_JSON,        -53, 0x99, 0,   87,  422, "amqp:decode-error",              "quarantined: the payload is not JSON, which the tenant's rules for this topic ask for")
+    X(DG_ERR_CONTENT_JSON,        -53, 0x99, 0,   87,  422, "amqp:decode-error",              "quarantined: the payload is not JSON, which the tenant's rules for this topic ask for") \
+    X(DG_ERR_SEQUENCE,            -54, 0x83, 0,   42,  400, "amqp:invalid-field",             "producer sequence not valid: once, as <producer>:<epoch>:<sequence>, is expected") \
+    X(DG_ERR_SEQUENCE_WINDOW,     -55, 0x83, 0,   46,  409, "amqp:precondition-failed",       "sequence too far below the producer's highest: it is not known whether it is stored") \
+    X(DG_ERR_PRODUCER_EPOCH,      -56, 0x83, 0,   47,  409, "amqp:precondition-failed",       "a later epoch of this producer was used") \
+    X(DG_ERR_PRODUCERS,           -57, 0x97, 0,   44,  429, "amqp:resource-limit-exceeded",   "the device has four producers, all of them used within a day")
 /* clang-format on */
 
 enum dg_err {

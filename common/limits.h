@@ -49,6 +49,12 @@
 #define LIMIT_FLIGHT_STRANGERS 4096 /* ... of names that somebody claims */
 #define LIMIT_FLIGHT_STEPS 4096     /* entries that one look-up goes past */
 #define LIMIT_RECENT_ENTRIES 200    /* of one answer */
+/* producer sequences */
+#define LIMIT_PRODUCERS_PER_DEVICE 4
+#define LIMIT_PRODUCER_ID_BYTES 32
+#define LIMIT_PRODUCER_SLOTS 32 /* of one producer's events on the way to the disk; more wait */
+#define LIMIT_PRODUCER_IDLE_MS (7 * 24 * 3600 * 1000LL) /* unused, then it is forgotten */
+#define LIMIT_PRODUCER_YIELD_MS (24 * 3600 * 1000LL)    /* ... then it gives way to a fifth */
 
 /* events */
 #define LIMIT_EVENT_PAYLOAD_BYTES (512 * 1024)

@@ -47,6 +47,7 @@ METRIC(MQTT_PUBLISH_QOS0,       COUNTER, "duragate_mqtt_publishes_total", "qos=\
 METRIC(MQTT_PUBLISH_QOS1,       COUNTER, "duragate_mqtt_publishes_total", "qos=\"1\"", "PUBLISH packets received")
 METRIC(MQTT_PUBLISH_QOS2,       COUNTER, "duragate_mqtt_publishes_total", "qos=\"2\"", "PUBLISH packets received")
 METRIC(MQTT_QOS2_REPEATED,      COUNTER, "duragate_mqtt_qos2_repeated_total", "", "QoS 2 PUBLISH packets sent again by their device and not stored again")
+METRIC(SEQUENCES_REPEATED,      COUNTER, "duragate_producer_sequences_repeated_total", "", "Events with a producer sequence that was stored already and not stored again")
 METRIC(MQTT_PUBLISH_REFUSED,    COUNTER, "duragate_mqtt_publishes_refused_total", "", "PUBLISH packets answered with an error")
 METRIC(QUARANTINED,             COUNTER, "duragate_quarantined_total", "", "Events stored in a tenant's quarantine stream")
 METRIC(MQTT_QOS0_DROPPED,       COUNTER, "duragate_mqtt_qos0_dropped_total", "", "QoS 0 events dropped under pressure")

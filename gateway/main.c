@@ -217,6 +217,8 @@ static int server_create_workers(struct server *server) {
     }
     int err = mqtt_restore_sessions(server->stream, server->workers, server->worker_count,
                                     clock_wall_ms());
+    if (err == 0)
+        err = mqtt_restore_producers(server->stream, server->workers, server->worker_count);
     if (err < 0)
         return err;
     for (unsigned index = 0; index < server->worker_count; index++) {

@@ -92,13 +92,14 @@ DG_NODISCARD int stream_append(struct stream_appender *appender, uint64_t stream
 
 /*
  * State beside the records: absolute values under keys, durable like them. Both sizes have a limit
- * (LIMIT_MUTATION_KEY_BYTES, LIMIT_MUTATION_VALUE_BYTES); namespaces are numbers on disk, 1 is the
- * engine's own.
+ * (LIMIT_MUTATION_KEY_BYTES, LIMIT_MUTATION_VALUE_BYTES); namespaces are numbers on disk, 1 and 5
+ * are the engine's own.
  */
 enum stream_namespace {
     STREAM_STATE_QOS2 = 2,
     STREAM_STATE_CONSUMER = 3, /* committed offsets: gateway/kafka/group_store.c */
     STREAM_STATE_SESSION = 4,
+    STREAM_STATE_PRODUCER = 6, /* gateway/session/producers.h */
 };
 
 struct stream_mutation {
@@ -135,6 +136,12 @@ DG_NODISCARD int stream_append_with(struct stream_appender *appender, uint64_t s
 typedef void stream_state_fn(void *context, struct slice key, struct slice value);
 void stream_visit_state(struct stream *stream, enum stream_namespace name_space,
                         stream_state_fn *visit, void *context);
+
+/* Copies the value of one entry, at most room bytes of it. Its size, or DG_ERR_NOT_FOUND. Any
+ * thread.
+ */
+DG_NODISCARD int stream_find_state(struct stream *stream, enum stream_namespace name_space,
+                                   struct slice key, void *ret_value, size_t room);
 
 /* End of the worker's turn: hands the open batches to the committer if it is free. */
 void stream_appender_turn(struct stream_appender *appender);

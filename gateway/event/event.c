@@ -4,7 +4,8 @@
  *   ce_specversion        1.0
  *   ce_type               the type's row below, or the device's own
  *   ce_source             /tenants/<tenant>/devices/<device>, percent-encoded
- *   ce_id                 counter prefix + decimal counter, or the device's own
+ *   ce_id                 the device's own, else its producer sequence, else counter prefix +
+ *                         decimal counter
  *   ce_time               receive time, or the device's own if it lies in the window
  *   ce_subject            topic as published, or the device's own; left out when empty
  *   content-type          what the device says; application/octet-stream when it says nothing
@@ -257,6 +258,8 @@ static int put_attributes(struct event_headers *h, const struct device_event *ev
     event_put(h, EVENT_TEXT("ce_source"), source);
     if (own->id.data != NULL)
         event_put(h, EVENT_TEXT("ce_id"), own->id);
+    else if (event->id.size > 0)
+        event_put(h, EVENT_TEXT("ce_id"), event->id);
     else
         put_generated_id(h, counter);
     event_put(h, EVENT_TEXT("ce_time"), time);

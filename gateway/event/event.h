@@ -44,6 +44,7 @@ struct device_event {
     uint8_t qos;
     bool retain;
     bool payload_is_utf8;         /* MQTT 5 Payload Format Indicator 1, checked */
+    struct slice id;              /* ce_id, when the device gives none of its own; empty: made */
     struct slice subject;         /* topic as published; empty: none */
     struct slice content_type;    /* empty: application/octet-stream */
     struct slice user_properties; /* MQTT 5 property section as received, or empty */

@@ -83,6 +83,7 @@ static void on_done(void *context, const struct stream_ticket *ticket, int err, 
     struct session *session = mqtt_find(mqtt, ticket->owner);
     dg_assert(session);
     mqtt_set_time(mqtt);
+    mqtt->shared.done_offset = err == 0 ? offset : -1;
     session_append_done(session, ticket->tag, err);
 }
 
@@ -150,6 +151,7 @@ int mqtt_worker_start(struct worker *worker, struct stream *stream, struct regis
         free(mqtt);
         return err;
     }
+    mqtt->stream = stream;
     mqtt->shared.stream_epoch = stream_epoch(stream);
     worker->slots[WORKER_SLOT_MQTT] = mqtt;
     worker->slots[WORKER_SLOT_STREAM] = mqtt->appender;

@@ -25,6 +25,10 @@ DG_NODISCARD int mqtt_worker_start(struct worker *worker, struct stream *stream,
 DG_NODISCARD int mqtt_restore_sessions(struct stream *stream, struct worker **workers,
                                        unsigned count, int64_t wall_ms);
 
+/* Likewise the producers of devices. */
+DG_NODISCARD int mqtt_restore_producers(struct stream *stream, struct worker **workers,
+                                        unsigned count);
+
 /* After all workers were joined and before the first worker_free() and stream_close(): takes back
  * what the committer still holds, then frees all. Harmless when it was never started. */
 void mqtt_worker_free(struct worker *worker);

@@ -141,8 +141,10 @@ static int effect_claim(struct session *session) {
 static void effect_release(struct session *session) {
     struct claim *claim = session->claim;
     claim->kept = session->kept;
+    claim->producers = session->producers;
     session->claim = NULL;
     session->kept = NULL;
+    session->producers = NULL;
     claims_release(worker_of(session)->worker, claim);
 }
 
@@ -154,8 +156,11 @@ void mqtt_on_claim_settled(void *context, uint64_t owner, struct claim *claim, i
     mqtt_set_time(mqtt);
     session->claim = claim;
     struct session_kept *kept = claim ? claim->kept : NULL;
-    if (claim)
+    if (claim) {
+        session->producers = claim->producers;
+        claim->producers = NULL;
         claim->kept = NULL;
+    }
     session_claim_done(session, err, kept, claim && claim->may_keep);
 }
 
@@ -218,7 +223,7 @@ static void log_quarantined(struct session *session, const struct device_event *
 }
 
 static int effect_append(struct session *session, const struct device_event *event,
-                         const struct stream_mutation *with, uint64_t tag) {
+                         const struct stream_mutation *with, unsigned count, uint64_t tag) {
     struct mqtt_worker *mqtt = worker_of(session);
     struct event_source source;
     struct stream_record record;
@@ -228,7 +233,7 @@ static int effect_append(struct session *session, const struct device_event *eve
         return err;
     struct stream_ticket ticket = {.owner = session->id, .tag = tag};
     err = stream_append_with(mqtt->appender, source.stream_id, source.partition, &record, with,
-                             with ? 1 : 0, ticket);
+                             count, ticket);
     if (__builtin_expect(err == 0 && event->quarantine_reason.size > 0, 0))
         log_quarantined(session, event);
     return wait_if_pressed(session, err);
@@ -239,6 +244,13 @@ static int effect_mutate(struct session *session, const struct stream_mutation *
     struct stream_ticket ticket = {.owner = session->id, .tag = tag};
     return wait_if_pressed(session,
                            stream_mutate(worker_of(session)->appender, mutation, 1, ticket));
+}
+
+static int64_t effect_find_offset(struct session *session, struct slice key) {
+    int64_t offset; /* little-endian, as this machine's */
+    int size = stream_find_state(worker_of(session)->stream, STREAM_STATE_QOS2, key, &offset,
+                                 sizeof(offset));
+    return size == sizeof(offset) ? offset : -1;
 }
 
 static void effect_discard(struct session *session, struct session_kept *kept) {
@@ -336,6 +348,7 @@ const struct session_effects mqtt_effects = {
     .release = effect_release,
     .append = effect_append,
     .mutate = effect_mutate,
+    .find_offset = effect_find_offset,
     .discard = effect_discard,
     .pause = effect_pause,
     .resume = effect_resume,

@@ -10,13 +10,14 @@
 enum { MQTT_OUT_BYTES = 4096 };
 
 /* A session that is over and whose identities, and record if a claim says so, are being deleted; or
- * that goes on without its will. */
+ * that goes on without its will; or one of the claim's producers. */
 struct mqtt_ending {
     struct mqtt_ending *next;
-    struct claim *claim; /* the home's own, of a session whose time is over; else NULL */
-    struct session_kept *kept;
+    struct claim *claim;       /* the home's own, of what is over; else NULL */
+    struct session_kept *kept; /* NULL: a producer */
     int64_t device_key;
-    uint32_t slot; /* of the identities: those before are submitted */
+    int64_t wall_ms; /* when it was over */
+    uint32_t slot;   /* of the identities: those before are submitted */
     bool is_over, leaves_will;
     struct registry_policy *policy; /* a reference: by which the will is judged; NULL: none */
 };
@@ -29,6 +30,7 @@ struct mqtt_slot {
 
 struct mqtt_worker {
     struct worker *worker;
+    struct stream *stream;
     struct stream_appender *appender;
     struct registry *registry;
     struct session_shared shared;

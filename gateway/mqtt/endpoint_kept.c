@@ -1,5 +1,5 @@
 /* Sessions without a connection: those whose time is over are found, what is on the disk of
- * sessions that are over is deleted, and their wills are stored. */
+ * sessions that are over is deleted, and their wills are stored. Of producers likewise. */
 #include <stdlib.h>
 
 #include "common/assert.h"
@@ -71,12 +71,29 @@ static int change_record(struct mqtt_worker *mqtt, struct mqtt_ending *ending) {
     return stream_mutate(mqtt->appender, &mutation, 1, ticket);
 }
 
+/* What is forgotten; the claim's producers stay until the ticket comes back. */
+static int delete_producer(struct mqtt_worker *mqtt, struct mqtt_ending *ending) {
+    struct producers_change change;
+    const struct producers_context context = {.device_key = ending->device_key,
+                                              .wall_ms = ending->wall_ms};
+    struct claim *claim = ending->claim;
+    producers_forget(claim->producers, &context, &change);
+    int err = stream_mutate(mqtt->appender, change.mutations, change.count,
+                            (struct stream_ticket){.tag = (uintptr_t)ending});
+    if (err < 0)
+        producers_forgotten(&claim->producers, err);
+    return err;
+}
+
+static int end_session(struct mqtt_worker *mqtt, struct mqtt_ending *ending) {
+    int err = ending->is_over ? delete_identities(mqtt, ending) : 0;
+    return err == 0 && ending->claim ? change_record(mqtt, ending) : err;
+}
+
 static void run(struct mqtt_worker *mqtt) {
     while (mqtt->endings) {
         struct mqtt_ending *ending = mqtt->endings;
-        int err = ending->is_over ? delete_identities(mqtt, ending) : 0;
-        if (err == 0 && ending->claim)
-            err = change_record(mqtt, ending);
+        int err = ending->kept ? end_session(mqtt, ending) : delete_producer(mqtt, ending);
         if (err < 0)
             return; /* pressure: mqtt_kept_ready() goes on; no memory: the next one to end does */
         mqtt->endings = ending->next;
@@ -107,10 +124,7 @@ void mqtt_kept_ready(struct mqtt_worker *mqtt) {
     run(mqtt);
 }
 
-void mqtt_kept_done(struct mqtt_worker *mqtt, uint64_t tag, int err) {
-    struct mqtt_ending *ending = (struct mqtt_ending *)(uintptr_t)tag;
-    if (!ending)
-        return;
+static void session_ended(struct mqtt_worker *mqtt, struct mqtt_ending *ending, int err) {
     struct claim *claim = ending->claim;
     bool leaves_will = ending->leaves_will;
     if (err < 0 || !ending->is_over) { /* no room: it stays, and its time is over later too */
@@ -131,6 +145,21 @@ void mqtt_kept_done(struct mqtt_worker *mqtt, uint64_t tag, int err) {
     claims_release(mqtt->worker, claim);
 }
 
+static void producer_deleted(struct mqtt_worker *mqtt, struct mqtt_ending *ending, int err) {
+    struct claim *claim = ending->claim;
+    producers_forgotten(&claim->producers, err);
+    ending_free(ending);
+    claims_release(mqtt->worker, claim);
+}
+
+void mqtt_kept_done(struct mqtt_worker *mqtt, uint64_t tag, int err) {
+    struct mqtt_ending *ending = (struct mqtt_ending *)(uintptr_t)tag;
+    if (ending && ending->kept)
+        session_ended(mqtt, ending, err);
+    else if (ending)
+        producer_deleted(mqtt, ending, err);
+}
+
 /* ---- whose time is over ---- */
 
 static void end_kept(struct mqtt_worker *mqtt, struct claim *claim, bool is_over, bool leaves_will,
@@ -147,14 +176,31 @@ static void end_kept(struct mqtt_worker *mqtt, struct claim *claim, bool is_over
                                    .leaves_will = leaves_will,
                                    .policy = registry_policy_keep(policy)};
     claim->kept = NULL;
-    flight_record(mqtt->shared.flight, &(struct flight_note){.at_ms = mqtt->worker->wall_ms,
-                                                             .key = ending->device_key,
-                                                             .kind = FLIGHT_SESSION_EXPIRED});
+    if (is_over)
+        flight_record(mqtt->shared.flight, &(struct flight_note){.at_ms = mqtt->worker->wall_ms,
+                                                                 .key = ending->device_key,
+                                                                 .kind = FLIGHT_SESSION_EXPIRED});
+    add(mqtt, ending);
+}
+
+static void forget_producer(struct mqtt_worker *mqtt, struct claim *claim) {
+    struct mqtt_ending *ending = malloc(sizeof(*ending));
+    if (!ending) { /* later */
+        claims_release(mqtt->worker, claim);
+        return;
+    }
+    *ending = (struct mqtt_ending){
+        .claim = claim, .device_key = claim->device_key, .wall_ms = mqtt->worker->wall_ms};
     add(mqtt, ending);
 }
 
 void mqtt_on_expired(void *context, struct claim *claim) {
-    end_kept(context, claim, true, false, NULL);
+    struct mqtt_worker *mqtt = context;
+    const struct session_kept *kept = claim->kept;
+    if (kept && !kept->will && kept_is_over(kept, mqtt->worker->wall_ms))
+        end_kept(mqtt, claim, true, false, NULL);
+    else
+        forget_producer(mqtt, claim);
 }
 
 void mqtt_kept_leave_will(struct mqtt_worker *mqtt, struct claim *claim, bool is_allowed,

@@ -208,6 +208,11 @@ void mqtt_write_connack(struct writer *w, enum mqtt_version version, const struc
 /* PUBACK, PUBREC, PUBREL, PUBCOMP; the short form when reason is 0 and reason_string empty. */
 void mqtt_write_ack(struct writer *w, enum mqtt_version version, enum mqtt_type type,
                     uint16_t packet_id, uint8_t reason, struct slice reason_string);
+/* The same of MQTT 5 with properties: an encoded section without its length. */
+void mqtt_write_ack_properties(struct writer *w, enum mqtt_type type, uint16_t packet_id,
+                               uint8_t reason, struct slice properties);
+/* One user property of such a section. */
+void mqtt_write_user_property(struct writer *w, struct slice name, struct slice value);
 /* SUBACK and UNSUBACK (3.1.1 UNSUBACK carries no codes). */
 void mqtt_write_suback(struct writer *w, enum mqtt_version version, enum mqtt_type type,
                        uint16_t packet_id, const uint8_t *reasons, unsigned reason_count,

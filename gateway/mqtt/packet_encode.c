@@ -14,6 +14,7 @@ enum property_id { /* MQTT5 2.2.2.2, those that are written here */
                    ID_TOPIC_ALIAS_MAXIMUM = 0x22,
                    ID_MAXIMUM_QOS = 0x24,
                    ID_RETAIN_AVAILABLE = 0x25,
+                   ID_USER = 0x26,
                    ID_MAXIMUM_PACKET_SIZE = 0x27,
                    ID_WILDCARD_AVAILABLE = 0x28,
                    ID_SUBSCRIPTION_ID_AVAILABLE = 0x29,
@@ -156,6 +157,20 @@ void mqtt_write_ack(struct writer *w, enum mqtt_version version, enum mqtt_type 
     writer_u8(w, reason);
     if (section > 0)
         write_reason_section(w, reason_string);
+}
+
+void mqtt_write_ack_properties(struct writer *w, enum mqtt_type type, uint16_t packet_id,
+                               uint8_t reason, struct slice properties) {
+    write_header(w, type, type == MQTT_PUBREL ? 2 : 0, 3 + section_size(properties));
+    writer_u16(w, packet_id);
+    writer_u8(w, reason);
+    write_section(w, properties);
+}
+
+void mqtt_write_user_property(struct writer *w, struct slice name, struct slice value) {
+    writer_u8(w, ID_USER);
+    write_text(w, name);
+    write_text(w, value);
 }
 
 void mqtt_write_suback(struct writer *w, enum mqtt_version version, enum mqtt_type type,

@@ -23,7 +23,8 @@ struct holder {
     uint32_t worker;
     bool is_held;
     struct claim *waiting;
-    struct session_kept *kept; /* while it is not held */
+    struct session_kept *kept;  /* while it is not held */
+    struct producer *producers; /* likewise */
 };
 
 struct claims {
@@ -52,6 +53,7 @@ void claim_free(struct claim *claim) {
         return;
     kept_free(claim->kept);
     free(claim->takeover);
+    producers_free(claim->producers);
     free(claim);
 }
 
@@ -103,6 +105,11 @@ static struct holder *holder_create(struct claims *claims, int64_t device_key) {
     return holder;
 }
 
+static struct holder *holder_of(struct claims *claims, int64_t device_key) {
+    struct holder *holder = holder_find(claims, device_key);
+    return holder ? holder : holder_create(claims, device_key);
+}
+
 /* A session begins to wait for a connection, and its will for its time; with too many of them it
  * is due at once. */
 static void begin_waiting(struct claims *claims, int64_t device_key, struct session_kept *kept) {
@@ -134,6 +141,7 @@ static void holder_take(struct claims *claims, struct holder *holder, struct cla
     if (holder->kept)
         end_waiting(claims, holder->kept);
     claim->kept = holder->kept;
+    claim->producers = holder->producers;
     claim->may_keep = claims->kept_count < LIMIT_SESSIONS_KEPT_PER_WORKER;
     *holder = (struct holder){.owner = claim->owner, .worker = claim->worker, .is_held = true};
 }
@@ -156,9 +164,7 @@ static int holder_evict(struct claims *claims, const struct holder *holder,
 }
 
 static void home_ask(struct claims *claims, struct claim *claim) {
-    struct holder *holder = holder_find(claims, claim->device_key);
-    if (!holder)
-        holder = holder_create(claims, claim->device_key);
+    struct holder *holder = holder_of(claims, claim->device_key);
     if (!holder) {
         claim_answer(claims, claim, DG_ERR_NO_MEMORY);
         return;
@@ -187,7 +193,9 @@ static void home_release(struct claims *claims, struct claim *claim) {
     if (current) {
         holder->is_held = false;
         holder->kept = claim->kept;
+        holder->producers = claim->producers;
         claim->kept = NULL;
+        claim->producers = NULL;
         if (holder->waiting) {
             holder->waiting->takeover = claim->takeover;
             claim->takeover = NULL;
@@ -200,7 +208,7 @@ static void home_release(struct claims *claims, struct claim *claim) {
         begin_waiting(claims, device_key, holder->kept);
     if (holder->waiting) {
         holder_give(claims, holder, holder->waiting);
-    } else if (!holder->kept) {
+    } else if (!holder->kept && !holder->producers) {
         device_map_remove(&claims->holders, device_key);
         free(holder);
     }
@@ -210,7 +218,7 @@ static void home_release(struct claims *claims, struct claim *claim) {
 
 int claims_install(struct worker *home, int64_t device_key, struct session_kept *kept) {
     struct claims *claims = claims_of(home);
-    struct holder *holder = holder_create(claims, device_key);
+    struct holder *holder = holder_of(claims, device_key);
     if (!holder)
         return DG_ERR_NO_MEMORY;
     holder->kept = kept;
@@ -221,6 +229,14 @@ int claims_install(struct worker *home, int64_t device_key, struct session_kept 
 const struct session_kept *claims_kept(struct worker *worker, int64_t device_key) {
     const struct holder *holder = holder_find(claims_of(worker), device_key);
     return holder ? holder->kept : NULL;
+}
+
+int claims_install_producers(struct worker *home, int64_t device_key, struct producer *producers) {
+    struct holder *holder = holder_of(claims_of(home), device_key);
+    if (!holder)
+        return DG_ERR_NO_MEMORY;
+    holder->producers = producers;
+    return 0;
 }
 
 /* The home takes the device for itself. NULL: no memory. */
@@ -234,8 +250,11 @@ static struct claim *take_home(struct claims *claims, int64_t device_key, struct
     return claim;
 }
 
-static bool is_over(const struct holder *holder, int64_t wall_ms) {
-    return !holder->is_held && !holder->kept->will && kept_is_over(holder->kept, wall_ms);
+/* A session with a will ends when that is due. */
+static bool has_anything_over(const struct holder *holder, int64_t wall_ms) {
+    const struct session_kept *kept = holder->kept;
+    return !holder->is_held && ((kept && !kept->will && kept_is_over(kept, wall_ms)) ||
+                                producers_has_forgotten(holder->producers, wall_ms));
 }
 
 void claims_sweep(struct worker *worker, int64_t wall_ms) {
@@ -245,8 +264,9 @@ void claims_sweep(struct worker *worker, int64_t wall_ms) {
         claims->sweep_slot = (claims->sweep_slot + 1) & (capacity - 1);
         struct device_map_slot slot = claims->holders.slots[claims->sweep_slot];
         struct holder *holder = (struct holder *)(uintptr_t)slot.value;
-        struct claim *claim =
-            slot.key != 0 && is_over(holder, wall_ms) ? take_home(claims, slot.key, holder) : NULL;
+        struct claim *claim = slot.key != 0 && has_anything_over(holder, wall_ms)
+                                  ? take_home(claims, slot.key, holder)
+                                  : NULL;
         if (claim) /* without memory: later */
             claims->receiver.expired(claims->receiver.context, claim);
     }
@@ -380,6 +400,7 @@ void claims_worker_free(struct worker *worker) {
             end_waiting(claims, holder->kept);
         claim_free(holder->waiting);
         kept_free(holder->kept);
+        producers_free(holder->producers);
         free(holder);
     }
     device_map_free(&claims->holders);

@@ -6,10 +6,10 @@
  * one has let go (its events are with the committer, its last one among them) is the claim granted.
  * Everything travels as mail between workers; what stays on one worker is a direct call.
  *
- * The home also keeps the session of a device that has no connection (kept.h). It goes with the
- * claim to whoever holds the device and comes back with the release. Whose time is over is given to
- * the home's own receiver under a claim of its own, so that nobody else has the device while its
- * session is being deleted.
+ * The home also keeps the session (kept.h) and the producers (producers.h) of a device that has no
+ * connection. They go with the claim to whoever holds the device and come back with the release.
+ * What is over is given to the home's own receiver under a claim of its own, so that nobody else
+ * has the device while it is being deleted.
  *
  * A will that waits (kept.h) is offered to the home's receiver when it is due; a session that has
  * one ends together with it and not by itself.
@@ -26,6 +26,7 @@
 #include "common/mailbox.h"
 #include "gateway/loop/worker.h"
 #include "gateway/session/kept.h"
+#include "gateway/session/producers.h"
 
 struct session_takeover; /* session.h */
 
@@ -45,7 +46,8 @@ struct claim {
     int64_t device_key;
     uint64_t owner; /* the asker's own id; with worker it names the holder */
     struct in6_addr peer_address;
-    struct session_kept *kept; /* travels with the claim; NULL: none */
+    struct session_kept *kept;  /* travels with the claim; NULL: none */
+    struct producer *producers; /* likewise */
     /* From the holder that was evicted to who comes after it; NULL: none. Freed with free(). */
     struct session_takeover *takeover;
 };
@@ -62,7 +64,8 @@ struct claims_receiver {
      * owner that is gone or going needs nothing. */
     void (*evict)(void *context, uint64_t owner, const struct in6_addr *peer_address,
                   uint16_t peer_port);
-    /* claim->kept is over: delete it, then release the claim, without it. */
+    /* claim->kept is over, or one of claim->producers is forgotten: delete it, then release the
+     * claim, without it. */
     void (*expired)(void *context, struct claim *claim);
     void *context;
     /* Fills in what is known here of a device. NULL: nothing ever is. */
@@ -98,6 +101,9 @@ struct claim *claims_take_will(struct worker *worker, int64_t device_key, int64_
 /* Before any worker runs, on the home of the device: a session from before the start. 0 or
  * DG_ERR_NO_MEMORY; takes over kept only when it is 0. */
 DG_NODISCARD int claims_install(struct worker *home, int64_t device_key, struct session_kept *kept);
+/* Likewise, producers; in either order. */
+DG_NODISCARD int claims_install_producers(struct worker *home, int64_t device_key,
+                                          struct producer *producers);
 
 /* The session without a connection whose home is this worker, or NULL. */
 const struct session_kept *claims_kept(struct worker *worker, int64_t device_key);

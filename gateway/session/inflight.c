@@ -32,13 +32,14 @@ static struct inflight *table_take(struct inflight_pool *pool, uint32_t capacity
         table->capacity = capacity;
         table->chains = (uint32_t *)(void *)((uint8_t *)table->entries + entries);
     }
-    table->next_free = NULL;
+    table->offsets = NULL;
     table_reset(table);
     return table;
 }
 
 static void table_give_back(struct inflight_pool *pool, struct inflight *table) {
     unsigned size = size_of(table->capacity);
+    free(table->offsets);
     /* Few large tables are worth keeping: the bytes pooled per size stay about the same. */
     if (pool->free_count[size] > (unsigned)INFLIGHT_POOLED_MAX >> (size < 8 ? size : 8)) {
         free(table);
@@ -76,6 +77,10 @@ static int table_grow(struct inflight_pool *pool, struct inflight **table) {
     struct inflight *bigger = table_take(pool, (*table)->capacity * 2);
     if (!bigger)
         return DG_ERR_NO_MEMORY;
+    if ((*table)->offsets && inflight_reserve_offsets(bigger) < 0) {
+        table_give_back(pool, bigger);
+        return DG_ERR_NO_MEMORY;
+    }
     bigger->oldest = (*table)->oldest;
     bigger->next = (*table)->next;
     bigger->exactly_once_count = (*table)->exactly_once_count;
@@ -84,10 +89,19 @@ static int table_grow(struct inflight_pool *pool, struct inflight **table) {
     for (uint32_t sequence = bigger->oldest; sequence != bigger->next; sequence++) {
         *entry_at(bigger, sequence) = *entry_at(*table, sequence);
         link_entry(bigger, sequence);
+        if ((*table)->offsets)
+            inflight_set_offset(bigger, sequence,
+                                (*table)->offsets[sequence & ((*table)->capacity - 1)]);
     }
     table_give_back(pool, *table);
     *table = bigger;
     return 0;
+}
+
+int inflight_reserve_offsets(struct inflight *table) {
+    if (!table->offsets)
+        table->offsets = malloc(table->capacity * sizeof(*table->offsets));
+    return table->offsets ? 0 : DG_ERR_NO_MEMORY;
 }
 
 int inflight_reserve(struct inflight_pool *pool, struct inflight **table) {

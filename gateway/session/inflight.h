@@ -27,9 +27,12 @@ struct inflight_entry {
 };
 
 struct inflight {
-    struct inflight *next_free; /* in the pool */
-    uint32_t capacity;          /* a power of two */
-    uint32_t oldest, next;      /* sequence numbers; wrap */
+    union {
+        struct inflight *next_free; /* in the pool */
+        int64_t *offsets;           /* of the entries' events, in use; NULL: nobody wants them */
+    };
+    uint32_t capacity;     /* a power of two */
+    uint32_t oldest, next; /* sequence numbers; wrap */
     uint32_t exactly_once_count;
     uint32_t *chains; /* newest sequence number per packet id, capacity of them */
     struct inflight_entry entries[];
@@ -50,6 +53,9 @@ static inline uint32_t inflight_count(const struct inflight *table) {
  * packet identifiers) are ever asked for. */
 DG_NODISCARD int inflight_reserve(struct inflight_pool *pool, struct inflight **table);
 
+/* After that: offsets of this table's events are kept from now on. 0 or DG_ERR_NO_MEMORY. */
+DG_NODISCARD int inflight_reserve_offsets(struct inflight *table);
+
 /* Of these, the QoS 2 ones. */
 static inline uint32_t inflight_exactly_once_count(const struct inflight *table) {
     return table ? table->exactly_once_count : 0;
@@ -62,11 +68,25 @@ uint32_t inflight_push(struct inflight *table, uint16_t packet_id, bool exactly_
 /* The entry of this packet identifier while it waits, or NULL. table may be NULL. */
 const struct inflight_entry *inflight_find(const struct inflight *table, uint16_t packet_id);
 
+/* An entry's sequence number, of which only the lowest bits are known: 17 at least. */
+static inline uint32_t inflight_whole(const struct inflight *table, uint64_t low, unsigned bits) {
+    return table->oldest + (((uint32_t)low - table->oldest) & ((1u << bits) - 1));
+}
+
 /* The publish of this sequence number is done. */
 void inflight_complete(struct inflight *table, uint32_t sequence, int err);
 
+/* ... and is, or was, stored there; -1: nobody knows. Nothing when offsets are not kept. */
+static inline void inflight_set_offset(struct inflight *table, uint32_t sequence, int64_t offset) {
+    if (__builtin_expect(!!table->offsets, 0))
+        table->offsets[sequence & (table->capacity - 1)] = offset;
+}
+
 /* The oldest entry if it is done, else NULL; removed by inflight_drop_oldest(). */
 const struct inflight_entry *inflight_oldest_done(const struct inflight *table);
+static inline int64_t inflight_oldest_offset(const struct inflight *table) {
+    return table->offsets ? table->offsets[table->oldest & (table->capacity - 1)] : -1;
+}
 void inflight_drop_oldest(struct inflight *table);
 
 /* Gives the table back whatever is in it. *table may be NULL and is NULL afterwards. */

@@ -75,8 +75,10 @@ void session_free(struct session *session) {
     tenant_release(session->shared, session->tenant);
     kept_free(session->kept);
     kept_free(session->former);
+    producers_free(session->producers);
     free(session->names);
     session->kept = session->former = NULL;
+    session->producers = NULL;
     session->names = NULL;
     session->tenant = NULL;
 }
@@ -126,7 +128,12 @@ void session_unpause(struct session *session, enum session_flag why) {
 
 int session_append(struct session *session, const struct device_event *event,
                    const struct stream_mutation *with, uint64_t tag) {
-    int err = session->shared->effects->append(session, event, with, tag);
+    return session_append_all(session, event, with, with ? 1 : 0, tag);
+}
+
+int session_append_all(struct session *session, const struct device_event *event,
+                       const struct stream_mutation *with, unsigned count, uint64_t tag) {
+    int err = session->shared->effects->append(session, event, with, count, tag);
     if (err == 0)
         session->outstanding++;
     if (__builtin_expect(err == 0 && event->quarantine_reason.size > 0, 0))

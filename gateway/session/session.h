@@ -32,6 +32,7 @@
 #include "gateway/session/flight.h"
 #include "gateway/session/inflight.h"
 #include "gateway/session/kept.h"
+#include "gateway/session/producers.h"
 #include "registry/registry.h"
 
 struct session;
@@ -76,15 +77,17 @@ struct session_effects {
     int (*login)(struct session *session, const struct session_login *login);
     /* 0: session_claim_done() follows or was called. */
     int (*claim)(struct session *session);
-    /* Takes over session->kept and makes it NULL. */
+    /* Takes over session->kept and session->producers and makes them NULL. */
     void (*release)(struct session *session);
-    /* Appends an event of the session's device, in one unit with a change of state or without
-     * (NULL). 0: session_append_done() follows with tag. DG_ERR_PRESSURE: nothing was taken and
+    /* Appends an event of the session's device, in one unit with changes of state. 0:
+     * session_append_done() follows with tag. DG_ERR_PRESSURE: nothing was taken and
      * session_ready() follows. Others: refused. */
     int (*append)(struct session *session, const struct device_event *event,
-                  const struct stream_mutation *with, uint64_t tag);
+                  const struct stream_mutation *with, unsigned count, uint64_t tag);
     /* Changes state. As append. */
     int (*mutate)(struct session *session, const struct stream_mutation *mutation, uint64_t tag);
+    /* The offset that the state has under the key of a QoS 2 identity; -1: none. */
+    int64_t (*find_offset)(struct session *session, struct slice key);
     /* A session that is over, and whose record is gone or replaced: its identities go too. Takes
      * over kept. */
     void (*discard)(struct session *session, struct session_kept *kept);
@@ -116,6 +119,7 @@ struct session_shared {
     const struct config *config; /* the newest; set before each input */
     uint64_t now_ns;             /* monotonic, of the input being handled; set by the caller */
     int64_t wall_ms;             /* likewise */
+    int64_t done_offset;         /* of what is told durable; set before session_append_done() */
     struct inflight_pool inflight_pool;
     struct device_map tenants; /* tenant key -> struct session_tenant * */
     char prefix[48];           /* of session ids: node, boot, worker */
@@ -163,6 +167,7 @@ enum session_flag {
     SESSION_SAVING = 1 << 22,        /* ... is on the way to the disk */
     SESSION_OPENED = 1 << 23,        /* ... was, for the first time, or need not be */
     SESSION_END_SAVED = 1 << 24,
+    SESSION_RECEIPTS = 1 << 25, /* acknowledgements say where the event is */
 };
 enum {
     SESSION_PAUSED = SESSION_PAUSED_STREAM | SESSION_PAUSED_WINDOW | SESSION_PAUSED_LOGIN |
@@ -184,6 +189,7 @@ struct session {
     struct aliases *aliases;
     struct session_kept *kept;   /* NULL: nothing to keep */
     struct session_kept *former; /* the session that this one takes the place of */
+    struct producer *producers;  /* the device's, from the claim on; NULL: none */
     int64_t device_key;
     int64_t credential_key;
     int64_t valid_until_ms; /* wall clock; 0: no end */

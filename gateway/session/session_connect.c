@@ -46,6 +46,8 @@ static int take_properties(struct session *session, const struct mqtt_properties
         session->peer_packet_bytes = properties->maximum_packet_size;
     if (mqtt_has(properties, MQTT_PROPERTY_REQUEST_PROBLEM) && properties->request_problem == 0)
         session->flags |= SESSION_NO_PROBLEM_INFORMATION;
+    else if (properties->user_count > 0 && session_wants_receipts(properties)) /* 3.1.2-29 */
+        session->flags |= SESSION_RECEIPTS;
     return 0;
 }
 

@@ -6,8 +6,9 @@
 #include "gateway/session/session.h"
 
 /* What a tag says, from above: the error that the device hears though its event is stored (a byte,
- * without its sign), the kind; of a publish that is answered its packet identifier and its sequence
- * number. */
+ * without its sign), the kind; of a publish that is answered its packet identifier; of an event
+ * with a producer sequence one more than its ticket; the low bits of the publish's sequence number.
+ */
 enum session_tag {
     SESSION_TAG_QOS1 = 1,
     SESSION_TAG_QOS2,
@@ -17,9 +18,15 @@ enum session_tag {
     SESSION_TAG_WILL,     /* with the record of the session's end */
     SESSION_TAG_OWN
 };
+enum {
+    SESSION_TAG_SEQUENCE_BITS = 22,
+    SESSION_TAG_TICKET_MASK = 2 * PRODUCERS_TICKET_MAX + 1,
+};
+_Static_assert(SESSION_TAG_TICKET_MASK >> (32 - SESSION_TAG_SEQUENCE_BITS) == 0, "both in 32 bits");
 static inline uint64_t session_tag_make(enum session_tag kind, uint16_t packet_id,
                                         uint32_t sequence) {
-    return (uint64_t)kind << 48 | (uint64_t)packet_id << 32 | sequence;
+    return (uint64_t)kind << 48 | (uint64_t)packet_id << 32 |
+           (sequence & ((1u << SESSION_TAG_SEQUENCE_BITS) - 1));
 }
 
 static inline uint64_t session_tag_with(uint64_t tag, int err) {
@@ -59,6 +66,10 @@ void session_unpause(struct session *session, enum session_flag why);
 /* As the effects, and counted as outstanding. */
 DG_NODISCARD int session_append(struct session *session, const struct device_event *event,
                                 const struct stream_mutation *with, uint64_t tag);
+/* With any number of changes. */
+DG_NODISCARD int session_append_all(struct session *session, const struct device_event *event,
+                                    const struct stream_mutation *with, unsigned count,
+                                    uint64_t tag);
 DG_NODISCARD int session_mutate(struct session *session, const struct stream_mutation *mutation,
                                 uint64_t tag);
 
@@ -101,6 +112,31 @@ void session_note_refused(struct session *session, enum flight_kind kind, int er
                           struct slice topic);
 /* A QoS 0 event was taken in and is not stored. */
 void session_note_dropped(struct session *session, int err);
+/* ---- session_sequence.c ---- */
+
+/* What the device says of a publish, whose topic loses its suffix; ret_sequence->sequence 0: it
+ * has none. 0 or DG_ERR_SEQUENCE. */
+DG_NODISCARD int session_sequence_take(struct mqtt_publish *publish,
+                                       struct producer_sequence *ret_sequence);
+/* As producers_prepare(). */
+DG_NODISCARD int session_sequence_prepare(struct session *session,
+                                          const struct producer_sequence *sequence,
+                                          struct producers_change *change);
+/* What the tag of an append with a change has beside the rest. */
+uint64_t session_sequence_tag(const struct producers_change *change);
+/* A ticket came back; nothing when its tag has no such part. */
+void session_sequence_settle(struct session *session, uint64_t tag, int err);
+
+/* ---- session_receipt.c ---- */
+
+/* What a CONNECT asks for. */
+bool session_wants_receipts(const struct mqtt_properties *properties);
+/* An acknowledgement with a receipt; false: nothing was sent, since the offset is not known (-1) or
+ * the device does not take packets so large (MQTT5 3.4.2-3, 3.5.2-3). */
+bool session_send_receipt(struct session *session, enum mqtt_type type, uint16_t packet_id,
+                          int64_t offset);
+/* Of a QoS 2 message that is stored; -1: not known, or nobody wants to. */
+int64_t session_identity_offset(struct session *session, uint16_t packet_id);
 
 /* ---- session_keep.c ---- */
 

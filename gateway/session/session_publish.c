@@ -27,22 +27,28 @@ static void observe_latency(struct session *session, uint32_t arrived_us) {
     shared->latency_count++;
 }
 
-static void acknowledge(struct session *session, const struct inflight_entry *entry) {
+/* offset: of the event; -1: not known. */
+static void acknowledge(struct session *session, const struct inflight_entry *entry,
+                        int64_t offset) {
     if (__builtin_expect(entry->err < 0, 0)) {
         metric_add(METRIC_MQTT_PUBLISH_REFUSED, !quarantine_is_reason(entry->err));
         send_answer(session, entry, session_reason(entry->err, MQTT_PUBACK),
                     session_reason_string(session, dg_err_text(entry->err)));
         return;
     }
-    uint8_t type = entry->exactly_once ? MQTT_PUBREC : MQTT_PUBACK;
+    enum mqtt_type type = entry->exactly_once ? MQTT_PUBREC : MQTT_PUBACK;
     const uint8_t answer[4] = {(uint8_t)(type << 4), 2, (uint8_t)(entry->packet_id >> 8),
                                (uint8_t)entry->packet_id};
-    session->shared->effects->send(session, answer, sizeof(answer));
+    if (__builtin_expect(!(session->flags & SESSION_RECEIPTS), 1) ||
+        !session_send_receipt(session, type, entry->packet_id, offset))
+        session->shared->effects->send(session, answer, sizeof(answer));
     observe_latency(session, entry->arrived_us);
 }
 
-/* Answers a publish of which nothing is to be stored, after those that wait. */
-static void answer_in_turn(struct session *session, const struct mqtt_publish *publish, int err) {
+/* Answers a publish of which nothing is to be stored, after those that wait. offset: of the event
+ * that was, or -1. */
+static void answer_in_turn(struct session *session, const struct mqtt_publish *publish, int err,
+                           int64_t offset) {
     const struct inflight_entry entry = {.arrived_us = session_now_us(session),
                                          .packet_id = publish->packet_id,
                                          .err = (int8_t)err,
@@ -50,11 +56,12 @@ static void answer_in_turn(struct session *session, const struct mqtt_publish *p
                                          .exactly_once = publish->qos == 2};
     if (inflight_count(session->inflight) == 0 ||
         inflight_reserve(&session->shared->inflight_pool, &session->inflight) < 0) {
-        acknowledge(session, &entry);
+        acknowledge(session, &entry, offset);
         return;
     }
     uint32_t sequence =
         inflight_push(session->inflight, entry.packet_id, entry.exactly_once, entry.arrived_us);
+    inflight_set_offset(session->inflight, sequence, offset);
     inflight_complete(session->inflight, sequence, err);
 }
 
@@ -65,7 +72,7 @@ static void answer_in_turn(struct session *session, const struct mqtt_publish *p
 static void refuse_publish(struct session *session, const struct mqtt_publish *publish, int err) {
     session_note_refused(session, FLIGHT_PUBLISH_REFUSED, err, publish->topic);
     if (session_is_mqtt5(session) && publish->qos > 0) {
-        answer_in_turn(session, publish, err);
+        answer_in_turn(session, publish, err, -1);
         return;
     }
     metric_add(METRIC_MQTT_PUBLISH_REFUSED, 1);
@@ -94,8 +101,24 @@ static bool resolve_alias(struct session *session, struct mqtt_publish *publish)
 
 /* ---- storing ---- */
 
+/* What is appended with a publish of QoS 2. A PUBREC that refuses ends the exchange: there is
+ * nothing to remember (MQTT5 4.3.3). */
+static unsigned put_identity(struct session *session, const struct mqtt_publish *publish,
+                             int verdict, struct stream_mutation *mutation, uint8_t *key) {
+    return publish->qos == 2 && verdict == 0 &&
+           session_identity_write(session, publish->packet_id, mutation, key);
+}
+
+static uint64_t tag_of(const struct session *session, const struct mqtt_publish *publish) {
+    static const enum session_tag kinds[] = {SESSION_TAG_QOS0, SESSION_TAG_QOS1, SESSION_TAG_QOS2};
+    return session_tag_make(kinds[publish->qos], publish->packet_id,
+                            publish->qos > 0 ? session->inflight->next : 0);
+}
+
+/* change: of its sequence, or NULL. */
 static int append_publish(struct session *session, const struct mqtt_publish *publish,
-                          const struct session_permit *permit) {
+                          const struct session_permit *permit, struct slice id,
+                          struct producers_change *change) {
     const struct session_shared *shared = session->shared;
     const struct mqtt_properties *properties = &publish->properties;
     struct device_event event = {
@@ -103,6 +126,7 @@ static int append_publish(struct session *session, const struct mqtt_publish *pu
         .protocol = session_is_mqtt5(session) ? "mqtt5" : "mqtt3.1.1",
         .qos = publish->qos,
         .retain = publish->retain,
+        .id = id,
         .subject = permit->subject,
         .payload = publish->payload,
         .received_ms = shared->wall_ms,
@@ -119,20 +143,18 @@ static int append_publish(struct session *session, const struct mqtt_publish *pu
     }
     struct quarantine_finding finding;
     int verdict = quarantine_judge(session, &event, publish->topic, &finding);
-    if (publish->qos == 0)
-        return session_append(session, &event, NULL, session_tag_make(SESSION_TAG_QOS0, 0, 0));
-    if (!session_is_mqtt5(session))
-        verdict = 0; /* 3.1.1 has no word for it: stored, though elsewhere */
+    if (publish->qos == 0 || !session_is_mqtt5(session))
+        verdict = 0; /* there is no word for it: stored, though elsewhere */
     uint8_t key[KEPT_IDENTITY_KEY_BYTES];
     struct stream_mutation identity;
-    /* A PUBREC that refuses ends the exchange: there is nothing to remember (MQTT5 4.3.3). */
-    const struct stream_mutation *with =
-        publish->qos == 2 && verdict == 0
-            ? session_identity_write(session, publish->packet_id, &identity, key)
-            : NULL;
-    uint64_t tag = session_tag_make(publish->qos == 2 ? SESSION_TAG_QOS2 : SESSION_TAG_QOS1,
-                                    publish->packet_id, session->inflight->next);
-    return session_append(session, &event, with, session_tag_with(tag, verdict));
+    uint64_t tag = session_tag_with(tag_of(session, publish), verdict);
+    if (__builtin_expect(change == NULL, 1))
+        return session_append_all(session, &event, &identity,
+                                  put_identity(session, publish, verdict, &identity, key), tag);
+    change->count +=
+        put_identity(session, publish, verdict, &change->mutations[change->count], key);
+    return session_append_all(session, &event, change->mutations, change->count,
+                              tag | session_sequence_tag(change));
 }
 
 /* As session_publish(). */
@@ -142,6 +164,7 @@ static bool not_stored(struct session *session, const struct mqtt_publish *publi
     if (session->kept)
         identities_remove(&session->kept->identities,
                           publish->packet_id); /* frees an empty table */
+    producers_cancel(&session->producers);
     if (err == DG_ERR_PRESSURE) {
         session_pause(session, SESSION_PAUSED_STREAM);
         return false;
@@ -155,6 +178,8 @@ static int reserve(struct session *session, const struct mqtt_publish *publish) 
     if (publish->qos == 0)
         return 0;
     int err = inflight_reserve(&session->shared->inflight_pool, &session->inflight);
+    if (__builtin_expect(err == 0 && session->flags & SESSION_RECEIPTS, 0))
+        err = inflight_reserve_offsets(session->inflight);
     return err == 0 && publish->qos == 2 ? session_identity_reserve(session) : err;
 }
 
@@ -175,22 +200,79 @@ static int check_payload(const struct mqtt_publish *publish) {
     return is_text ? 0 : DG_ERR_PAYLOAD_FORMAT;
 }
 
-static bool store(struct session *session, const struct mqtt_publish *publish) {
+static void count_publish(struct session *session, const struct mqtt_publish *publish) {
     static const enum metric_id counters[] = {METRIC_MQTT_PUBLISH_QOS0, METRIC_MQTT_PUBLISH_QOS1,
                                               METRIC_MQTT_PUBLISH_QOS2};
+    session->published++;
+    metric_add(counters[publish->qos], 1);
+}
+
+/* Its sequence is stored: answered again, as a new publish would be. */
+static bool answer_stored(struct session *session, const struct mqtt_publish *publish) {
+    int err = publish->qos == 2 ? session_identity_reserve(session) : 0;
+    if (err < 0)
+        return not_stored(session, publish, err);
+    if (publish->qos == 2)
+        identities_set(session->kept->identities, publish->packet_id, IDENTITY_STORED);
+    if (publish->qos > 0)
+        answer_in_turn(session, publish, 0, -1);
+    metric_add(METRIC_SEQUENCES_REPEATED, 1);
+    return true;
+}
+
+/* Apart, since it has a large frame that the hot path shall not. */
+__attribute__((noinline)) static bool store_sequence(struct session *session,
+                                                     const struct mqtt_publish *publish,
+                                                     const struct session_permit *permit,
+                                                     const struct producer_sequence *sequence) {
+    struct producers_change change;
+    int err = producers_judge(session->producers, sequence, session->shared->wall_ms);
+    if (err == PRODUCERS_STORED)
+        return answer_stored(session, publish);
+    if (err == PRODUCERS_WAIT) { /* until an acknowledgement leaves: something is on the way */
+        session_pause(session, SESSION_PAUSED_WINDOW);
+        return false;
+    }
+    if (err == PRODUCERS_NEW)
+        err = reserve(session, publish);
+    if (err == 0)
+        err = session_sequence_prepare(session, sequence, &change);
+    if (err == 0)
+        err = append_publish(session, publish, permit, sequence->text, &change);
+    if (err < 0)
+        return not_stored(session, publish, err);
+    producers_submit(&change, sequence, session->shared->wall_ms);
+    remember(session, publish);
+    count_publish(session, publish);
+    return true;
+}
+
+/* Most have none. */
+static bool may_have_sequence(const struct mqtt_publish *publish) {
+    return publish->properties.user_count > 0 ||
+           (publish->topic.size > 0 && memchr(publish->topic.data, '$', publish->topic.size));
+}
+
+static bool store(struct session *session, struct mqtt_publish *publish) {
     struct session_permit permit;
-    int err = session_may(session, SESSION_PUBLISH, publish->topic, &permit);
+    struct producer_sequence sequence = {.sequence = 0};
+    int err = 0;
+    if (may_have_sequence(publish))
+        err = session_sequence_take(publish, &sequence);
+    if (err == 0)
+        err = session_may(session, SESSION_PUBLISH, publish->topic, &permit);
     if (err == 0)
         err = check_payload(publish);
+    if (__builtin_expect(err == 0 && sequence.sequence != 0, 0))
+        return store_sequence(session, publish, &permit, &sequence);
     if (err == 0)
         err = reserve(session, publish);
     if (err == 0)
-        err = append_publish(session, publish, &permit);
+        err = append_publish(session, publish, &permit, slice_make(NULL, 0), NULL);
     if (__builtin_expect(err < 0, 0))
         return not_stored(session, publish, err);
     remember(session, publish);
-    session->published++;
-    metric_add(counters[publish->qos], 1);
+    count_publish(session, publish);
     return true;
 }
 
@@ -222,7 +304,7 @@ static bool is_repeat(struct session *session, const struct mqtt_publish *publis
     else if (exactly_once)
         metric_add(METRIC_MQTT_QOS2_REPEATED, 1);
     if (!waiting && session->state == SESSION_CONNECTED)
-        answer_in_turn(session, publish, 0);
+        answer_in_turn(session, publish, 0, session_identity_offset(session, publish->packet_id));
     return true;
 }
 
@@ -292,7 +374,7 @@ static void acknowledge_done(struct session *session) {
             begin_withholding(session, entry->err);
             return;
         }
-        acknowledge(session, entry);
+        acknowledge(session, entry, inflight_oldest_offset(session->inflight));
         inflight_drop_oldest(session->inflight);
     }
     if (inflight_count(session->inflight) == 0)
@@ -306,6 +388,7 @@ void session_append_done(struct session *session, uint64_t tag, int err) {
     dg_assert(session->outstanding > 0);
     session->outstanding--;
     enum session_tag kind = session_tag_kind(tag);
+    session_sequence_settle(session, tag, err);
     if (err == 0)
         err = session_tag_err(tag);
     if (kind == SESSION_TAG_QOS0 && err < 0)
@@ -323,7 +406,9 @@ void session_append_done(struct session *session, uint64_t tag, int err) {
     } else if (kind == SESSION_TAG_QOS1 || kind == SESSION_TAG_QOS2) {
         if (__builtin_expect(err < 0, 0) && session_is_mqtt5(session) && !quarantine_is_reason(err))
             session_note_refused(session, FLIGHT_PUBLISH_REFUSED, err, slice_make(NULL, 0));
-        inflight_complete(session->inflight, (uint32_t)tag, err);
+        uint32_t sequence = inflight_whole(session->inflight, tag, SESSION_TAG_SEQUENCE_BITS);
+        inflight_set_offset(session->inflight, sequence, session->shared->done_offset);
+        inflight_complete(session->inflight, sequence, err);
         acknowledge_done(session);
     } else if (session->outstanding == 0) {
         session_unpause(session, SESSION_PAUSED_WINDOW);

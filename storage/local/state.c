@@ -172,13 +172,18 @@ static int set_entry(struct state_map *map, struct state_slot *slot, uint32_t ha
     return 0;
 }
 
+/* With the namespace's byte in front. */
+static struct slice full_key(uint8_t name_space, struct slice key, uint8_t bytes[ENTRY_KEY_MAX]) {
+    dg_assert(key.size <= LIMIT_MUTATION_KEY_BYTES);
+    bytes[0] = name_space;
+    memcpy(bytes + 1, key.data, key.size);
+    return slice_make(bytes, key.size + 1);
+}
+
 static int apply_locked(struct state_map *map, uint64_t lsn,
                         const struct stream_mutation *mutation) {
     uint8_t bytes[ENTRY_KEY_MAX];
-    dg_assert(mutation->key.size <= LIMIT_MUTATION_KEY_BYTES);
-    bytes[0] = mutation->name_space;
-    memcpy(bytes + 1, mutation->key.data, mutation->key.size);
-    struct slice key = slice_make(bytes, mutation->key.size + 1);
+    struct slice key = full_key(mutation->name_space, mutation->key, bytes);
     uint32_t hash = (uint32_t)hash_bytes(key.data, key.size);
     if (reserve_slot(map) < 0)
         return DG_ERR_NO_MEMORY;
@@ -219,6 +224,23 @@ void state_visit(struct state_map *map, uint8_t name_space, stream_state_fn *vis
             visit(context, slice_skip(entry_key(entry), 1), entry_value(entry));
     }
     pthread_mutex_unlock(&map->mutex);
+}
+
+int state_find(struct state_map *map, uint8_t name_space, struct slice key, void *ret_value,
+               size_t room) {
+    uint8_t bytes[ENTRY_KEY_MAX];
+    struct slice full = full_key(name_space, key, bytes);
+    uint32_t hash = (uint32_t)hash_bytes(full.data, full.size);
+    int size = DG_ERR_NOT_FOUND;
+    pthread_mutex_lock(&map->mutex);
+    const struct state_entry *entry = map->capacity > 0 ? find_slot(map, full, hash)->entry : NULL;
+    if (entry) {
+        struct slice value = entry_value(entry);
+        size = (int)value.size;
+        memcpy(ret_value, value.data, value.size < room ? value.size : room);
+    }
+    pthread_mutex_unlock(&map->mutex);
+    return size;
 }
 
 void state_write(struct state_map *map, struct writer *w) {

@@ -62,6 +62,10 @@ DG_NODISCARD int state_apply(struct state_map *map, uint64_t lsn,
 
 void state_visit(struct state_map *map, uint8_t name_space, stream_state_fn *visit, void *context);
 
+/* As stream_find_state(). */
+DG_NODISCARD int state_find(struct state_map *map, uint8_t name_space, struct slice key,
+                            void *ret_value, size_t room);
+
 /* Writes every entry as struct format_state + key + value; the writer has room for map->bytes. */
 void state_write(struct state_map *map, struct writer *w);
 

@@ -216,6 +216,11 @@ void stream_visit_state(struct stream *stream, enum stream_namespace name_space,
     state_visit(&stream->state, (uint8_t)name_space, visit, context);
 }
 
+int stream_find_state(struct stream *stream, enum stream_namespace name_space, struct slice key,
+                      void *ret_value, size_t room) {
+    return state_find(&stream->state, (uint8_t)name_space, key, ret_value, room);
+}
+
 /* ---- visiting -----------------------------------------------------------------------------------
  */
 

@@ -1,13 +1,13 @@
 /*
  * Publishes numbered messages of QoS 1 or 2 from several devices with libmosquitto and writes a
- * line
- * "<device> <number>" to standard output for each one that the gateway acknowledged. Survives the
- * gateway's death: libmosquitto reconnects and sends again what was not acknowledged.
+ * line "<device> <number>" to standard output for each one that the gateway acknowledged. Survives
+ * the gateway's death: libmosquitto reconnects and sends again what was not acknowledged.
  *
  *     acked_publisher PORT SECONDS QOS USER KEY [USER KEY ...]
  *
- * With QoS 2 the sessions outlive their connections.  * Ends after SECONDS of publishing, once
- * everything is acknowledged (or 30 s later, exit code 2).
+ * With QoS 2 the sessions outlive their connections. QOS "sequence" is 1 with a producer sequence
+ * in the topic. Ends after SECONDS of publishing, once everything is acknowledged (or 30 s later,
+ * exit code 2).
  */
 #include <mosquitto.h>
 #include <pthread.h>
@@ -32,6 +32,7 @@ struct device {
 
 static struct device devices[DEVICES_MAX];
 static int qos;
+static bool with_sequence;
 
 static void on_publish(struct mosquitto *client, void *context, int mid) {
     struct device *device = context;
@@ -45,6 +46,7 @@ static void on_publish(struct mosquitto *client, void *context, int mid) {
 
 static bool device_start(struct device *device, int port, char *user, char *key) {
     device->user = user;
+    device->next = 1;
     pthread_mutex_init(&device->lock, NULL);
     device->client = mosquitto_new(user, qos != 2, device);
     if (!device->client)
@@ -63,10 +65,12 @@ static bool device_start(struct device *device, int port, char *user, char *key)
 static void device_publish(struct device *device) {
     pthread_mutex_lock(&device->lock);
     while (device->in_flight < WINDOW) {
-        char payload[64];
-        int mid,
-            size = snprintf(payload, sizeof(payload), "%llu", (unsigned long long)device->next);
-        int err = mosquitto_publish(device->client, &mid, "load", size, payload, qos, false);
+        char payload[64], topic[64] = "load";
+        unsigned long long number = device->next;
+        int mid, size = snprintf(payload, sizeof(payload), "%llu", number);
+        if (with_sequence)
+            snprintf(topic, sizeof(topic), "load/$seq/flash:1:%llu", number);
+        int err = mosquitto_publish(device->client, &mid, topic, size, payload, qos, false);
         if (err != MOSQ_ERR_SUCCESS && err != MOSQ_ERR_NO_CONN)
             break;
         device->number_of_mid[mid] = device->next++;
@@ -89,7 +93,8 @@ int main(int argc, char **argv) {
     if (argc < 6 || (argc - 4) % 2 != 0 || (argc - 4) / 2 > DEVICES_MAX)
         return 64;
     mosquitto_lib_init();
-    qos = atoi(argv[3]);
+    with_sequence = strcmp(argv[3], "sequence") == 0;
+    qos = with_sequence ? 1 : atoi(argv[3]);
     unsigned count = (unsigned)(argc - 4) / 2;
     for (unsigned i = 0; i < count; i++)
         if (!device_start(&devices[i], atoi(argv[1]), argv[4 + 2 * i], argv[5 + 2 * i]))
@@ -105,7 +110,7 @@ int main(int argc, char **argv) {
     unsigned left = total_in_flight(count);
     for (unsigned i = 0; left > 0 && i < count; i++)
         fprintf(stderr, "%s: %llu published, %llu acknowledged, %u in flight\n", devices[i].user,
-                (unsigned long long)devices[i].next, (unsigned long long)devices[i].acked,
+                (unsigned long long)devices[i].next - 1, (unsigned long long)devices[i].acked,
                 devices[i].in_flight);
     for (unsigned i = 0; i < count; i++) {
         mosquitto_disconnect(devices[i].client);

@@ -28,6 +28,10 @@ def u32_property(identifier, value):
     return b"" if value is None else bytes([identifier]) + struct.pack(">I", value)
 
 
+def user_property(name, value):
+    return b"\x26" + text(name) + text(value)
+
+
 def connect(user=None, password=None, client_id="raw", version=5, keep_alive=60, will=None, clean=True,
             expiry=None, will_delay=None, will_flags=8, will_properties=b"", properties=b""):
     """will_flags: QoS and retain, QoS 1 if nothing is said."""

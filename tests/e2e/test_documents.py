@@ -6,6 +6,8 @@ import subprocess
 import sys
 import unittest
 
+import yaml
+
 from harness import BUILDS, ROOT
 
 import test_tls
@@ -20,6 +22,11 @@ def run(*arguments):
     return subprocess.run([DURAGATE, *arguments], capture_output=True, text=True, timeout=20, check=False)
 
 
+def source(path):
+    with open(os.path.join(ROOT, path), encoding="utf-8") as file:
+        return file.read()
+
+
 class Documents(unittest.TestCase):
     def test_configuration_reference_is_current(self):
         with open(os.path.join(ROOT, "schemas/configuration.md"), encoding="utf-8") as file:
@@ -32,6 +39,32 @@ class Documents(unittest.TestCase):
         for name, rows in (("MQTT client", mqtt_clients.ROWS), ("TLS stack", test_tls.ROWS)):
             table = text.split(f"| {name} |", 1)[1].split("\n\n", 1)[0].splitlines()[2:]
             self.assertEqual(table, [str(row) for row in rows])
+    def test_asyncapi_has_the_names_of_the_code(self):
+        with open(os.path.join(ROOT, "schemas/asyncapi.yaml"), encoding="utf-8") as file:
+            text = file.read()
+        document = yaml.safe_load(text)
+        self.assertEqual(document["asyncapi"], "3.0.0")
+        for reference in re.findall(r"\$ref: '#/([^']+)'", text):
+            node = document
+            for name in reference.split("/"):
+                self.assertIn(name, node, reference)
+                node = node[name]
+        sessions = source("gateway/session/session_sequence.c") + source("gateway/session/session_receipt.c")
+        self.assertEqual(set(re.findall(r'"(dg-[a-z]+)"', sessions)),
+                         set(re.findall(r"\b(dg-[a-z]+)\b", text)))
+        self.assertIn('"/$seq"', sessions)
+        topics = source("gateway/dialect/native.c")
+        for channel in document["channels"].values():
+            for name in re.findall(r"^\$dg/([a-z/]+#?)", channel["address"]):
+                self.assertIn(f'"{name}"', topics)
+        errors = {name: int(code, 16) for name, code in
+                  re.findall(r"X\((DG_ERR_\w+),\s+-\d+, (0x..)", source("common/err.h"))}
+        for code, name, _ in document["x-reason-codes"]:
+            self.assertEqual(errors.get(name, 0), code, name)
+        sequence = document["components"]["schemas"]["sequence"]["pattern"]
+        self.assertIn("{1,%s}" % re.search(r"LIMIT_PRODUCER_ID_BYTES (\d+)", source("common/limits.h"))[1], sequence)
+        for example in document["x-examples"]:
+            self.assertRegex(example["id"], sequence)
 
     def test_links_lead_somewhere(self):
         for name in ("README.md", "docs/architecture.md", "docs/promise.md", "docs/upgrade.md", "docs/quarantine.md", "docs/kafka.md",

@@ -3,6 +3,7 @@
  * how the login ends, bit 2 whether the stream is under pressure now and then, bit 3 whether it is
  * full, the rest how large the pieces are in which the bytes arrive.
  */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "common/assert.h"
@@ -35,7 +36,13 @@ static int take(uint64_t tag) {
     return 0;
 }
 static int on_append(struct session *session, const struct device_event *event,
-                     const struct stream_mutation *with, uint64_t tag) {
+                     const struct stream_mutation *with, unsigned count, uint64_t tag) {
+    struct producer *list = NULL;
+    for (unsigned i = 0; i < count; i++)
+        if (with[i].name_space == STREAM_STATE_PRODUCER && !with[i].is_delete)
+            dg_assert(producers_restore(&list, with[i].key, with[i].value,
+                                        session->shared->stream_epoch) == 0);
+    producers_free(list);
     return take(tag);
 }
 static int on_mutate(struct session *session, const struct stream_mutation *mutation,
@@ -52,6 +59,9 @@ static int on_mutate(struct session *session, const struct stream_mutation *muta
     }
     return take(tag);
 }
+static int64_t on_find_offset(struct session *session, struct slice key) {
+    return world.full ? -1 : INT64_MAX;
+}
 static void on_discard(struct session *session, struct session_kept *kept) {
     kept_free(kept);
 }
@@ -60,6 +70,8 @@ static void on_release(struct session *session) {
     world.released = true;
     kept_free(session->kept);
     session->kept = NULL;
+    producers_free(session->producers);
+    session->producers = NULL;
 }
 static void on_close(struct session *session, const struct session_end *end) {
     dg_assert(!world.closed);
@@ -93,6 +105,7 @@ static const struct session_effects effects = {
     .release = on_release,
     .append = on_append,
     .mutate = on_mutate,
+    .find_offset = on_find_offset,
     .discard = on_discard,
     .pause = on_nothing,
     .resume = on_nothing,
@@ -105,6 +118,31 @@ static const struct session_effects effects = {
     .close = on_close,
     .finished = on_finished,
 };
+
+/* Producer "p" of device 42: sequences 1 to 3 of epoch 1. */
+static const uint8_t producer_key[] = {0, 0, 0, 0, 0, 0, 0, 42, 0, 'p'};
+static const uint8_t producer_value[PRODUCER_VALUE_BYTES] = {
+    [0] = 1, [8] = 1, [16] = 3, [32] = 7, [40] = 1};
+
+/* What is read is what is written; an entry of the state may be anything. */
+static void check_producers(const uint8_t *data, size_t size) {
+    struct producer_sequence sequence;
+    struct producer *list = NULL;
+    if (producer_sequence_parse(slice_make(data, size), &sequence) == 0) {
+        char text[128];
+        int written = snprintf(text, sizeof(text), "%.*s:%u:%llu", (int)sequence.producer.size,
+                               (const char *)sequence.producer.data, sequence.epoch,
+                               (unsigned long long)sequence.sequence);
+        dg_assert(slice_equals(slice_make(text, (size_t)written), slice_make(data, size)));
+    }
+    if (size < PRODUCER_VALUE_BYTES)
+        return;
+    size_t key_size = size - PRODUCER_VALUE_BYTES;
+    if (producers_restore(&list, slice_make(data, key_size),
+                          slice_make(data + key_size, PRODUCER_VALUE_BYTES), 0) == 0)
+        dg_assert(list);
+    producers_free(list);
+}
 
 /* Now and then the device has a session, with a message that is not released. */
 static void claim(struct session *session, unsigned how) {
@@ -122,6 +160,9 @@ static void claim(struct session *session, unsigned how) {
         if (how & 8)
             dg_assert(will_create(&former, &kept->will) == 0);
     }
+    if (how & 8) /* and a producer */
+        dg_assert(producers_restore(&session->producers, slice_make(producer_key, 10),
+                                    slice_make(producer_value, PRODUCER_VALUE_BYTES), 0) == 0);
     session_claim_done(session, 0, kept, how & 4);
 }
 
@@ -161,6 +202,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         abort();
     if (size < 1)
         return 0;
+    check_producers(data, size);
     memset(&world, 0, sizeof(world));
     world.pressure = data[0] & 4;
     world.full = data[0] & 8;

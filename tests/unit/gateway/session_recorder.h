@@ -17,7 +17,7 @@ struct recorded_mutation {
     bool is_delete, takes_offset;
     int with_event; /* -1: by itself */
     uint64_t tag;
-    uint8_t key[32], value[256];
+    uint8_t key[64], value[256];
     size_t key_size, value_size;
 };
 
@@ -27,6 +27,7 @@ struct recorded_event {
     uint8_t qos;
     bool quarantined;
     bool payload_is_utf8;
+    char id[80];
     char subject[128];
     char payload[512];
 };
@@ -41,9 +42,11 @@ struct recorder {
     unsigned event_count;
     struct recorded_mutation mutations[RECORDER_MUTATIONS];
     unsigned mutation_count;
-    struct session_kept *kept; /* what was released with the claim */
+    struct session_kept *kept;  /* what was released with the claim */
+    struct producer *producers; /* likewise */
     unsigned discard_count;
-    int append_err; /* what append() answers */
+    int64_t known_offset; /* what find_offset() answers */
+    int append_err;       /* what append() answers */
     int login_err;
     struct session_login login;
     char login_device[160], login_tenant[80], login_secret[80];
@@ -93,6 +96,9 @@ static inline void record_release(struct session *session) {
     r->release_count++;
     r->kept = session->kept;
     session->kept = NULL;
+    producers_free(r->producers);
+    r->producers = session->producers;
+    session->producers = NULL;
 }
 
 static inline void record_mutation(struct recorder *r, const struct stream_mutation *mutation,
@@ -106,7 +112,8 @@ static inline void record_mutation(struct recorder *r, const struct stream_mutat
                                      .tag = tag,
                                      .key_size = mutation->key.size,
                                      .value_size = mutation->value.size};
-    cr_assert(to->key_size <= sizeof(to->key) && to->value_size <= sizeof(to->value));
+    cr_assert(to->key_size <= sizeof(to->key) && to->key_size > 0 &&
+              to->value_size <= sizeof(to->value));
     memcpy(to->key, mutation->key.data, to->key_size);
     if (to->value_size > 0)
         memcpy(to->value, mutation->value.data, to->value_size);
@@ -120,25 +127,32 @@ static inline int record_mutate(struct session *session, const struct stream_mut
     return r->append_err;
 }
 
+/* Whatever was asked for. */
+static inline int64_t record_find_offset(struct session *session, struct slice key) {
+    cr_assert_eq(key.size, KEPT_IDENTITY_KEY_BYTES);
+    return recorder_of(session)->known_offset;
+}
+
 static inline void record_discard(struct session *session, struct session_kept *kept) {
     recorder_of(session)->discard_count++;
     kept_free(kept);
 }
 
 static inline int record_append(struct session *session, const struct device_event *event,
-                                const struct stream_mutation *with, uint64_t tag) {
+                                const struct stream_mutation *with, unsigned count, uint64_t tag) {
     struct recorder *r = recorder_of(session);
     if (r->append_err < 0)
         return r->append_err;
     cr_assert_lt(r->event_count, RECORDER_EVENTS);
-    if (with)
-        record_mutation(r, with, (int)r->event_count, tag);
+    for (unsigned i = 0; i < count; i++)
+        record_mutation(r, &with[i], (int)r->event_count, tag);
     struct recorded_event *to = &r->events[r->event_count++];
     to->type = event->type;
     to->tag = tag;
     to->qos = event->qos;
     to->quarantined = event->quarantine_reason.size > 0;
     to->payload_is_utf8 = event->payload_is_utf8;
+    copy_text(to->id, sizeof(to->id), event->id);
     copy_text(to->subject, sizeof(to->subject), event->subject);
     copy_text(to->payload, sizeof(to->payload), event->payload);
     return 0;
@@ -192,6 +206,7 @@ static const struct session_effects recorder_effects = {
     .release = record_release,
     .append = record_append,
     .mutate = record_mutate,
+    .find_offset = record_find_offset,
     .discard = record_discard,
     .pause = record_pause,
     .resume = record_resume,
@@ -244,6 +259,7 @@ static inline void recorder_free(struct recorder *r) {
     cr_assert_eq(r->finished_count, 1);
     session_free(&r->session);
     kept_free(r->kept);
+    producers_free(r->producers);
     session_shared_free(&r->shared);
     config_free(r->config);
     free(r);

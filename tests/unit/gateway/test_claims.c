@@ -241,6 +241,39 @@ Test(claims, session_goes_with_the_claim_and_comes_back) {
             }
 }
 
+static struct producer *producers_used_at(int64_t wall_ms) {
+    struct producer *list = NULL;
+    struct producer_sequence sequence;
+    struct producers_change change;
+    const struct producers_context at = {.device_key = 1, .wall_ms = wall_ms};
+    cr_assert_eq(producer_sequence_parse(slice_from_string("p:1:1"), &sequence), 0);
+    cr_assert_eq(producers_prepare(&list, &sequence, &at, &change), 0);
+    producers_submit(&change, &sequence, wall_ms);
+    producers_settle(&list, change.ticket, 0);
+    return list;
+}
+
+Test(claims, producers_go_with_the_claim_and_come_back_without_a_session) {
+    for (unsigned both = 0; both < 2; both++) {
+        begin();
+        int64_t device = device_at_home(1);
+        struct producer *producers = producers_used_at(1);
+        cr_assert_eq(claims_install_producers(workers[1], device, producers), 0);
+        if (both)
+            cr_assert_eq(claims_install(workers[1], device, kept_until(50000)), 0);
+        for (uint64_t owner = 1; owner <= 4; owner++) {
+            ask(owner % 2, device, owner);
+            deliver_all();
+            if (owner > 1)
+                let_go(&fakes[(owner - 1) % 2], owner - 1);
+            deliver_all();
+            cr_assert_eq(fakes[owner % 2].held[owner]->producers, producers);
+            cr_assert_eq(fakes[owner % 2].held[owner]->kept != NULL, both);
+        }
+        end();
+    }
+}
+
 static void sweep_all(unsigned worker, int64_t wall_ms) {
     for (unsigned i = 0; i < LIMIT_SESSION_SWEEP_CALLS; i++)
         claims_sweep(workers[worker], wall_ms);
@@ -265,6 +298,25 @@ Test(claims, session_whose_time_is_over_is_given_to_the_home) {
     deliver_all();
     cr_assert_eq(fakes[0].settled_count[1], 1);
     cr_assert_null(fakes[0].held[1]->kept);
+    end();
+}
+
+Test(claims, forgotten_producers_are_given_to_the_home) {
+    begin();
+    int64_t device = device_at_home(1), end_ms = 1000 + LIMIT_PRODUCER_IDLE_MS;
+    cr_assert_eq(claims_install_producers(workers[1], device, producers_used_at(1000)), 0);
+    cr_assert_eq(claims_install(workers[1], device, kept_until(2 * end_ms)), 0);
+    sweep_all(1, end_ms - 1);
+    cr_assert_null(fakes[1].expired);
+    sweep_all(1, end_ms);
+    struct claim *claim = fakes[1].expired;
+    cr_assert(claim && claim->producers && claim->kept);
+    producers_free(claim->producers);
+    claim->producers = NULL;
+    claims_release(workers[1], claim);
+    fakes[1].expired = NULL;
+    sweep_all(1, end_ms);
+    cr_assert_null(fakes[1].expired);
     end();
 }
 

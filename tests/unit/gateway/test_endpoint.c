@@ -51,6 +51,7 @@ static struct {
     struct stored stored[STORED_MAX];
     unsigned count;
     atomic_bool pressure, full;
+    atomic_uint deletions;
     struct stream_appender *appenders[2];
 } store = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -81,6 +82,8 @@ int stream_mutate(struct stream_appender *a, const struct stream_mutation *mutat
                   unsigned count, struct stream_ticket ticket) {
     if (atomic_load(&store.pressure) || a->open_count == OPEN_MAX)
         return DG_ERR_PRESSURE;
+    for (unsigned i = 0; i < count; i++)
+        atomic_fetch_add(&store.deletions, mutations[i].is_delete);
     a->open[a->open_count++] = (struct stored){.is_state = true, .ticket = ticket};
     a->pending++;
     return 0;
@@ -126,6 +129,11 @@ void stream_appender_turn(struct stream_appender *a) {
     pthread_mutex_unlock(&store.lock);
     a->open_count = 0;
     mailbox_post(a->mailbox, &batch->mail);
+}
+
+int stream_find_state(struct stream *stream, enum stream_namespace name_space, struct slice key,
+                      void *ret_value, size_t room) {
+    return DG_ERR_NOT_FOUND;
 }
 
 int32_t stream_epoch(const struct stream *stream) {
@@ -456,6 +464,59 @@ Test(endpoint, draining_sends_what_is_acknowledged_first) {
     client_close(&late);
     stop();
     cr_assert_eq(store.count, 3);
+}
+
+/* A producer that stored something in 1970, at the home of the device. */
+static void install_old_producer(struct worker *worker, void *context) {
+    struct producer *list = NULL;
+    struct producer_sequence sequence;
+    struct producers_change change;
+    const struct producers_context at = {.device_key = 1, .wall_ms = 1};
+    cr_assert_eq(producer_sequence_parse(slice_from_string("old:1:1"), &sequence), 0);
+    cr_assert_eq(producers_prepare(&list, &sequence, &at, &change), 0);
+    producers_submit(&change, &sequence, 1);
+    producers_settle(&list, change.ticket, 0);
+    cr_assert_eq(claims_install_producers(worker, *(const int64_t *)context, list), 0);
+}
+
+static void sweep(struct worker *worker, void *context) {
+    for (unsigned i = 0; i < LIMIT_SESSION_SWEEP_CALLS; i++)
+        claims_sweep(worker, worker->wall_ms);
+}
+
+static void look_if_idle(struct worker *worker, void *context) {
+    *(bool *)context = mqtt_worker_idle(worker);
+}
+
+static void sweep_and_wait(struct worker *worker) {
+    bool idle = false;
+    loopback_run(worker, sweep, NULL);
+    for (unsigned i = 0; i < 5000 && !idle; i++)
+        loopback_run(worker, look_if_idle, &idle);
+    cr_assert(idle);
+}
+
+Test(endpoint, forgotten_producers_are_deleted) {
+    start();
+    struct worker *home = server.workers[claims_home(1, LOOPBACK_WORKERS_MAX)];
+    unsigned before = atomic_load(&store.deletions);
+    int64_t device = 1, other = 2;
+    loopback_run(home, install_old_producer, &device);
+    atomic_store(&store.full, true);
+    sweep_and_wait(home);
+    cr_assert_eq(atomic_load(&store.deletions), before + 1);
+    atomic_store(&store.full, false);
+    sweep_and_wait(home);
+    cr_assert_eq(atomic_load(&store.deletions), before + 2, "again, since that was refused");
+    sweep_and_wait(home);
+    cr_assert_eq(atomic_load(&store.deletions), before + 2);
+    struct client client;
+    connect_to(&client, 0, "dev0@acme"); /* key 1 */
+    publish(&client, 1, "x");
+    expect_puback(&client, 1);
+    client_close(&client);
+    loopback_run(home, install_old_producer, &other);
+    stop(); /* frees the rest */
 }
 
 Test(endpoint, stopping_without_draining_frees_everything) {

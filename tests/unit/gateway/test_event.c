@@ -74,6 +74,45 @@ Test(event, plain) {
     cr_expect_eq(counter.next, 42);
 }
 
+/* "key=value;key=value" as an MQTT 5 property section. */
+static uint32_t properties_of(const char *text, uint8_t *bytes, size_t size, struct slice *ret) {
+    struct writer w = writer_make(bytes, size);
+    uint32_t count = 0;
+    for (const char *at = text; *at; count++) {
+        const char *end = strchrnul(at, ';'), *equals = memchr(at, '=', (size_t)(end - at));
+        cr_assert_not_null(equals);
+        writer_u8(&w, 0x26);
+        writer_u16(&w, (uint16_t)(equals - at));
+        writer_bytes(&w, at, (size_t)(equals - at));
+        writer_u16(&w, (uint16_t)(end - equals - 1));
+        writer_bytes(&w, equals + 1, (size_t)(end - equals - 1));
+        at = *end ? end + 1 : end;
+    }
+    cr_assert_not(w.failed);
+    *ret = slice_make(bytes, writer_size(&w));
+    return count;
+}
+
+/* The device's own, else what the caller knows, else a number. */
+Test(event, whose_id) {
+    struct device_event event = plain_event();
+    struct event_source source = plain_source();
+    struct event_counter counter = plain_counter();
+    struct stream_record record;
+    char text[2048];
+    uint8_t bytes[256];
+    event.id = slice_from_string("flash:1:7");
+    cr_assert_eq(event_build(&event, &source, &counter, &scratch, &record), 0);
+    headers_text(&record, text, sizeof text);
+    cr_expect_str_eq(text, HEAD SOURCE "ce_id=flash:1:7\n" TIME SUBJECT BYTES TAIL);
+    cr_expect_eq(counter.next, 41, "untouched");
+    event.user_property_count = properties_of("specversion=1.0;id=i1;source=s;type=t", bytes,
+                                              sizeof bytes, &event.user_properties);
+    cr_assert_eq(event_build(&event, &source, &counter, &scratch, &record), 0);
+    headers_text(&record, text, sizeof text);
+    cr_expect_not_null(strstr(text, "ce_id=i1\n"));
+}
+
 Test(event, every_field) {
     struct device_event event = plain_event();
     struct event_source source = plain_source();
@@ -123,25 +162,6 @@ Test(event, time_changes) {
         headers_text(&record, text, sizeof text);
         cr_expect_not_null(strstr(text, texts[i]));
     }
-}
-
-/* "key=value;key=value" as an MQTT 5 property section. */
-static uint32_t properties_of(const char *text, uint8_t *bytes, size_t size, struct slice *ret) {
-    struct writer w = writer_make(bytes, size);
-    uint32_t count = 0;
-    for (const char *at = text; *at; count++) {
-        const char *end = strchrnul(at, ';'), *equals = memchr(at, '=', (size_t)(end - at));
-        cr_assert_not_null(equals);
-        writer_u8(&w, 0x26);
-        writer_u16(&w, (uint16_t)(equals - at));
-        writer_bytes(&w, at, (size_t)(equals - at));
-        writer_u16(&w, (uint16_t)(end - equals - 1));
-        writer_bytes(&w, equals + 1, (size_t)(end - equals - 1));
-        at = *end ? end + 1 : end;
-    }
-    cr_assert_not(w.failed);
-    *ret = slice_make(bytes, writer_size(&w));
-    return count;
 }
 
 #define CE "specversion=1.0;id=i1;source=/tenants/acme/devices/dev:1;type=com.example.t"

@@ -511,6 +511,13 @@ Test(packet, written) {
     WRITES("62 02 0001", mqtt_write_ack(&w, V3, MQTT_PUBREL, 1, 0, none));
     WRITES("50 03 0001 97", mqtt_write_ack(&w, V5, MQTT_PUBREC, 1, 0x97, none));
     WRITES("70 09 0001 92 05 1f 0002'no'", mqtt_write_ack(&w, V5, MQTT_PUBCOMP, 1, 0x92, text));
+    WRITES("40 0f 0102 00 0b 26 0002'no' 0004'yes!'", {
+        uint8_t section[16];
+        struct writer properties = writer_make(section, sizeof section);
+        mqtt_write_user_property(&properties, text, slice_from_string("yes!"));
+        mqtt_write_ack_properties(&w, MQTT_PUBACK, 0x102, 0,
+                                  slice_make(section, writer_size(&properties)));
+    });
     const uint8_t reasons[] = {1, 0x87};
     WRITES("90 04 0001 01 87", mqtt_write_suback(&w, V3, MQTT_SUBACK, 1, reasons, 2, text));
     WRITES("90 05 0001 00 01 87", mqtt_write_suback(&w, V5, MQTT_SUBACK, 1, reasons, 2, none));

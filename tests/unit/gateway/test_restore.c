@@ -16,7 +16,7 @@ enum { WORKERS = 2, ENTRIES = 1000, NOW_MS = 1000000 };
 
 struct entry {
     uint8_t name_space;
-    uint8_t key[32], value[256];
+    uint8_t key[64], value[256];
     size_t key_size, value_size;
 };
 
@@ -100,6 +100,11 @@ int stream_append_with(struct stream_appender *appender, uint64_t stream_id, uin
     return DG_ERR_INTERNAL;
 }
 
+int stream_find_state(struct stream *stream, enum stream_namespace name_space, struct slice key,
+                      void *ret_value, size_t room) {
+    return DG_ERR_NOT_FOUND;
+}
+
 int32_t stream_epoch(const struct stream *stream) {
     return store.epoch;
 }
@@ -134,6 +139,17 @@ static void put_identity(int64_t device, uint64_t epoch, uint16_t packet_id) {
     uint8_t key[KEPT_IDENTITY_KEY_BYTES];
     struct stream_mutation mutation = kept_identity_mutation(device, epoch, packet_id, false, key);
     apply(&mutation);
+}
+
+static void put_sequence(int64_t device, const char *text, int32_t stream_epoch) {
+    struct producer *list = NULL;
+    struct producer_sequence sequence;
+    struct producers_change change;
+    const struct producers_context context = {device, stream_epoch, NOW_MS};
+    cr_assert_eq(producer_sequence_parse(slice_from_string(text), &sequence), 0);
+    cr_assert_eq(producers_prepare(&list, &sequence, &context, &change), 0);
+    apply(&change.mutations[0]);
+    producers_cancel(&list);
 }
 
 static unsigned count_in(enum stream_namespace name_space) {
@@ -172,7 +188,8 @@ static void begin(void) {
 }
 
 static int restore_at(int64_t wall_ms) {
-    return mqtt_restore_sessions(NULL, workers, WORKERS, wall_ms);
+    int err = mqtt_restore_sessions(NULL, workers, WORKERS, wall_ms);
+    return err < 0 ? err : mqtt_restore_producers(NULL, workers, WORKERS);
 }
 
 static void end(void) {
@@ -182,7 +199,16 @@ static void end(void) {
     }
 }
 
-/* The session that a connection of the device would get, which is taken out. */
+static const char *const sequences[] = {"p:1:1", "q:1:1", "r:1:1"};
+static bool known[3]; /* of who was taken last */
+
+static bool knows(const struct producer *list, unsigned number) {
+    struct producer_sequence sequence;
+    cr_assert_eq(producer_sequence_parse(slice_from_string(sequences[number]), &sequence), 0);
+    return producers_judge(list, &sequence, NOW_MS) == PRODUCERS_STORED;
+}
+
+/* The session that a connection of the device would get, which is taken out; its producers stay. */
 static struct session_kept *take(int64_t device) {
     static const struct in6_addr any;
     unsigned home = claims_home(device, WORKERS);
@@ -191,8 +217,31 @@ static struct session_kept *take(int64_t device) {
     cr_assert_not_null(held);
     struct session_kept *kept = held->kept;
     held->kept = NULL;
+    for (unsigned i = 0; i < 3; i++)
+        known[i] = knows(held->producers, i);
     claims_release(workers[home], held);
     return kept;
+}
+
+Test(restore, producers_with_and_without_a_session) {
+    begin();
+    for (int64_t device = 1; device <= 100; device++) {
+        if (device % 2)
+            put_session(device, 5, NOW_MS - 1000, 60);
+        put_sequence(device, "p:1:1", 3);
+        put_sequence(device, "q:1:1", 3);
+        put_sequence(device, "r:1:1", 2); /* an earlier epoch of the stream */
+    }
+    store.entries[store.count - 3].value[0] = 9; /* p of the last: the layout of a later release */
+    cr_assert_eq(restore_at(NOW_MS), 0);
+    cr_assert_eq(store.changes, 0);
+    for (int64_t device = 1; device <= 100; device++) {
+        struct session_kept *kept = take(device);
+        cr_assert_eq(kept != NULL, device % 2 != 0);
+        cr_assert(known[0] == (device < 100) && known[1] && !known[2]);
+        kept_free(kept);
+    }
+    end();
 }
 
 Test(restore, nothing_to_change_writes_nothing) {

@@ -78,6 +78,25 @@ Test(session_quarantine, it_is_recorded) {
     }
 }
 
+/* The rule sees the topic without the sequence; what is quarantined is stored. */
+Test(session_quarantine, a_producer_sequence_is_stored_there_too) {
+    EACH_VERSION(version) {
+        for (uint8_t qos = 1; qos <= 2; qos++) {
+            struct recorder *r = connected_under_rules(version);
+            feed_publish(r, qos, false, 1, "text/a/$seq/p:1:1", "\xFF");
+            cr_assert(last_event(r)->quarantined);
+            session_append_done(&r->session, last_event(r)->tag, 0);
+            cr_assert(version == MQTT_VERSION_5 ? r->sent[4] == 0x99 : r->sent_size == 4);
+            forget_sent(r);
+            unsigned events = r->event_count;
+            feed_publish(r, qos, false, 2, "text/a/$seq/p:1:1", "\xFF");
+            cr_assert_eq(r->event_count, events);
+            cr_assert_sent(r, qos == 1 ? 0x40 : 0x50, 2, 0, 2);
+            recorder_free(r);
+        }
+    }
+}
+
 /* MQTT 5 hears of it when it is durable, in its turn; 3.1.1 has no word for it. */
 Test(session_quarantine, answer_of_qos1) {
     EACH_VERSION(version) {

@@ -37,6 +37,22 @@ static void expect_value(struct state_map *map, uint8_t name_space, const char *
         cr_expect(slice_equals_string(slice_make(bytes, size), value), "%s", key);
 }
 
+Test(state, one_entry_is_found) {
+    struct state_map map;
+    char value[4] = "....";
+    state_map_init(&map);
+    cr_expect_eq(state_find(&map, STREAM_STATE_CONSUMER, slice_from_string("key"), value, 4),
+                 DG_ERR_NOT_FOUND);
+    apply(&map, 100, "key", "abcdef");
+    cr_expect_eq(state_find(&map, STREAM_STATE_CONSUMER, slice_from_string("key"), value, 3), 6);
+    cr_expect_eq(memcmp(value, "abc.", 4), 0, "no more than there is room for");
+    cr_expect_eq(state_find(&map, STREAM_STATE_QOS2, slice_from_string("key"), value, 4),
+                 DG_ERR_NOT_FOUND);
+    cr_expect_eq(state_find(&map, STREAM_STATE_CONSUMER, slice_from_string("ke"), value, 4),
+                 DG_ERR_NOT_FOUND);
+    state_map_free(&map);
+}
+
 Test(state, the_newer_lsn_wins) {
     static const struct {
         uint64_t lsn;
