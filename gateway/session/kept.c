@@ -48,6 +48,19 @@ struct session_subscription *kept_subscribe(struct session_kept *kept, struct sl
     return subscription;
 }
 
+void kept_drop_removed(struct session_kept *kept) {
+    struct session_subscription **at = &kept->subscriptions;
+    while (*at) {
+        struct session_subscription *first = *at;
+        if (first->is_removed) {
+            *at = first->next;
+            free(first);
+        } else {
+            at = &first->next;
+        }
+    }
+}
+
 /* ---- on the disk ---- */
 
 static void write_subscriptions(struct writer *w, const struct session_kept *kept) {

@@ -63,6 +63,9 @@ bool kept_is_over(const struct session_kept *kept, int64_t wall_ms);
 struct session_subscription *kept_subscribe(struct session_kept *kept, struct slice filter,
                                             uint8_t qos);
 
+/* Takes out what is marked as removed. */
+void kept_drop_removed(struct session_kept *kept);
+
 /* ---- on the disk ---- */
 
 enum kept_field { KEPT_FIELD_WILL = 1 };

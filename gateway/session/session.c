@@ -150,18 +150,17 @@ int session_mutate(struct session *session, const struct stream_mutation *mutati
 
 /* ---- bytes ---- */
 
+/* Whether it can be read comes before whether it may be there: 0x81 and 0x82 tell these apart. */
 static bool handle_packet(struct session *session, uint8_t first_byte, struct slice body) {
-    session_handler *handler = handlers[session->state][first_byte >> 4];
-    if (!handler) {
-        session_fault(session, DG_ERR_PROTOCOL, "MQTT5 4.13.1", "packet not allowed in this state");
-        return true;
-    }
     struct mqtt_packet packet;
     struct mqtt_fault fault = {0};
     int err = mqtt_packet_decode(session->version, first_byte, body, &packet, &fault);
-    if (err == 0)
+    session_handler *handler = handlers[session->state][first_byte >> 4];
+    if (err == 0 && handler)
         return handler(session, &packet);
-    if (session->state == SESSION_WAIT_CONNECT)
+    if (err == 0)
+        session_fault(session, DG_ERR_PROTOCOL, "MQTT5 4.13.1", "packet not allowed in this state");
+    else if (session->state == SESSION_WAIT_CONNECT)
         session_connect_undecodable(session, body, err, &fault);
     else
         session_fault(session, err, fault.clause, fault.text);

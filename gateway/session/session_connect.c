@@ -15,7 +15,7 @@ static int take_client_id(struct session *session, const struct mqtt_connect *co
     struct slice id = connect->client_id;
     if (id.size == 0 && !session_is_mqtt5(session) && !connect->clean_start)
         return DG_ERR_CLIENT_ID;
-    if (id.size == 0 && session_is_mqtt5(session)) {
+    if (id.size == 0) {
         int size =
             snprintf(assigned, sizeof(assigned), "%ss%u", session->shared->prefix, session->number);
         id = slice_make(assigned, (size_t)size);
@@ -216,6 +216,17 @@ void session_login_done(struct session *session, int err,
 
 /* ---- connected ---- */
 
+/* The quota of a device begins anew with each connection, whatever the one before left to release
+ * (MQTT5 4.9). Such leftovers do not grow without end over many connections. */
+static void widen_window(struct session *session) {
+    uint32_t left = identities_count(session_identities(session));
+    uint32_t window = session->receive_maximum;
+    if (!session_is_mqtt5(session))
+        return; /* knows no quota: reading stops */
+    window += left < LIMIT_MQTT_UNRELEASED ? left : LIMIT_MQTT_UNRELEASED;
+    session->receive_maximum = (uint16_t)(window < UINT16_MAX ? window : UINT16_MAX);
+}
+
 static bool send_connack(struct session *session) {
     const struct config *config = session->shared->config;
     uint8_t bytes[512];
@@ -237,6 +248,7 @@ static bool send_connack(struct session *session) {
         .server_keep_alive_s = capped ? session->keep_alive_s : 0,
     };
     mqtt_write_connack(&w, session->version, &connack);
+    widen_window(session);
     return session_send(session, &w);
 }
 

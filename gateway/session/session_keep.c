@@ -193,5 +193,7 @@ void session_let_go(struct session *session) {
     } else if (session->expiry_s == 0) {
         session->shared->effects->discard(session, session->kept);
         session->kept = NULL;
+    } else {
+        kept_drop_removed(session->kept); /* of an UNSUBSCRIBE whose answer did not leave */
     }
 }

@@ -22,8 +22,18 @@ static unsigned count(const struct session_kept *kept) {
     return total;
 }
 
+/* The packet names this filter again: what comes last holds (MQTT5 3.8.4-5). Only that is changed,
+ * so that the packet changes nothing when it is offered again. */
+static bool is_replaced(const struct mqtt_subscribe *request, unsigned at) {
+    for (unsigned i = at + 1; i < request->filter_count; i++)
+        if (slice_equals(request->filters[i].filter, request->filters[at].filter))
+            return true;
+    return false;
+}
+
 /* The granted QoS, or why not. A filter subscribed again replaces the old (MQTT5 3.8.4-3). */
-static int subscribe(struct session *session, const struct mqtt_subscription *wanted) {
+static int subscribe(struct session *session, const struct mqtt_subscribe *request, unsigned at) {
+    const struct mqtt_subscription *wanted = &request->filters[at];
     uint8_t qos = wanted->qos < 1 ? wanted->qos : 1;
     if (!mqtt_topic_filter_is_valid(wanted->filter) || wanted->filter.size > LIMIT_MQTT_TOPIC_BYTES)
         return DG_ERR_TOPIC_FILTER;
@@ -32,6 +42,8 @@ static int subscribe(struct session *session, const struct mqtt_subscription *wa
         err = session_keep(session);
     if (err < 0)
         return err;
+    if (is_replaced(request, at))
+        return qos;
     struct session_subscription *found = *find(session->kept, wanted->filter);
     if (found && found->qos == qos)
         return qos;
@@ -107,7 +119,7 @@ bool session_on_subscribe(struct session *session, const struct mqtt_packet *pac
         return true;
     }
     for (unsigned i = 0; i < request->filter_count; i++)
-        granted[i] = subscribe(session, &request->filters[i]);
+        granted[i] = subscribe(session, request, i);
     if (needs_saving(session))
         return session_save_change(session); /* offered again, the packet changes nothing */
     for (unsigned i = 0; i < request->filter_count; i++)

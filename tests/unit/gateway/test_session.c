@@ -96,7 +96,7 @@ Test(session, nothing_is_read_after_the_end) {
 Test(session, malformed_is_counted_and_answered) {
     static const uint8_t reserved_flags[] = {0xC1, 0};
     static const uint8_t five_bytes[] = {0x30, 0xFF, 0xFF, 0xFF, 0xFF, 0x01};
-    static const uint8_t padded[] = {0xC0, 0x80, 0x00};
+    static const uint8_t padded[] = {0xC0, 0x80, 0x00}, reserved_type[] = {0x00, 0};
     int64_t before = metric_read(METRIC_MQTT_MALFORMED);
     struct recorder *r = connected(MQTT_VERSION_5);
     feed(r, reserved_flags, sizeof(reserved_flags));
@@ -111,11 +111,15 @@ Test(session, malformed_is_counted_and_answered) {
     feed(r, padded, sizeof(padded));
     cr_assert_eq(r->sent[2], 0x81);
     recorder_free(r);
+    r = connected(MQTT_VERSION_5);
+    feed(r, reserved_type, sizeof(reserved_type));
+    cr_assert_eq(r->sent[2], 0x81);
+    recorder_free(r);
     r = connected(MQTT_VERSION_3_1_1);
     feed(r, padded, sizeof(padded));
     cr_assert_eq(r->close_count, 0); /* 3.1.1 does not forbid it */
     recorder_free(r);
-    cr_assert_eq(metric_read(METRIC_MQTT_MALFORMED) - before, 3);
+    cr_assert_eq(metric_read(METRIC_MQTT_MALFORMED) - before, 4);
 }
 
 Test(session, packet_over_the_announced_size) {
@@ -281,6 +285,14 @@ Test(session, assigned_client_id_and_server_keep_alive) {
     session_claim_done(&r->session, 0, NULL, true);
     cr_assert_not_null(memmem(r->sent, r->sent_size, "\x12\x00\x0agw1-1-0-s0", 13));
     cr_assert_not_null(memmem(r->sent, r->sent_size, "\x13\x04\xb0", 3)); /* 1200 s */
+    cr_assert(slice_equals_string(session_client_id(&r->session), "gw1-1-0-s0"));
+    recorder_free(r);
+
+    r = recorder_create(); /* 3.1.1 cannot tell it: MQTT3 3.1.3-6 */
+    feed_bare_connect(r, MQTT_VERSION_3_1_1, "dev1");
+    log_in(r);
+    session_claim_done(&r->session, 0, NULL, true);
+    cr_assert_sent(r, 0x20, 2, 0, 0);
     cr_assert(slice_equals_string(session_client_id(&r->session), "gw1-1-0-s0"));
     recorder_free(r);
 }

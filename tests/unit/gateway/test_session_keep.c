@@ -258,6 +258,40 @@ Test(session_keep, identity_is_written_with_the_event_and_deleted_before_pubcomp
     }
 }
 
+/* The receive maximum is of one connection, and PUBCOMP of what an earlier one left counts for this
+ * one, too (MQTT5 4.9); 8 are allowed. */
+Test(session_keep, what_an_earlier_connection_left_takes_no_window) {
+    for (unsigned released = 0; released <= 1; released++) {
+        struct recorder *r = durable(MQTT_VERSION_5, kept_session(NULL, 2 * HOUR_S));
+        cr_assert(r->session.flags & SESSION_RESUMED);
+        for (uint16_t id = 11; id <= 18; id++)
+            feed_publish(r, 2, false, id, "t", "x");
+        cr_assert_eq(r->close_count, 0);
+        if (released) {
+            feed(r, "\x62\2\0\7", 4);
+            session_append_done(&r->session, last(r)->tag, 0);
+            feed_publish(r, 2, false, 19, "t", "x");
+            cr_assert_eq(r->close_count, 0);
+        }
+        feed_publish(r, 2, false, 20, "t", "x");
+        cr_assert_eq(r->end.err, DG_ERR_RECEIVE_MAXIMUM);
+        recorder_free(r);
+    }
+}
+
+/* However often a device connects anew, what it does not release has an end. */
+Test(session_keep, unreleased_messages_have_an_end) {
+    struct session_kept *kept = kept_session(NULL, 2 * HOUR_S);
+    for (uint16_t id = 1; id <= LIMIT_MQTT_UNRELEASED + 8; id++) {
+        cr_assert_eq(identities_reserve(&kept->identities), 0);
+        identities_set(kept->identities, id, IDENTITY_STORED);
+    }
+    struct recorder *r = durable(MQTT_VERSION_5, kept);
+    feed_publish(r, 2, false, LIMIT_MQTT_UNRELEASED + 9, "t", "x");
+    cr_assert_eq(r->end.err, DG_ERR_RECEIVE_MAXIMUM);
+    recorder_free(r);
+}
+
 Test(session_keep, publish_before_pubcomp_is_in_use) {
     struct recorder *r = durable(MQTT_VERSION_5, kept_session(NULL, 2 * HOUR_S));
     static const uint8_t pubrel[] = {0x62, 2, 0, 7};
@@ -349,6 +383,33 @@ Test(session_keep, subscriptions_are_on_the_disk_before_the_answer) {
     cr_assert_null(kept->subscriptions);
     kept_free(kept);
     cr_assert_null(r->session.kept->subscriptions);
+    recorder_free(r);
+}
+
+/* As two packets would (MQTT5 3.8.4-5); the packet that is offered again must not change it again.
+ */
+Test(session_keep, a_filter_given_twice_is_written_once) {
+    uint8_t twice[2 + 2 + 2 * 20] = {0x82, sizeof(twice) - 2, 0, 9};
+    memcpy(twice + 4, subscribe3 + 4, 20);
+    memcpy(twice + 24, subscribe3 + 4, 20);
+    twice[23] = 0;
+    struct recorder *r = durable(MQTT_VERSION_3_1_1, NULL);
+    feed_change(r, twice, sizeof(twice));
+    cr_assert_sent(r, 0x90, 4, 0, 9, 0, 1);
+    struct session_kept *kept = written(last(r));
+    cr_assert(kept->subscriptions && !kept->subscriptions->next);
+    cr_assert_eq(kept->subscriptions->qos, 1);
+    kept_free(kept);
+    recorder_free(r);
+}
+
+/* What was being removed when the connection ended comes with no later one. */
+Test(session_keep, a_removal_whose_answer_did_not_leave) {
+    struct recorder *r = durable(MQTT_VERSION_3_1_1, NULL);
+    feed_change(r, subscribe3, sizeof(subscribe3));
+    cr_assert_eq(session_receive(&r->session, unsubscribe3, sizeof(unsubscribe3)), 0);
+    close_and_settle(r);
+    cr_assert_null(r->kept->subscriptions);
     recorder_free(r);
 }
 
