@@ -4,6 +4,13 @@
  */
 #pragma once
 
+/* quotas */
+#define LIMIT_BUCKET_DEBT_MS 60000    /* no more than so much over one is to be caught up with */
+#define LIMIT_QUOTA_WAIT_MS 10000     /* a QoS 1 or 2 publish waits so long, then it is refused */
+#define LIMIT_QUOTA_WAIT_QOS0_MS 1000 /* ... one of QoS 0 is dropped */
+#define LIMIT_QUOTA_IDLE_ENTRIES \
+    65536 /* what was used by who is gone; then the oldest is forgotten */
+
 /* names (DESIGN: names on the wire) */
 #define LIMIT_TENANT_BYTES 63
 #define LIMIT_DEVICE_ID_BYTES 128
@@ -88,7 +95,6 @@
 #define LIMIT_KAFKA_ANSWER_BYTES (16 * 1024 * 1024) /* ... without its records: many topics */
 #define LIMIT_KAFKA_MAX_WAIT_MS 30000
 #define LIMIT_KAFKA_THROTTLE_MS 1000      /* a connection over its quota is muted so long at most */
-#define LIMIT_KAFKA_DEBT_MS 60000         /* ... and no more than so much is to be caught up with */
 #define LIMIT_KAFKA_GROUPS 10000          /* of one worker */
 #define LIMIT_KAFKA_GROUPS_OF_TENANT 1000 /* ... that belong to one tenant */
 #define LIMIT_KAFKA_GROUP_NAME_BYTES 255

@@ -209,6 +209,7 @@ static int server_create_workers(struct server *server) {
     }
     for (unsigned index = 0; index < server->worker_count; index++) {
         struct worker *worker = server->workers[index];
+        mqtt_worker_join(worker, server->workers[0]);
         int err = claims_worker_start(worker, server->workers, server->worker_count);
         if (err == 0)
             err = kafka_groups_start(worker, server->workers, server->worker_count);

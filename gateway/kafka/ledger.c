@@ -4,10 +4,6 @@
 #include <stdlib.h>
 
 #include "common/assert.h"
-#include "common/limits.h"
-
-#define NS_PER_MS 1000000ull
-#define NS_PER_S 1000000000ull
 
 struct kafka_ledger {
     pthread_mutex_t lock; /* of everything here */
@@ -35,8 +31,8 @@ struct kafka_ledger *kafka_ledger_share(struct kafka_ledger *ledger) {
 static void drop_settled(struct kafka_ledger *ledger, uint64_t now_ns) {
     struct kafka_account *account, *next;
     HASH_ITER(hh, ledger->accounts, account, next) {
-        if (account->connections > 0 || atomic_load(&account->requests.due_ns) > now_ns ||
-            atomic_load(&account->fetched_bytes.due_ns) > now_ns)
+        if (account->connections > 0 || !bucket_is_settled(&account->requests, now_ns) ||
+            !bucket_is_settled(&account->fetched_bytes, now_ns))
             continue;
         HASH_DEL(ledger->accounts, account);
         free(account);
@@ -92,19 +88,4 @@ void kafka_ledger_leave(struct kafka_ledger *ledger, struct kafka_account *accou
     dg_assert(account->connections > 0);
     account->connections--;
     pthread_mutex_unlock(&ledger->lock);
-}
-
-uint64_t kafka_bucket_charge(struct kafka_bucket *bucket, uint64_t amount, uint64_t per_second,
-                             uint64_t now_ns) {
-    if (per_second == 0)
-        return 0;
-    dg_assert(amount < UINT64_MAX / NS_PER_S);
-    uint64_t cost_ns = amount * NS_PER_S / per_second, next_ns;
-    uint64_t due_ns = atomic_load(&bucket->due_ns);
-    do {
-        uint64_t most_ns = now_ns + NS_PER_S + LIMIT_KAFKA_DEBT_MS * NS_PER_MS;
-        next_ns = (due_ns > now_ns ? due_ns : now_ns) + cost_ns;
-        next_ns = next_ns < most_ns ? next_ns : most_ns;
-    } while (amount > 0 && !atomic_compare_exchange_weak(&bucket->due_ns, &due_ns, next_ns));
-    return next_ns > now_ns + NS_PER_S ? (next_ns - now_ns - NS_PER_S) / NS_PER_MS : 0;
 }

@@ -2,19 +2,15 @@
  * What each API key uses of the endpoint, over all workers: connections, requests, fetched bytes.
  *
  * An account is found under a lock when a connection logs in and lives at least as long as its
- * connections; counting is atomic, so that no worker waits for another. Time comes in as an
- * argument.
- *
- * A quota is a bucket (GCRA): `due_ns` is when all that was used would have been used up at the
- * allowed rate. Being at most a second ahead of the clock is free; more is over the quota, for as
- * long as it takes the clock to catch up. What is more than LIMIT_KAFKA_DEBT_MS ahead is forgiven.
+ * connections; counting is atomic (common/bucket.h), so that no worker waits for another. Time
+ * comes in as an argument.
  */
 #pragma once
 
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "common/bucket.h"
 #include "common/err.h"
 #include "common/hash.h"
 
@@ -22,15 +18,11 @@
 
 struct kafka_ledger;
 
-struct kafka_bucket {
-    _Atomic uint64_t due_ns;
-};
-
 struct kafka_account {
     UT_hash_handle hh; /* the ledger's */
     int64_t credential_key;
     uint64_t connections; /* the ledger's, under its lock */
-    struct kafka_bucket requests, fetched_bytes;
+    struct bucket requests, fetched_bytes;
 };
 
 /* One reference; NULL: out of memory. */
@@ -44,8 +36,3 @@ DG_NODISCARD int kafka_ledger_enter(struct kafka_ledger *ledger, int64_t credent
                                     uint64_t connections_max, uint64_t now_ns,
                                     struct kafka_account **ret_account);
 void kafka_ledger_leave(struct kafka_ledger *ledger, struct kafka_account *account);
-
-/* Counts amount (0: looks only). How long the bucket is over its quota; 0: it is not, or there is
- * none (per_second 0). */
-uint64_t kafka_bucket_charge(struct kafka_bucket *bucket, uint64_t amount, uint64_t per_second,
-                             uint64_t now_ns);

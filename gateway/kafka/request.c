@@ -90,12 +90,17 @@ static int answer_large(struct kafka_call *call, const void *response) {
 
 /* ---- quotas ---- */
 
+/* Charges amount; how long the bucket is over its quota. */
+static uint64_t charge_ms(struct bucket *bucket, uint64_t amount, uint64_t per_second,
+                          const struct worker *worker) {
+    return bucket_charge(bucket, amount, per_second, worker->now_ns) / 1000000;
+}
+
 bool kafka_is_over_quota(const struct kafka_session *session) {
     const struct worker *worker = session->worker->worker;
     return session->account &&
-           kafka_bucket_charge(&session->account->fetched_bytes, 0,
-                               worker->config->kafka_quota_fetch_bytes_per_second,
-                               worker->now_ns) > 0;
+           charge_ms(&session->account->fetched_bytes, 0,
+                     worker->config->kafka_quota_fetch_bytes_per_second, worker) > 0;
 }
 
 /* How long the connection is to be muted. */
@@ -105,13 +110,12 @@ static uint64_t charge(struct kafka_call *call) {
     const struct config *config = worker->config;
     if (!account)
         return 0;
-    uint64_t requests_ms = kafka_bucket_charge(
-        &account->requests, 1, (uint64_t)config->kafka_quota_requests_per_second, worker->now_ns);
-    uint64_t bytes_ms =
-        call->api->key != KAFKA_FETCH
-            ? 0
-            : kafka_bucket_charge(&account->fetched_bytes, call->fetched_bytes,
-                                  config->kafka_quota_fetch_bytes_per_second, worker->now_ns);
+    uint64_t requests_ms =
+        charge_ms(&account->requests, 1, (uint64_t)config->kafka_quota_requests_per_second, worker);
+    uint64_t bytes_ms = call->api->key != KAFKA_FETCH
+                            ? 0
+                            : charge_ms(&account->fetched_bytes, call->fetched_bytes,
+                                        config->kafka_quota_fetch_bytes_per_second, worker);
     uint64_t over_ms = requests_ms > bytes_ms ? requests_ms : bytes_ms;
     return over_ms < LIMIT_KAFKA_THROTTLE_MS ? over_ms : LIMIT_KAFKA_THROTTLE_MS;
 }
@@ -130,9 +134,8 @@ static void throttle(struct kafka_session *session, uint64_t time_ms) {
 
 void kafka_throttle_login(struct kafka_session *session) {
     const struct worker *worker = session->worker->worker;
-    uint64_t over_ms = kafka_bucket_charge(
-        &session->account->requests, 0, (uint64_t)worker->config->kafka_quota_requests_per_second,
-        worker->now_ns);
+    uint64_t over_ms = charge_ms(&session->account->requests, 0,
+                                 (uint64_t)worker->config->kafka_quota_requests_per_second, worker);
     if (over_ms > 0)
         throttle(session, over_ms < LIMIT_KAFKA_THROTTLE_MS ? over_ms : LIMIT_KAFKA_THROTTLE_MS);
 }

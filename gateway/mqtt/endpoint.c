@@ -102,8 +102,24 @@ static void on_ready(void *context) {
 
 /* ---- life ---- */
 
+/* Nothing but the end of the turn, which calls who comes next. */
+static void on_quota_timer(evutil_socket_t fd, short what, void *context) {
+}
+
+static void call_waiting(struct mqtt_worker *mqtt) {
+    enum { SOONEST_US = 1000 };
+    mqtt_set_time(mqtt);
+    uint64_t wait_us = admission_turn(&mqtt->shared) / 1000;
+    if (wait_us < SOONEST_US)
+        wait_us = SOONEST_US;
+    event_add(&mqtt->quota_timer, &(struct timeval){.tv_sec = (time_t)(wait_us / 1000000),
+                                                    .tv_usec = (suseconds_t)(wait_us % 1000000)});
+}
+
 static void end_turn(void *context) {
     struct mqtt_worker *mqtt = context;
+    if (mqtt->shared.waited)
+        call_waiting(mqtt);
     mqtt_flush(mqtt);
     session_shared_turn(&mqtt->shared);
     mqtt_free_dead(mqtt);
@@ -153,11 +169,17 @@ int mqtt_worker_start(struct worker *worker, struct stream *stream, struct regis
     }
     mqtt->stream = stream;
     mqtt->shared.stream_epoch = stream_epoch(stream);
+    evtimer_assign(&mqtt->quota_timer, worker->base, on_quota_timer, mqtt);
     worker->slots[WORKER_SLOT_MQTT] = mqtt;
     worker->slots[WORKER_SLOT_STREAM] = mqtt->appender;
     worker_add_turn_hook(worker, end_turn, mqtt);
     mqtt_kept_start(mqtt);
     return 0;
+}
+
+void mqtt_worker_join(struct worker *worker, struct worker *other) {
+    if (worker != other)
+        session_shared_join(&mqtt_of(worker)->shared, &mqtt_of(other)->shared);
 }
 
 /* The worker's thread has ended; its mail is ours to deliver. */
@@ -175,6 +197,7 @@ void mqtt_worker_free(struct worker *worker) {
         return;
     await_tickets(mqtt);
     mqtt_flush(mqtt);
+    event_del(&mqtt->quota_timer);
     mqtt_sessions_free(mqtt);
     mqtt_kept_free(mqtt);
     flight_free(mqtt->shared.flight);

@@ -19,6 +19,9 @@ extern const struct connection_protocol mqtt_protocol;
 DG_NODISCARD int mqtt_worker_start(struct worker *worker, struct stream *stream,
                                    struct registry *registry);
 
+/* The worker counts quotas together with another one. Before any worker runs. */
+void mqtt_worker_join(struct worker *worker, struct worker *other);
+
 /* What sessions of before the start have left behind: those whose time is over are deleted, the
  * others go to the workers that are their devices' homes. Waits for the disk. After
  * claims_worker_start() of all workers, before the first worker_start(). DG_ERR_NO_MEMORY. */

@@ -45,6 +45,7 @@ struct mqtt_worker {
     struct session *dead;                       /* to be freed at the turn's end */
     struct mqtt_ending *endings, **endings_end; /* not submitted yet, oldest first */
     struct event sweep_timer;
+    struct event quota_timer; /* somebody waits for a quota */
     bool draining;
     struct {                /* about which wills the registry is asked */
         int64_t device_key; /* 0: free */

@@ -152,9 +152,29 @@ void mqtt_revoke(struct worker *worker, const struct registry_revocation *revoca
     }
 }
 
+static void update_tenant(struct mqtt_worker *mqtt, const struct registry_update *update) {
+    tenant_update(&mqtt->shared, update->tenant_key, update->policy);
+    for (uint32_t i = 0; i < mqtt->slot_count; i++) {
+        struct session *session = mqtt->slots[i].session;
+        if (session && session->tenant && session->tenant->key == update->tenant_key)
+            session_update_quotas(session, admission_group(session->admission));
+    }
+}
+
 void mqtt_update(struct worker *worker, const struct registry_update *update) {
-    if (update->device_key == 0)
-        tenant_update(&mqtt_of(worker)->shared, update->tenant_key, update->policy);
+    struct mqtt_worker *mqtt = mqtt_of(worker);
+    mqtt_set_time(mqtt);
+    if (update->device_key == 0) {
+        update_tenant(mqtt, update);
+        return;
+    }
+    uint64_t first = 0;
+    (void)device_map_get(&mqtt->by_device, update->device_key, &first);
+    struct session *next;
+    for (struct session *session = (struct session *)(uintptr_t)first; session; session = next) {
+        next = session->neighbour;
+        session_update_quotas(session, slice_from_string(update->group));
+    }
 }
 
 void mqtt_worker_reconfigure(struct worker *worker) {

@@ -32,8 +32,14 @@ static session_handler *const handlers[SESSION_STATE_COUNT][MQTT_AUTH + 1] = {
 
 void session_shared_init(struct session_shared *shared, const struct session_effects *effects,
                          const struct config *config, const char *prefix) {
-    *shared = (struct session_shared){.effects = effects, .config = config};
+    *shared = (struct session_shared){
+        .effects = effects, .config = config, .quotas = quota_ledger_create()};
     snprintf(shared->prefix, sizeof(shared->prefix), "%.47s", prefix);
+}
+
+void session_shared_join(struct session_shared *shared, const struct session_shared *other) {
+    quota_ledger_release(shared->quotas);
+    shared->quotas = other->quotas ? quota_ledger_share(other->quotas) : NULL;
 }
 
 void session_shared_turn(struct session_shared *shared) {
@@ -48,6 +54,7 @@ void session_shared_free(struct session_shared *shared) {
     inflight_pool_free(&shared->inflight_pool);
     dg_assert(shared->tenants.count == 0);
     device_map_free(&shared->tenants);
+    quota_ledger_release(shared->quotas);
 }
 
 /* ---- life ---- */
@@ -72,6 +79,7 @@ void session_free(struct session *session) {
     inflight_release(&session->shared->inflight_pool, &session->inflight);
     aliases_free(&session->aliases);
     session_will_drop(session);
+    admission_free(session->admission, session);
     tenant_release(session->shared, session->tenant);
     kept_free(session->kept);
     kept_free(session->former);
@@ -80,6 +88,7 @@ void session_free(struct session *session) {
     session->kept = session->former = NULL;
     session->producers = NULL;
     session->names = NULL;
+    session->admission = NULL;
     session->tenant = NULL;
 }
 
@@ -285,6 +294,14 @@ void session_unlinked(struct session *session, int err) {
     session_stop(session, err < 0 ? err : DG_ERR_CLOSED, NULL);
 }
 
+void session_update_quotas(struct session *session, struct slice group) {
+    if (session->state == SESSION_CLOSED || !session->tenant)
+        return;
+    int err = admission_set(&session->admission, session, session->device_key, group);
+    if (err < 0)
+        session_stop(session, err, NULL);
+}
+
 bool session_is_revoked(const struct session *session,
                         const struct registry_revocation *revocation) {
     if (session->state == SESSION_CLOSED || !session->tenant)
@@ -321,6 +338,8 @@ uint64_t session_next_deadline(const struct session *session) {
     }
     if (session->flags & SESSION_WITHHOLDING && withheld_end_ms(session) < next)
         next = withheld_end_ms(session);
+    if (session->flags & SESSION_PAUSED_QUOTA && session->admission->until_ms < next)
+        next = session->admission->until_ms;
     return next;
 }
 
@@ -328,10 +347,12 @@ static uint64_t connected_deadline(struct session *session) {
     uint64_t now_ms = session_now_ms(session);
     if (session->flags & SESSION_PAUSED)
         session->input_ms = now_ms; /* it is we who do not listen */
+    if (session->flags & SESSION_PAUSED_QUOTA && now_ms >= session->admission->until_ms)
+        admission_expire(session->admission);
     if (session->valid_until_ms != 0 && session->shared->wall_ms >= session->valid_until_ms)
         session_stop(session, DG_ERR_NOT_AUTHORIZED, "the credential has expired");
     else if (session->flags & SESSION_WITHHOLDING && now_ms >= withheld_end_ms(session))
-        session_stop(session, DG_ERR_STORAGE_FULL, NULL);
+        session_stop(session, session->end_err, NULL);
     else if (now_ms - session->input_ms >= keep_alive_limit_ms(session))
         session_stop(session, DG_ERR_KEEP_ALIVE, NULL);
     else

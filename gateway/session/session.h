@@ -27,6 +27,7 @@
 #include "common/slice.h"
 #include "gateway/event/event.h"
 #include "gateway/mqtt/packet.h"
+#include "gateway/session/admission.h"
 #include "gateway/session/aliases.h"
 #include "gateway/session/device_map.h"
 #include "gateway/session/flight.h"
@@ -121,8 +122,10 @@ struct session_shared {
     int64_t wall_ms;             /* likewise */
     int64_t done_offset;         /* of what is told durable; set before session_append_done() */
     struct inflight_pool inflight_pool;
-    struct device_map tenants; /* tenant key -> struct session_tenant * */
-    char prefix[48];           /* of session ids: node, boot, worker */
+    struct quota_ledger *quotas; /* all workers' */
+    struct quota_line *waited;   /* quotas that somebody waits for */
+    struct device_map tenants;   /* tenant key -> struct session_tenant * */
+    char prefix[48];             /* of session ids: node, boot, worker */
     uint32_t next_number;
     uint64_t will_bytes;    /* of the connections' wills */
     int32_t stream_epoch;   /* of the stream while it is open */
@@ -138,6 +141,8 @@ struct session_shared {
 void session_shared_init(struct session_shared *shared, const struct session_effects *effects,
                          const struct config *config, const char *prefix);
 void session_shared_free(struct session_shared *shared);
+/* Counts quotas together with another worker's sessions. Before the first session. */
+void session_shared_join(struct session_shared *shared, const struct session_shared *other);
 /* End of a turn: hands over what was counted. */
 void session_shared_turn(struct session_shared *shared);
 
@@ -168,10 +173,12 @@ enum session_flag {
     SESSION_OPENED = 1 << 23,        /* ... was, for the first time, or need not be */
     SESSION_END_SAVED = 1 << 24,
     SESSION_RECEIPTS = 1 << 25, /* acknowledgements say where the event is */
+    SESSION_PAUSED_QUOTA = 1 << 29, /* over a quota: admission.h */
+    SESSION_ENTERED = 1 << 30,      /* counted among its tenant's connections */
 };
 enum {
     SESSION_PAUSED = SESSION_PAUSED_STREAM | SESSION_PAUSED_WINDOW | SESSION_PAUSED_LOGIN |
-                     SESSION_PAUSED_STATE | SESSION_PAUSED_DRAIN
+                     SESSION_PAUSED_STATE | SESSION_PAUSED_DRAIN | SESSION_PAUSED_QUOTA
 };
 
 struct session {
@@ -183,6 +190,7 @@ struct session {
     struct session *next_waiting;
     uint64_t id; /* names it in tickets, logins and claims */
     struct session_tenant *tenant;
+    struct admission *admission; /* NULL: no quota concerns it */
     uint8_t *names;            /* device id, then client id */
     struct session_will *will; /* of this connection */
     struct inflight *inflight;
@@ -210,7 +218,7 @@ struct session {
     uint16_t receive_maximum;
     uint16_t client_id_size;
     uint16_t withheld_count;
-    int16_t end_err;
+    int16_t end_err; /* while it withholds: why */
     uint8_t device_size;
     uint8_t state;   /* enum session_state */
     uint8_t version; /* enum mqtt_version; 0 before CONNECT */
@@ -245,6 +253,10 @@ void session_evict(struct session *session, const char *by_peer);
 void session_drain(struct session *session);
 /* The connection has gone (err says why, if the session does not know better). */
 void session_unlinked(struct session *session, int err);
+
+/* What the registry says of the session's tenant or device has changed; group: the device's. Ends
+ * the session when memory is out. */
+void session_update_quotas(struct session *session, struct slice group);
 
 /* True when this change of the registry ends the session. */
 bool session_is_revoked(const struct session *session,

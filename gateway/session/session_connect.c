@@ -201,6 +201,13 @@ void session_login_done(struct session *session, int err,
         refuse(session, err, NULL);
         return;
     }
+    err = admission_set(
+        &session->admission, session, session->device_key,
+        slice_make(identity->group, strnlen(identity->group, LIMIT_GROUP_NAME_BYTES)));
+    if (err < 0) {
+        refuse(session, err, NULL);
+        return;
+    }
     if ((err = session_will_own(session)) < 0) {
         bool is_refused = err == DG_ERR_NOT_AUTHORIZED || err == DG_ERR_TOPIC_NAME;
         refuse(session, err, is_refused ? "the will's topic is not allowed" : NULL);

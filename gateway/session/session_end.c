@@ -4,6 +4,7 @@
 
 #include "common/metrics.h"
 #include "gateway/session/session_internal.h"
+#include "gateway/session/tenants.h"
 
 enum { PRESENCE_PAYLOAD_SIZE = 4096, REASON_TEXT_SIZE = 96, USE_ANOTHER_SERVER = 0x9C };
 
@@ -155,6 +156,11 @@ void session_end(struct session *session, const struct session_end *end) {
     session_will_end(session, connected, end->err);
     inflight_release(&session->shared->inflight_pool, &session->inflight);
     aliases_free(&session->aliases);
+    admission_free(session->admission, session);
+    session->admission = NULL;
+    if (session->flags & SESSION_ENTERED)
+        tenant_leave(session->tenant);
+    session->flags &= ~(uint32_t)SESSION_ENTERED;
     if (session->flags & SESSION_LINKED)
         session->shared->effects->close(session, end);
     session_settle(session);

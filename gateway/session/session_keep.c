@@ -6,11 +6,13 @@
  * CONNACK, SUBACK and UNSUBACK of what changed it, and its identities in the unit of their event. A
  * session that ends with its connection writes nothing.
  */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "common/assert.h"
 #include "common/metrics.h"
 #include "gateway/session/session_internal.h"
+#include "gateway/session/tenants.h"
 
 /* ---- beginning ---- */
 
@@ -109,6 +111,21 @@ int session_open(struct session *session) {
     return err;
 }
 
+/* Only now, since whoever had the device before no longer counts. False: there are as many
+ * connections as there may be, and the session has ended. */
+static bool enter(struct session *session, struct session_kept *kept) {
+    char text[96];
+    if (tenant_enter(session->tenant) == 0) {
+        session->flags |= SESSION_ENTERED;
+        return true;
+    }
+    session->former = kept;
+    snprintf(text, sizeof(text), "over the tenant's quota of %llu connections",
+             (unsigned long long)session->tenant->policy->quota.connections);
+    session_stop(session, DG_ERR_QUOTA, text);
+    return false;
+}
+
 void session_claim_done(struct session *session, int err, struct session_kept *kept,
                         bool may_keep) {
     session->flags &= ~(uint32_t)SESSION_CLAIM_ASKED;
@@ -119,6 +136,8 @@ void session_claim_done(struct session *session, int err, struct session_kept *k
         session_settle(session);
         return;
     }
+    if (err == 0 && !enter(session, kept))
+        return;
     if (err == 0)
         err = choose(session, kept, may_keep);
     if (err < 0)

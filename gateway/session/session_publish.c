@@ -27,13 +27,23 @@ static void observe_latency(struct session *session, uint32_t arrived_us) {
     shared->latency_count++;
 }
 
+static void refuse(struct session *session, const struct inflight_entry *entry) {
+    char text[ADMISSION_TEXT_SIZE];
+    const char *why = dg_err_text(entry->err);
+    if (entry->err == DG_ERR_QUOTA && session->admission) {
+        admission_format(session->admission, text);
+        why = text;
+    }
+    metric_add(METRIC_MQTT_PUBLISH_REFUSED, !quarantine_is_reason(entry->err));
+    send_answer(session, entry, session_reason(entry->err, MQTT_PUBACK),
+                session_reason_string(session, why));
+}
+
 /* offset: of the event; -1: not known. */
 static void acknowledge(struct session *session, const struct inflight_entry *entry,
                         int64_t offset) {
     if (__builtin_expect(entry->err < 0, 0)) {
-        metric_add(METRIC_MQTT_PUBLISH_REFUSED, !quarantine_is_reason(entry->err));
-        send_answer(session, entry, session_reason(entry->err, MQTT_PUBACK),
-                    session_reason_string(session, dg_err_text(entry->err)));
+        refuse(session, entry);
         return;
     }
     enum mqtt_type type = entry->exactly_once ? MQTT_PUBREC : MQTT_PUBACK;
@@ -200,9 +210,16 @@ static int check_payload(const struct mqtt_publish *publish) {
     return is_text ? 0 : DG_ERR_PAYLOAD_FORMAT;
 }
 
+/* What counts of a publish: registry/policy.h. */
+static size_t quota_bytes(const struct mqtt_publish *publish) {
+    return publish->topic.size + publish->payload.size;
+}
+
 static void count_publish(struct session *session, const struct mqtt_publish *publish) {
     static const enum metric_id counters[] = {METRIC_MQTT_PUBLISH_QOS0, METRIC_MQTT_PUBLISH_QOS1,
                                               METRIC_MQTT_PUBLISH_QOS2};
+    if (__builtin_expect(session->admission != NULL, 0))
+        admission_charge(session->admission, quota_bytes(publish));
     session->published++;
     metric_add(counters[publish->qos], 1);
 }
@@ -279,9 +296,43 @@ static bool store(struct session *session, struct mqtt_publish *publish) {
 /* 3.1.1, after a refusal: nothing more is stored, or it would overtake what was refused. */
 static void withhold(struct session *session, const struct mqtt_publish *publish) {
     if (publish->qos == 0)
-        session_note_dropped(session, DG_ERR_STORAGE_FULL);
+        session_note_dropped(session, session->end_err);
     else if (++session->withheld_count > LIMIT_MQTT_WITHHELD_PUBLISHES)
-        session_stop(session, DG_ERR_STORAGE_FULL, NULL);
+        session_stop(session, session->end_err, NULL);
+}
+
+/* MQTT 3.1.1 cannot refuse a publish: its ack and all behind it stay away, pings are answered, then
+ * the connection ends and the device sends it again (DESIGN: what an outcome looks like). */
+static void begin_withholding(struct session *session, int err) {
+    if (session->flags & SESSION_WITHHOLDING)
+        return;
+    session->flags |= SESSION_WITHHOLDING;
+    session->end_err = (int16_t)err;
+    session->withheld_ms = (uint32_t)(session_now_ms(session) - session->connected_ms);
+    metric_add(METRIC_MQTT_PUBLISH_REFUSED, 1);
+    session_note_refused(session, FLIGHT_WITHHELD, err, slice_make(NULL, 0));
+    session_unpause(session, SESSION_PAUSED_WINDOW);
+    session->shared->effects->set_deadline(session, session_next_deadline(session));
+}
+
+/* err: of admission_ask(). As session_publish(). */
+static bool over_quota(struct session *session, const struct mqtt_publish *publish, int err) {
+    if (err == DG_ERR_PRESSURE) {
+        session_pause(session, SESSION_PAUSED_QUOTA);
+        session->shared->effects->set_deadline(session, session_next_deadline(session));
+        return false;
+    }
+    admission_count_refused(session->admission, publish->qos == 0);
+    if (publish->qos == 0) {
+        session_note_dropped(session, err);
+    } else if (session_is_mqtt5(session)) {
+        session_note_refused(session, FLIGHT_PUBLISH_REFUSED, err, publish->topic);
+        answer_in_turn(session, publish, err, -1);
+    } else {
+        begin_withholding(session, err);
+        withhold(session, publish);
+    }
+    return true;
 }
 
 static void in_use(struct session *session) {
@@ -348,23 +399,16 @@ bool session_publish(struct session *session, uint8_t first_byte, struct slice b
     }
     if (publish.qos > 0 && !has_window(session))
         return session->state == SESSION_CLOSED;
+    if (__builtin_expect(session->admission != NULL, 0)) {
+        err = admission_ask(session->admission,
+                            publish.qos > 0 ? LIMIT_QUOTA_WAIT_MS : LIMIT_QUOTA_WAIT_QOS0_MS);
+        if (err < 0)
+            return over_quota(session, &publish, err);
+    }
     return store(session, &publish);
 }
 
 /* ---- durable ---- */
-
-/* MQTT 3.1.1 cannot refuse a publish: its ack and all behind it stay away, pings are answered, then
- * the connection ends and the device sends it again (DESIGN: what an outcome looks like). */
-static void begin_withholding(struct session *session, int err) {
-    if (session->flags & SESSION_WITHHOLDING)
-        return;
-    session->flags |= SESSION_WITHHOLDING;
-    session->withheld_ms = (uint32_t)(session_now_ms(session) - session->connected_ms);
-    metric_add(METRIC_MQTT_PUBLISH_REFUSED, 1);
-    session_note_refused(session, FLIGHT_WITHHELD, err, slice_make(NULL, 0));
-    session_unpause(session, SESSION_PAUSED_WINDOW);
-    session->shared->effects->set_deadline(session, session_next_deadline(session));
-}
 
 /* In the order in which they came (MQTT5 4.6.0-2). */
 static void acknowledge_done(struct session *session) {

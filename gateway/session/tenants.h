@@ -1,6 +1,7 @@
 /* Tenants that a worker's sessions belong to: each name is kept once. One worker's thread. */
 #pragma once
 
+#include "gateway/session/admission.h"
 #include "gateway/session/session.h"
 
 struct session_tenant {
@@ -8,6 +9,8 @@ struct session_tenant {
     uint64_t events_stream; /* storage's stream id of <tenant>.events */
     uint64_t quarantine_stream;
     struct registry_policy *policy; /* a reference; NULL: none */
+    struct quota_line *line;        /* the tenant's own quota */
+    struct quota_line *groups;      /* of those who are here, by their names */
     uint32_t users;                 /* sessions */
     uint8_t name_size;
     uint8_t name[];
@@ -21,3 +24,14 @@ void tenant_update(struct session_shared *shared, int64_t tenant_key,
                    struct registry_policy *policy);
 /* One user less; NULL allowed. */
 void tenant_release(struct session_shared *shared, struct session_tenant *tenant);
+
+/* The line of a group with one more user; NULL: out of memory. */
+struct quota_line *tenant_group_take(struct session_shared *shared, struct session_tenant *tenant,
+                                     struct slice name);
+/* NULL allowed. */
+void tenant_group_release(struct session_shared *shared, struct session_tenant *tenant,
+                          struct quota_line *line);
+
+/* One more connection; DG_ERR_QUOTA: the tenant has as many as it may have. */
+DG_NODISCARD int tenant_enter(struct session_tenant *tenant);
+void tenant_leave(struct session_tenant *tenant);
