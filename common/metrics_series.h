@@ -21,8 +21,8 @@ DG_NODISCARD int metric_page_add(struct metric_page *page, enum metric_id id, co
                                  int64_t value);
 
 /* Any thread; takes the page over (NULL: nothing any more). Publishers have numbers below
- * METRIC_PUBLISHERS. */
-enum { METRIC_PUBLISHERS = LIMIT_WORKERS };
+ * METRIC_PUBLISHERS: each worker its index for what consumers do, and these. */
+enum { METRIC_PUBLISHER_QUOTAS = LIMIT_WORKERS, METRIC_PUBLISHERS };
 void metric_page_publish(unsigned publisher, struct metric_page *page);
 
 /* Appends name="value" to labels, behind a comma when there is something already: escaped, what is

@@ -51,6 +51,8 @@ METRIC(SEQUENCES_REPEATED,      COUNTER, "duragate_producer_sequences_repeated_t
 METRIC(MQTT_PUBLISH_REFUSED,    COUNTER, "duragate_mqtt_publishes_refused_total", "", "PUBLISH packets answered with an error")
 METRIC(QUARANTINED,             COUNTER, "duragate_quarantined_total", "", "Events stored in a tenant's quarantine stream")
 METRIC(MQTT_QOS0_DROPPED,       COUNTER, "duragate_mqtt_qos0_dropped_total", "", "QoS 0 events dropped under pressure")
+METRIC(QUOTA_PUBLISHES,         SERIES_COUNTER, "duragate_quota_publishes_total", "", "PUBLISH packets over a quota of their device, group or tenant: waited, were refused after that, or (QoS 0) dropped")
+METRIC(QUOTA_CONNECTIONS_REFUSED, SERIES_COUNTER, "duragate_quota_connections_refused_total", "", "Connections refused because their tenant has as many as its quota allows")
 METRIC(MQTT_MALFORMED,          COUNTER, "duragate_mqtt_malformed_total", "", "Connections closed for a malformed packet or a protocol error")
 METRIC(EVENTS_STORED,           COUNTER, "duragate_events_stored_total", "", "Events made durable")
 METRIC(EVENTS_REFUSED,          COUNTER, "duragate_events_refused_total", "", "Events that storage refused (no room)")

@@ -221,6 +221,8 @@ static void on_sweep(evutil_socket_t fd, short what, void *context) {
     worker_refresh_time(mqtt->worker);
     claims_sweep(mqtt->worker, mqtt->worker->wall_ms);
     mqtt_wills_ask(mqtt);
+    if (mqtt->worker->index == 0)
+        quota_ledger_publish(mqtt->shared.quotas);
 }
 
 void mqtt_kept_start(struct mqtt_worker *mqtt) {

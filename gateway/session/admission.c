@@ -77,17 +77,17 @@ static bool limits_rate(const struct registry_quota *quota) {
 /* ---- lines ---- */
 
 struct quota_line *quota_line_create(struct session_shared *shared, enum quota_kind kind,
-                                     int64_t tenant_key, struct slice group) {
-    struct quota_line *line = calloc(1, sizeof(*line) + group.size);
+                                     int64_t tenant_key, struct slice name) {
+    struct quota_line *line = calloc(1, sizeof(*line) + name.size);
     if (!line || !shared->quotas) {
         free(line);
         return NULL;
     }
     line->kind = (uint8_t)kind;
-    line->name_size = (uint8_t)group.size;
-    if (group.size > 0)
-        memcpy(line->name, group.data, group.size);
-    line->meter.entry = quota_ledger_take(shared->quotas, kind, tenant_key, group, shared->now_ns);
+    line->name_size = (uint8_t)name.size;
+    if (name.size > 0)
+        memcpy(line->name, name.data, name.size);
+    line->meter.entry = quota_ledger_take(shared->quotas, kind, tenant_key, name, shared->now_ns);
     if (line->meter.entry)
         return line;
     free(line);

@@ -77,7 +77,7 @@ void quota_meter_charge(struct quota_meter *meter, const uint64_t amounts[QUOTA_
 
 /* A line with a place in the ledger; NULL: out of memory. */
 struct quota_line *quota_line_create(struct session_shared *shared, enum quota_kind kind,
-                                     int64_t tenant_key, struct slice group);
+                                     int64_t tenant_key, struct slice name);
 /* Nobody waits in it. Accepts NULL. */
 void quota_line_free(struct session_shared *shared, struct quota_line *line);
 /* The quota is this one from now on. */

@@ -27,8 +27,9 @@ enum quota_outcome { QUOTA_WAITED, QUOTA_REFUSED, QUOTA_DROPPED, QUOTA_OUTCOMES 
 
 struct quota_ledger;
 
-/* What only a tenant's entry has. */
+/* What only a tenant's entry has. The counters only rise; an entry with some stays. */
 struct quota_tenant {
+    struct quota_entry *next; /* of all tenants', the newest first; the ledger's, under its lock */
     _Atomic uint64_t connections;
     _Atomic uint64_t outcomes[QUOTA_KINDS][QUOTA_OUTCOMES];
     _Atomic uint64_t connections_refused;
@@ -42,7 +43,7 @@ struct quota_entry {
     struct bucket units[QUOTA_UNITS];
     struct quota_tenant *tenant; /* NULL: of a device or group */
     uint8_t key_size;
-    uint8_t key[]; /* the kind, a number, a group's name */
+    uint8_t key[]; /* the kind, a number, a name */
 };
 
 /* One reference; NULL: out of memory. */
@@ -51,9 +52,13 @@ struct quota_ledger *quota_ledger_share(struct quota_ledger *ledger);
 /* Accepts NULL. Every entry has been left before the last reference goes. */
 void quota_ledger_release(struct quota_ledger *ledger);
 
-/* The entry of a device or tenant (by its key in the registry), or of a group (by its tenant's and
- * its name), with one more user. NULL: out of memory. */
+/* The entry of a device (key: the registry's; no name), a group (its tenant's key and its name) or
+ * a tenant (key and name), with one more user. NULL: out of memory. */
 struct quota_entry *quota_ledger_take(struct quota_ledger *ledger, enum quota_kind kind,
-                                      int64_t key, struct slice group, uint64_t now_ns);
+                                      int64_t key, struct slice name, uint64_t now_ns);
 /* Accepts NULL. */
 void quota_ledger_leave(struct quota_ledger *ledger, struct quota_entry *entry);
+
+/* Publishes what tenants' quotas did as metrics; tenants beyond LIMIT_METRIC_TENANTS are summed up
+ * as "other". One thread at a time. */
+void quota_ledger_publish(struct quota_ledger *ledger);

@@ -63,8 +63,8 @@ static struct session_tenant *tenant_create(struct session_shared *shared,
     if (device_map_reserve(&shared->tenants) < 0)
         return NULL;
     struct session_tenant *tenant = malloc(sizeof(*tenant) + name_size);
-    struct quota_line *line =
-        quota_line_create(shared, QUOTA_TENANT, identity->tenant_key, slice_make(NULL, 0));
+    struct quota_line *line = quota_line_create(shared, QUOTA_TENANT, identity->tenant_key,
+                                                slice_make(identity->tenant, name_size));
     if (!tenant || !line) {
         free(tenant);
         quota_line_free(shared, line);

@@ -194,7 +194,7 @@ Test(admission, connections_of_a_tenant) {
         struct recorder *r = with_policy(version, "{\"connections\": 1}", "{}", "");
         cr_assert_eq(r->session.state, SESSION_CONNECTED);
         struct quota_entry *tenant =
-            quota_ledger_take(r->shared.quotas, QUOTA_TENANT, 7, slice_make(NULL, 0), 0);
+            quota_ledger_take(r->shared.quotas, QUOTA_TENANT, 7, slice_from_string("acme"), 0);
         cr_assert_eq(tenant->tenant->connections, 1);
         session_stop(&r->session, 0, NULL);
         cr_assert_eq(tenant->tenant->connections, 0);
