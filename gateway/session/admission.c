@@ -5,7 +5,7 @@
 
 #include "common/assert.h"
 #include "gateway/session/session_internal.h"
-#include "gateway/session/tenants.h"
+#include "gateway/session/share.h"
 
 enum {
     LEASES_PER_SECOND = 200,
@@ -14,6 +14,8 @@ enum {
 };
 #define NS_PER_MS 1000000ull
 #define LEASE_MAX 1000000000ull
+#define SHARE_LOOK_NS \
+    100000000ull /* at the latest; it is looked at whenever something is durable */
 
 /* ---- buckets ---- */
 
@@ -78,15 +80,15 @@ static bool limits_rate(const struct registry_quota *quota) {
 
 struct quota_line *quota_line_create(struct session_shared *shared, enum quota_kind kind,
                                      int64_t tenant_key, struct slice name) {
-    struct quota_line *line = calloc(1, sizeof(*line) + name.size);
-    if (!line || !shared->quotas) {
-        free(line);
+    struct quota_line *line = shared->quotas ? calloc(1, sizeof(*line) + name.size) : NULL;
+    if (!line)
         return NULL;
-    }
     line->kind = (uint8_t)kind;
     line->name_size = (uint8_t)name.size;
     if (name.size > 0)
         memcpy(line->name, name.data, name.size);
+    if (kind == QUOTA_SHARE)
+        return line;
     line->meter.entry = quota_ledger_take(shared->quotas, kind, tenant_key, name, shared->now_ns);
     if (line->meter.entry)
         return line;
@@ -188,14 +190,20 @@ static void look_at(struct over *over, const struct admission *admission,
     *over = (struct over){wait_ns, line, meter, unit, true};
 }
 
-static void begin_wait(struct admission *admission, const struct over *over, uint64_t may_wait_ms) {
-    struct session *session = admission->session;
-    uint64_t wait_ms = over->line ? may_wait_ms : over->wait_ns / NS_PER_MS + 1;
-    admission->until_ms = session_now_ms(session) + wait_ms;
-    if (over->line)
-        line_join(session->shared, over->line, admission,
-                  admission->called == over->line && admission->quantum_bytes == QUANTUM_BYTES);
+/* Who was called and came too late is still the next one. */
+static void wait_in(struct admission *admission, struct quota_line *line, uint64_t until_ms) {
+    bool first = admission->called == line && admission->quantum_bytes == QUANTUM_BYTES;
+    admission->until_ms = until_ms;
+    line_join(admission->session->shared, line, admission, first);
     admission->called = NULL;
+}
+
+static void begin_wait(struct admission *admission, const struct over *over, uint64_t may_wait_ms) {
+    uint64_t now_ms = session_now_ms(admission->session);
+    if (over->line)
+        wait_in(admission, over->line, now_ms + may_wait_ms);
+    else
+        admission->until_ms = now_ms + over->wait_ns / NS_PER_MS + 1;
     count(admission, QUOTA_WAITED);
 }
 
@@ -221,6 +229,17 @@ int admission_ask(struct admission *admission, uint64_t may_wait_ms) {
     return DG_ERR_PRESSURE;
 }
 
+bool admission_wait_for_share(struct session *session) {
+    struct quota_line *line = session->tenant->share;
+    if (!session->admission && !(session->admission = calloc(1, sizeof(*session->admission))))
+        return false;
+    session->admission->session = session;
+    if (is_called(session->admission, line) && share_tenant_room(session) > 0)
+        return false;
+    wait_in(session->admission, line, UINT64_MAX);
+    return true;
+}
+
 void admission_charge(struct admission *admission, uint64_t size_bytes) {
     uint64_t now_ns = admission->session->shared->now_ns;
     const uint64_t amounts[QUOTA_UNITS] = {[QUOTA_MESSAGES] = 1, [QUOTA_BYTES] = size_bytes};
@@ -243,16 +262,29 @@ void admission_count_refused(struct admission *admission, bool is_dropped) {
 
 /* ---- turns ---- */
 
+static void call_first(struct quota_line *line) {
+    struct admission *next = line->first;
+    next->called = line;
+    next->quantum_bytes = QUANTUM_BYTES;
+    look_again(next);
+}
+
+/* As many as may send their quantum. */
+static uint64_t call_for_share(struct quota_line *line) {
+    const uint32_t quantum = QUANTUM_BYTES / SHARE_UNIT_BYTES;
+    uint32_t room = share_tenant_room(line->first->session);
+    for (; line->first && room > 0; room -= room < quantum ? room : quantum)
+        call_first(line);
+    return SHARE_LOOK_NS;
+}
+
 /* One at a time: what it takes is known when it has taken it, at the end of the next turn. */
 static uint64_t call_next(struct quota_line *line, uint64_t now_ns) {
     enum quota_unit unit;
     uint64_t wait_ns = quota_meter_wait(&line->meter, now_ns, &unit);
     if (wait_ns > 0)
         return wait_ns;
-    struct admission *next = line->first;
-    next->called = line;
-    next->quantum_bytes = QUANTUM_BYTES;
-    look_again(next);
+    call_first(line);
     return 1;
 }
 
@@ -265,7 +297,8 @@ uint64_t admission_turn(struct session_shared *shared) {
             stop_waiting(shared, line);
             continue;
         }
-        uint64_t wait_ns = call_next(line, shared->now_ns);
+        uint64_t wait_ns =
+            line->kind == QUOTA_SHARE ? call_for_share(line) : call_next(line, shared->now_ns);
         if (soonest_ns == 0 || wait_ns < soonest_ns)
             soonest_ns = wait_ns;
     }

@@ -105,6 +105,9 @@ static inline struct slice admission_group(const struct admission *admission) {
  * admission->until_ms; DG_ERR_QUOTA: it has waited, or would wait, for longer than may_wait_ms.
  */
 DG_NODISCARD int admission_ask(struct admission *admission, uint64_t may_wait_ms);
+/* The session's next publish waits until its tenant has room in flight again, in turn with the
+ * tenant's others. False: it is the session's turn, or memory is out. Makes session->admission. */
+bool admission_wait_for_share(struct session *session);
 /* It did. */
 void admission_charge(struct admission *admission, uint64_t size_bytes);
 /* What was refused is counted: dropped, since QoS 0 has no answer that could say so. */
@@ -112,7 +115,7 @@ void admission_count_refused(struct admission *admission, bool is_dropped);
 /* until_ms has passed: looks again, or gives up. */
 void admission_expire(struct admission *admission);
 
-/* Calls the next of each line that has room; how long until one has (ns), 0: nobody waits. */
+/* Calls the next of each line that has room; how long until one may have (ns), 0: nobody waits. */
 uint64_t admission_turn(struct session_shared *shared);
 
 /* What DG_ERR_QUOTA was about: "the device's quota of 10 messages per second". */

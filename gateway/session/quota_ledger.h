@@ -20,7 +20,13 @@
 
 #include <uthash.h>
 
-enum quota_kind { QUOTA_DEVICE, QUOTA_GROUP, QUOTA_TENANT, QUOTA_KINDS };
+enum quota_kind {
+    QUOTA_DEVICE,
+    QUOTA_GROUP,
+    QUOTA_TENANT,
+    QUOTA_KINDS,
+    QUOTA_SHARE = QUOTA_KINDS /* no quota, but somebody may wait for it: share.h */
+};
 enum quota_unit { QUOTA_MESSAGES, QUOTA_BYTES, QUOTA_UNITS };
 /* What becomes of a publish that is over a quota. */
 enum quota_outcome { QUOTA_WAITED, QUOTA_REFUSED, QUOTA_DROPPED, QUOTA_OUTCOMES };

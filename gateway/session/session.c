@@ -6,7 +6,7 @@
 #include "common/assert.h"
 #include "common/metrics.h"
 #include "gateway/session/session_internal.h"
-#include "gateway/session/tenants.h"
+#include "gateway/session/share.h"
 
 static session_handler on_pingreq, on_disconnect, on_auth;
 
@@ -142,18 +142,20 @@ int session_append(struct session *session, const struct device_event *event,
 
 int session_append_all(struct session *session, const struct device_event *event,
                        const struct stream_mutation *with, unsigned count, uint64_t tag) {
-    int err = session->shared->effects->append(session, event, with, count, tag);
+    unsigned code = share_code(event);
+    int err =
+        session->shared->effects->append(session, event, with, count, share_to_tag(tag, code));
     if (err == 0)
-        session->outstanding++;
+        share_take(session, code);
     if (__builtin_expect(err == 0 && event->quarantine_reason.size > 0, 0))
         session_note(session, FLIGHT_QUARANTINED, DG_ERR_PAYLOAD_FORMAT, event->quarantine_reason);
     return err;
 }
 
 int session_mutate(struct session *session, const struct stream_mutation *mutation, uint64_t tag) {
-    int err = session->shared->effects->mutate(session, mutation, tag);
+    int err = session->shared->effects->mutate(session, mutation, share_to_tag(tag, 0));
     if (err == 0)
-        session->outstanding++;
+        share_take(session, 0);
     return err;
 }
 

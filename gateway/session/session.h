@@ -124,8 +124,11 @@ struct session_shared {
     struct inflight_pool inflight_pool;
     struct quota_ledger *quotas; /* all workers' */
     struct quota_line *waited;   /* quotas that somebody waits for */
-    struct device_map tenants;   /* tenant key -> struct session_tenant * */
-    char prefix[48];             /* of session ids: node, boot, worker */
+    uint64_t last_session;       /* who has published last, and since when it is another one */
+    int64_t last_tenant;         /* (share.h) */
+    uint64_t session_changed_ns, tenant_changed_ns;
+    struct device_map tenants; /* tenant key -> struct session_tenant * */
+    char prefix[48];           /* of session ids: node, boot, worker */
     uint32_t next_number;
     uint64_t will_bytes;    /* of the connections' wills */
     int32_t stream_epoch;   /* of the stream while it is open */
@@ -173,12 +176,14 @@ enum session_flag {
     SESSION_OPENED = 1 << 23,        /* ... was, for the first time, or need not be */
     SESSION_END_SAVED = 1 << 24,
     SESSION_RECEIPTS = 1 << 25, /* acknowledgements say where the event is */
+    SESSION_PAUSED_SHARE = 1 << 28, /* has its share in flight: share.h */
     SESSION_PAUSED_QUOTA = 1 << 29, /* over a quota: admission.h */
     SESSION_ENTERED = 1 << 30,      /* counted among its tenant's connections */
 };
 enum {
     SESSION_PAUSED = SESSION_PAUSED_STREAM | SESSION_PAUSED_WINDOW | SESSION_PAUSED_LOGIN |
-                     SESSION_PAUSED_STATE | SESSION_PAUSED_DRAIN | SESSION_PAUSED_QUOTA
+                     SESSION_PAUSED_STATE | SESSION_PAUSED_DRAIN | SESSION_PAUSED_QUOTA |
+                     SESSION_PAUSED_SHARE
 };
 
 struct session {
@@ -206,7 +211,7 @@ struct session {
     uint32_t partition;
     uint32_t flags;             /* enum session_flag */
     uint32_t number;            /* with the shared prefix: the session id of presence events */
-    uint32_t outstanding;       /* appended and not yet durable */
+    uint32_t outstanding;       /* appended and not yet durable: share.h */
     uint32_t max_packet_bytes;  /* ours, as announced */
     uint32_t peer_packet_bytes; /* the device's; never send more */
     uint32_t expiry_s;          /* granted: how long the session outlives the connection */

@@ -6,9 +6,9 @@
 #include "gateway/session/session.h"
 
 /* What a tag says, from above: the error that the device hears though its event is stored (a byte,
- * without its sign), the kind; of a publish that is answered its packet identifier; of an event
- * with a producer sequence one more than its ticket; the low bits of the publish's sequence number.
- */
+ * without its sign), its share (4 bits: share.h), the kind; of a publish that is answered its packet
+ * identifier; of an event with a producer sequence one more than its ticket; the low bits of the
+ * publish's sequence number. */
 enum session_tag {
     SESSION_TAG_QOS1 = 1,
     SESSION_TAG_QOS2,
@@ -33,7 +33,7 @@ static inline uint64_t session_tag_with(uint64_t tag, int err) {
     return tag | (uint64_t)(uint8_t)-err << 56;
 }
 static inline enum session_tag session_tag_kind(uint64_t tag) {
-    return (enum session_tag)(tag >> 48 & 0xFF);
+    return (enum session_tag)(tag >> 48 & 15);
 }
 static inline int session_tag_err(uint64_t tag) {
     return -(int)(tag >> 56);

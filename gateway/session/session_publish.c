@@ -4,6 +4,7 @@
 #include "common/utf8.h"
 #include "gateway/session/quarantine.h"
 #include "gateway/session/session_internal.h"
+#include "gateway/session/share.h"
 
 /* ---- answering ---- */
 
@@ -315,7 +316,17 @@ static void begin_withholding(struct session *session, int err) {
     session->shared->effects->set_deadline(session, session_next_deadline(session));
 }
 
-/* err: of admission_ask(). As session_publish(). */
+/* As admission_ask(). */
+static int ask(struct session *session, const struct mqtt_publish *publish) {
+    if (share_tenant_is_used(session) && admission_wait_for_share(session))
+        return DG_ERR_PRESSURE;
+    if (!session->admission)
+        return 0;
+    return admission_ask(session->admission,
+                         publish->qos > 0 ? LIMIT_QUOTA_WAIT_MS : LIMIT_QUOTA_WAIT_QOS0_MS);
+}
+
+/* err: of ask(). As session_publish(). */
 static bool over_quota(struct session *session, const struct mqtt_publish *publish, int err) {
     if (err == DG_ERR_PRESSURE) {
         session_pause(session, SESSION_PAUSED_QUOTA);
@@ -399,9 +410,12 @@ bool session_publish(struct session *session, uint8_t first_byte, struct slice b
     }
     if (publish.qos > 0 && !has_window(session))
         return session->state == SESSION_CLOSED;
-    if (__builtin_expect(session->admission != NULL, 0)) {
-        err = admission_ask(session->admission,
-                            publish.qos > 0 ? LIMIT_QUOTA_WAIT_MS : LIMIT_QUOTA_WAIT_QOS0_MS);
+    if (__builtin_expect(share_session_is_used(session), 0)) {
+        session_pause(session, SESSION_PAUSED_SHARE);
+        return false;
+    }
+    if (__builtin_expect(session->admission || share_tenant_is_used(session), 0)) {
+        err = ask(session, &publish);
         if (err < 0)
             return over_quota(session, &publish, err);
     }
@@ -429,9 +443,10 @@ static void acknowledge_done(struct session *session) {
 }
 
 void session_append_done(struct session *session, uint64_t tag, int err) {
-    dg_assert(session->outstanding > 0);
-    session->outstanding--;
     enum session_tag kind = session_tag_kind(tag);
+    share_give(session, share_of_tag(tag));
+    if (session->flags & SESSION_PAUSED_SHARE && share_session_may_resume(session))
+        session_unpause(session, SESSION_PAUSED_SHARE);
     session_sequence_settle(session, tag, err);
     if (err == 0)
         err = session_tag_err(tag);

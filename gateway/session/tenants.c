@@ -65,12 +65,17 @@ static struct session_tenant *tenant_create(struct session_shared *shared,
     struct session_tenant *tenant = malloc(sizeof(*tenant) + name_size);
     struct quota_line *line = quota_line_create(shared, QUOTA_TENANT, identity->tenant_key,
                                                 slice_make(identity->tenant, name_size));
-    if (!tenant || !line) {
+    struct quota_line *share =
+        quota_line_create(shared, QUOTA_SHARE, identity->tenant_key, slice_make(NULL, 0));
+    if (!tenant || !line || !share) {
         free(tenant);
         quota_line_free(shared, line);
+        quota_line_free(shared, share);
         return NULL;
     }
     tenant->line = line;
+    tenant->share = share;
+    tenant->outstanding = 0;
     tenant->groups = NULL;
     tenant->key = identity->tenant_key;
     tenant->events_stream = registry_stream(identity->tenant_stream_id, STREAM_EVENTS);
@@ -125,5 +130,6 @@ void tenant_release(struct session_shared *shared, struct session_tenant *tenant
     device_map_remove(&shared->tenants, tenant->key);
     registry_policy_release(tenant->policy);
     quota_line_free(shared, tenant->line);
+    quota_line_free(shared, tenant->share);
     free(tenant);
 }

@@ -11,6 +11,8 @@ struct session_tenant {
     struct registry_policy *policy; /* a reference; NULL: none */
     struct quota_line *line;        /* the tenant's own quota */
     struct quota_line *groups;      /* of those who are here, by their names */
+    struct quota_line *share;       /* who waits for its share of the way to the disk */
+    uint32_t outstanding;           /* on that way: share.h */
     uint32_t users;                 /* sessions */
     uint8_t name_size;
     uint8_t name[];

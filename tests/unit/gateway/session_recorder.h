@@ -221,6 +221,8 @@ static const struct session_effects recorder_effects = {
 };
 
 enum { START_MS = 1000000 };
+/* Of the least share, and of a kind that asks nothing more. */
+#define TAG_OF_NOTHING (15ull << 48)
 
 static inline struct recorder *recorder_create(void) {
     struct recorder *r = calloc(1, sizeof(*r));
@@ -255,7 +257,7 @@ static inline void recorder_free(struct recorder *r) {
     if (r->session.flags & SESSION_CLAIM_ASKED)
         session_claim_done(&r->session, DG_ERR_BUSY, NULL, true);
     while (r->session.outstanding > 0)
-        session_append_done(&r->session, 1ull << 63, 0); /* of a kind that asks nothing more */
+        session_append_done(&r->session, TAG_OF_NOTHING, 0);
     cr_assert_eq(r->finished_count, 1);
     session_free(&r->session);
     kept_free(r->kept);

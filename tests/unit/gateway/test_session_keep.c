@@ -81,7 +81,7 @@ static struct recorded_mutation *last(struct recorder *r) {
 static void close_and_settle(struct recorder *r) {
     session_unlinked(&r->session, DG_ERR_CLOSED);
     while (r->session.outstanding > 0)
-        session_append_done(&r->session, 1ull << 63, 0);
+        session_append_done(&r->session, TAG_OF_NOTHING, 0);
     cr_assert_eq(r->release_count, 1);
 }
 
@@ -218,7 +218,7 @@ Test(session_keep, gone_before_it_was_connected) {
         if (when == 2)
             session_append_done(&r->session, r->mutations[0].tag, 0);
         while (r->session.outstanding > 0)
-            session_append_done(&r->session, 1ull << 63, 0);
+            session_append_done(&r->session, TAG_OF_NOTHING, 0);
         cr_assert_eq(r->release_count, 1);
         cr_assert(r->kept && r->kept->disconnected_ms != 0);
         cr_assert_eq(r->kept->epoch == 77, when < 2, "%u", when);
@@ -314,7 +314,7 @@ Test(session_keep, what_becomes_durable_after_the_connection_is_kept) {
     session_append_done(&r->session, r->events[from + 1].tag, DG_ERR_STORAGE_FULL);
     session_append_done(&r->session, released, 0);
     while (r->session.outstanding > 0)
-        session_append_done(&r->session, 1ull << 63, 0);
+        session_append_done(&r->session, TAG_OF_NOTHING, 0);
     cr_assert_not_null(r->kept);
     cr_assert_eq(identities_get(r->kept->identities, 1), IDENTITY_STORED);
     cr_assert_eq(identities_get(r->kept->identities, 2), IDENTITY_UNKNOWN);
@@ -335,7 +335,7 @@ Test(session_keep, release_that_was_refused) {
     cr_assert_eq(r->end.err, DG_ERR_STORAGE_FULL);
     cr_assert(r->sent[0] == 0xE0, "no PUBCOMP");
     while (r->session.outstanding > 0)
-        session_append_done(&r->session, 1ull << 63, 0);
+        session_append_done(&r->session, TAG_OF_NOTHING, 0);
     cr_assert_eq(identities_get(r->kept->identities, 7), IDENTITY_STORED);
     recorder_free(r);
 }
