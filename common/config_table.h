@@ -21,6 +21,7 @@ CONFIG(mqtt, receive_maximum,       NUMBER, "1024", 1, 65535, RELOAD, "QoS 1 and
 CONFIG(mqtt, max_keep_alive,        DURATION_MS, "20m", 1000, 65535000, RELOAD, "Longest keep-alive; a device that asks for more or none gets this one")
 CONFIG(mqtt, max_session_expiry,    DURATION_MS, "7d", 0, 315360000000, RELOAD, "How long a session is kept without its connection at most; MQTT 3.1.1 sessions that are not clean get all of it. 0: sessions end with their connection")
 CONFIG(mqtt, server_reference,      STRING, "", 0, 256, RELOAD, "Where devices are sent when this gateway stops: MQTT 5 server reference, host or host:port, several with a space between; empty: nowhere")
+CONFIG(mqtt, connect_rate,          NUMBER, "0", 0, 1000000, RELOAD, "Connections that the MQTT listeners accept in a second (a second's worth at once); others wait in the backlog of the operating system, without being refused; 0: no limit")
 CONFIG(mqtt, connect_timeout,       DURATION_MS, "10s", 100, 600000, RELOAD, "Time from accept to a complete CONNECT, TLS included; on every listener, to a complete header of server.proxy_sources")
 
 CONFIG(kafka, bind,                 STRING, "127.0.0.1:9092,[::1]:9092", 0, 1024, 0, "Kafka protocol over plain TCP: addresses")

@@ -12,6 +12,7 @@ METRIC(CONNECTIONS_OPEN_HTTP,   GAUGE,   "duragate_connections", "protocol=\"htt
 METRIC(CONNECTIONS_ACCEPTED,    COUNTER, "duragate_connections_accepted_total", "", "Connections accepted")
 METRIC(CONNECTIONS_REFUSED,     COUNTER, "duragate_connections_refused_total", "", "Connections closed at once because a limit was reached")
 METRIC(CONNECTIONS_EVICTED,     COUNTER, "duragate_connections_evicted_total", "", "TLS connections that were silent or stalled and gave way to newer ones")
+METRIC(CONNECTIONS_PACED,       COUNTER, "duragate_connections_paced_total", "", "How often accepting devices rested because of mqtt.connect_rate; they wait meanwhile")
 METRIC(SOURCES_LIMITED,         COUNTER, "duragate_connections_source_limited_total", "", "Connections refused because their source has too many that have not logged in")
 METRIC(PROXY_HEADERS_REFUSED,   COUNTER, "duragate_proxy_headers_refused_total", "", "Connections from a listed proxy closed for a missing, malformed or late PROXY protocol header")
 METRIC(TLS_HANDSHAKES,          COUNTER, "duragate_tls_handshakes_total", "result=\"ok\"", "TLS handshakes")

@@ -248,8 +248,9 @@ static struct listener_row {
     struct connection_listener kind;
     size_t addresses; /* offset of the configuration's string */
 } listener_rows[] = {
-    {{.name = "mqtt", .protocol = &mqtt_protocol}, offsetof(struct config, mqtt_bind)},
-    {{.name = "mqtts", .protocol = &mqtt_protocol, .tls = true},
+    {{.name = "mqtt", .protocol = &mqtt_protocol, .is_paced = true},
+     offsetof(struct config, mqtt_bind)},
+    {{.name = "mqtts", .protocol = &mqtt_protocol, .tls = true, .is_paced = true},
      offsetof(struct config, mqtt_tls_bind)},
     {{.name = "kafka", .protocol = &kafka_protocol}, offsetof(struct config, kafka_bind)},
     {{.name = "kafkas", .protocol = &kafka_protocol, .tls = true},
@@ -273,6 +274,8 @@ static const char *row_addresses(const struct config *config, const struct liste
 static int server_listen(struct server *server, char *ret_error) {
     int err = listener_set_create(server->base, server->workers, server->worker_count,
                                   &server->listeners);
+    if (err == 0)
+        listener_set_pace(server->listeners, (uint64_t)server->config->mqtt_connect_rate);
     for (unsigned i = 0; err == 0 && i < LISTENER_ROW_COUNT; i++) {
         struct listener_row *row = &listener_rows[i];
         const char *addresses = row_addresses(server->config, row);
@@ -340,6 +343,7 @@ static void server_replace_config(struct server *server, struct config *config,
     struct stream_options options;
     config_to_stream_options(config, &options);
     stream_reconfigure(server->stream, &options);
+    listener_set_pace(server->listeners, (uint64_t)config->mqtt_connect_rate);
     if (registry_reconfigure(server->registry, config->registry_query_timeout) < 0)
         LOG_ERROR("reload.incomplete", log_text("key", "registry.query_timeout"),
                   log_text("why", dg_err_text(DG_ERR_NO_MEMORY)));

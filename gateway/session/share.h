@@ -12,6 +12,7 @@
  */
 #pragma once
 
+#include "common/assert.h"
 #include "gateway/session/session_internal.h"
 #include "gateway/session/tenants.h"
 

@@ -57,6 +57,7 @@ struct connection_listener {
     const char *name; /* "mqtt", "mqtts", "kafka", ...: log lines */
     const struct connection_protocol *protocol;
     bool tls;
+    bool is_paced;       /* accepts no more in a second than listener_set_pace() says */
     const void *context; /* the protocol's own, e.g. the routes of this listener */
 };
 

@@ -11,6 +11,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "common/bucket.h"
+#include "common/clock.h"
 #include "common/limits.h"
 #include "common/log.h"
 #include "common/metrics.h"
@@ -28,6 +30,7 @@ struct listener {
     const struct connection_listener *kind;
     struct event *event;
     int fd;
+    bool is_resting; /* is_paced, and there were too many in this second */
 };
 
 struct listener_set {
@@ -35,10 +38,50 @@ struct listener_set {
     struct worker **workers;
     unsigned worker_count;
     struct listener *listeners;
-    struct event *resume_timer;
+    struct event *resume_timer, *pace_timer;
+    struct bucket pace;    /* of those that are paced, together */
+    uint64_t per_second;   /* 0: no limit */
     int reserve_fd;        /* given up for a moment to tell a peer "no" when descriptors run out */
     int connection_fd_end; /* descriptors from here on are not for connections */
 };
+
+/* ---- pace ---- */
+
+static void on_pace(evutil_socket_t fd, short what, void *context) {
+    struct listener_set *set = context;
+    for (struct listener *l = set->listeners; l; l = l->next) {
+        if (l->is_resting)
+            event_add(l->event, NULL);
+        l->is_resting = false;
+    }
+}
+
+/* Counts amount (0: looks only). How long to wait until one more may come; 0: now. */
+static uint64_t pace_charge(struct listener *listener, uint64_t amount) {
+    struct listener_set *set = listener->set;
+    if (!listener->kind->is_paced)
+        return 0;
+    return bucket_charge(&set->pace, amount, set->per_second, clock_monotonic_ns());
+}
+
+/* Whoever is over the rate stays in the backlog, where it costs nothing, and is let in in its turn.
+ */
+static void rest(struct listener *listener, uint64_t wait_ns) {
+    uint64_t wait_us = wait_ns / 1000 + 1000;
+    struct timeval wait = {(time_t)(wait_us / 1000000), (suseconds_t)(wait_us % 1000000)};
+    listener->is_resting = true;
+    event_del(listener->event);
+    event_add(listener->set->pace_timer, &wait);
+    metric_add(METRIC_CONNECTIONS_PACED, 1);
+}
+
+void listener_set_pace(struct listener_set *set, uint64_t per_second) {
+    if (set->per_second == per_second)
+        return;
+    set->per_second = per_second;
+    bucket_forgive(&set->pace, clock_monotonic_ns());
+    on_pace(-1, 0, set);
+}
 
 /* ---- accepting ---- */
 
@@ -103,6 +146,11 @@ static bool is_exhaustion(int error) {
 static void on_acceptable(evutil_socket_t fd, short what, void *context) {
     struct listener *listener = context;
     for (unsigned i = 0; i < ACCEPTS_PER_EVENT; i++) {
+        uint64_t wait_ns = pace_charge(listener, 0);
+        if (wait_ns > 0) {
+            rest(listener, wait_ns);
+            return;
+        }
         int accepted = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (accepted >= listener->set->connection_fd_end) {
             close(accepted);
@@ -111,6 +159,7 @@ static void on_acceptable(evutil_socket_t fd, short what, void *context) {
             return;
         }
         if (accepted >= 0) {
+            (void)pace_charge(listener, 1);
             metric_add(METRIC_CONNECTIONS_ACCEPTED, 1);
             connection_hand_over(least_loaded(listener->set), accepted, listener->kind);
         } else if (is_exhaustion(errno)) {
@@ -260,7 +309,8 @@ int listener_set_create(struct event_base *base, struct worker **workers, unsign
                                  .reserve_fd = open_reserve(),
                                  .connection_fd_end = connection_fd_end()};
     set->resume_timer = evtimer_new(base, on_resume, set);
-    if (!set->resume_timer) {
+    set->pace_timer = evtimer_new(base, on_pace, set);
+    if (!set->resume_timer || !set->pace_timer) {
         listener_set_free(set);
         return DG_ERR_NO_MEMORY;
     }
@@ -270,6 +320,7 @@ int listener_set_create(struct event_base *base, struct worker **workers, unsign
 
 void listener_set_close(struct listener_set *set) {
     event_del(set->resume_timer);
+    event_del(set->pace_timer);
     while (set->listeners) {
         struct listener *listener = set->listeners;
         set->listeners = listener->next;
@@ -282,10 +333,12 @@ void listener_set_close(struct listener_set *set) {
 void listener_set_free(struct listener_set *set) {
     if (!set)
         return;
-    if (set->resume_timer) {
+    if (set->resume_timer && set->pace_timer)
         listener_set_close(set);
+    if (set->resume_timer)
         event_free(set->resume_timer);
-    }
+    if (set->pace_timer)
+        event_free(set->pace_timer);
     if (set->reserve_fd >= 0)
         close(set->reserve_fd);
     free(set);

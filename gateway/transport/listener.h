@@ -21,6 +21,10 @@ DG_NODISCARD int listener_set_create(struct event_base *base, struct worker **wo
 DG_NODISCARD int listener_set_bind(struct listener_set *set, const char *addresses,
                                    const struct connection_listener *kind, char *ret_error);
 
+/* The listeners that are paced accept, all together, so many connections in a second (a second's
+ * worth at once); who comes beyond that waits in the backlog. 0: no limit. */
+void listener_set_pace(struct listener_set *set, uint64_t per_second);
+
 /* The port of one socket of this kind (for port 0), or 0 when none is bound. */
 uint16_t listener_set_port(const struct listener_set *set, const struct connection_listener *kind);
 

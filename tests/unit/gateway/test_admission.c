@@ -1,5 +1,5 @@
 /* Quotas of devices, groups and tenants: waiting, refusing, who comes first. */
-#include "gateway/session/tenants.h"
+#include "gateway/session/share.h"
 #include "session_recorder.h"
 
 TestSuite(admission, .fini = check_leaks);
@@ -246,6 +246,9 @@ static void crowd_open(struct crowd *crowd, const char *quota) {
         session->version = MQTT_VERSION_5;
         session->tenant = tenant_take(&crowd->host->shared, &identity);
         session->state = SESSION_CONNECTED;
+        session->device_key = 100 + i;
+        session->device_size = 3;
+        session->names = (uint8_t *)strdup("dev");
         cr_assert_eq(admission_set(&session->admission, session, 100 + i, slice_from_string("")),
                      0);
     }
@@ -257,6 +260,7 @@ static void crowd_close(struct crowd *crowd) {
         struct session *session = &crowd->sessions[i];
         session->state = SESSION_CLOSED;
         session->flags = SESSION_FINISHED;
+        share_give(session, session->outstanding);
         session_free(session);
     }
     recorder_free(crowd->host);
@@ -316,6 +320,85 @@ Test(admission, who_waits_for_too_long_gives_up) {
     char text[ADMISSION_TEXT_SIZE];
     admission_format(last->admission, text);
     cr_assert_str_eq(text, "over the tenant's quota of 1 messages per second");
+    crowd_close(&crowd);
+}
+
+/* ---- shares ---- */
+
+enum { PAYLOAD = 1000, PUBLISH_UNITS = 1 + PAYLOAD / 256 };
+
+/* One publish of QoS 0, larger than the least share; whether it was taken. */
+static bool publish_one(struct session *session) {
+    uint8_t bytes[2048], payload[PAYLOAD] = {0};
+    struct writer w = writer_make(bytes, sizeof(bytes));
+    mqtt_write_publish(&w, session->version, false, 0, false, slice_from_string("t"), 0,
+                       slice_make(NULL, 0), slice_make(payload, sizeof(payload)));
+    size_t used = session_receive(session, bytes, writer_size(&w));
+    cr_assert_neq(session->state, SESSION_CLOSED, "%s", dg_err_text(recorder_of(session)->end.err));
+    return used > 0;
+}
+
+static unsigned publish_until_paused(struct session *session) {
+    unsigned count = 0;
+    while (publish_one(session))
+        count++;
+    return count;
+}
+
+/* The oldest of the session's publishes are durable. */
+static void arrive(struct session *session, unsigned count) {
+    for (unsigned i = 0; i < count; i++)
+        session_append_done(session, (uint64_t)PUBLISH_UNITS << 52 | 3ull << 48, 0);
+}
+
+Test(admission, a_connection_has_its_share_in_flight_while_others_publish) {
+    struct crowd crowd;
+    crowd_open(&crowd, "{}");
+    struct session *noisy = &crowd.sessions[0];
+    const unsigned share = LIMIT_SESSION_SHARE_BYTES / 256 / PUBLISH_UNITS;
+    for (unsigned i = 0; i < 2 * share; i++)
+        cr_assert(publish_one(noisy), "alone it has no limit");
+    cr_assert(publish_one(&crowd.sessions[1]));
+    cr_assert_eq(publish_until_paused(noisy), 0);
+    unsigned resumed = crowd.host->resume_count;
+    arrive(noisy, share);
+    cr_assert_eq(crowd.host->resume_count, resumed);
+    arrive(noisy, share / 2 + 1);
+    cr_assert_eq(crowd.host->resume_count, resumed + 1);
+    cr_assert_eq(publish_until_paused(noisy), share / 2 + 1);
+    advance(crowd.host, 1000); /* nobody else has published for a second */
+    arrive(noisy, share);
+    for (unsigned i = 0; i < 2 * share; i++)
+        cr_assert(publish_one(noisy));
+    crowd_close(&crowd);
+}
+
+Test(admission, a_tenant_has_its_share_in_flight_while_others_publish) {
+    struct crowd crowd;
+    crowd_open(&crowd, "{}");
+    struct session_shared *shared = &crowd.host->shared;
+    const unsigned share = LIMIT_TENANT_SHARE_BYTES / 256;
+    shared->last_tenant = 8; /* has published a moment ago */
+    unsigned sent = 0;
+    for (unsigned i = 0; i < CROWD; i++)
+        sent += publish_until_paused(&crowd.sessions[i]);
+    cr_assert(sent * PUBLISH_UNITS >= share && sent * PUBLISH_UNITS < share + PUBLISH_UNITS);
+    struct session *next = &crowd.sessions[0], *last = &crowd.sessions[1];
+    cr_assert_eq(shared->waited->first->session, next, "in the order in which they came");
+    cr_assert_eq(shared->waited->first->behind->session, last);
+    admission_turn(shared);
+    cr_assert_neq(next->flags & SESSION_PAUSED_QUOTA, 0, "there is no room");
+
+    arrive(&crowd.sessions[0], 3);
+    admission_turn(shared); /* for one of them */
+    cr_assert_eq(next->flags & SESSION_PAUSED_QUOTA, 0);
+    cr_assert_neq(last->flags & SESSION_PAUSED_QUOTA, 0);
+    cr_assert(!publish_one(&crowd.sessions[5]), "nobody overtakes who waits");
+    cr_assert_eq(publish_until_paused(next), 3);
+    arrive(&crowd.sessions[0], 2);
+    admission_turn(shared);
+    cr_assert_eq(last->flags & SESSION_PAUSED_QUOTA, 0);
+    cr_assert_eq(publish_until_paused(last), 2);
     crowd_close(&crowd);
 }
 
