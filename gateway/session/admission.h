@@ -2,10 +2,6 @@
  * Admission: whether a publish is within the quotas of its device, the device's group and its
  * tenant, and who comes first when it is not.
  *
- * What a device uses is counted in the ledger at once. A group's and a tenant's is taken from the
- * ledger in leases, each some milliseconds' worth, so that the workers that share it do not meet at
- * every message: each worker has at most one lease that is not used up.
- *
  * Who is over its device's quota waits until the bucket has room. Who is over a group's or the
  * tenant's waits in a line, first come, first served, and nobody overtakes who waits; whoever is
  * called may send QUANTUM_BYTES before it is the next one's turn. Who waits for longer than it may
@@ -20,20 +16,13 @@
 
 #include "common/err.h"
 #include "common/slice.h"
-#include "gateway/session/quota_ledger.h"
+#include "gateway/session/quota_meter.h"
 #include "registry/policy.h"
 
 struct session;
 struct session_shared;
 struct session_tenant;
 struct admission;
-
-/* A quota and what this worker has taken of it. */
-struct quota_meter {
-    struct quota_entry *entry; /* NULL: no quota */
-    uint64_t per_second[QUOTA_UNITS];
-    uint64_t leased[QUOTA_UNITS]; /* taken from the entry and not used */
-};
 
 /* A meter that several devices share, and those that wait for it. */
 struct quota_line {
@@ -63,15 +52,6 @@ struct admission {
     uint8_t over_kind, over_unit;      /* the quota of the last wait or refusal */
     uint64_t over_per_second;
 };
-
-/* ---- buckets ---- */
-
-/* How long the meter is over its quota, ns, and which unit is; 0: it is not. */
-uint64_t quota_meter_wait(const struct quota_meter *meter, uint64_t now_ns,
-                          enum quota_unit *ret_unit);
-/* lease: takes some more than is used. */
-void quota_meter_charge(struct quota_meter *meter, const uint64_t amounts[QUOTA_UNITS], bool lease,
-                        uint64_t now_ns);
 
 /* ---- tenants (tenants.c) ---- */
 
