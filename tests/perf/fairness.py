@@ -3,6 +3,7 @@
 import os
 import subprocess
 
+from measure import FLOOD
 from readers import compare_beside
 
 TENANT = "noisy"
@@ -34,19 +35,23 @@ def one_more_device(m, server, used):
 
 
 def part_fairness(m, servers, options):
+    """Floods at half of what the gateway can take, and without a bound."""
     server = servers[0]
     device = one_more_device(m, server, 100)
     tenant = devices_of_tenant(m, server, FLOODING)
+    half = str(int(m.bench(server, *FLOOD, "--duration", "5s")["messages_per_second"] / 2))
 
     def flood(path, *arguments):  # what it costs the gateway is of interest, not what it takes from the others itself
-        return ["nice", "-n", "19", *m.command(server, "--devices-file", path, "--duration", "3600s", *arguments)]
+        return [["nice", "-n", "19", *m.command(server, "--devices-file", path, "--duration", "3600s", *arguments)]]
 
-    return compare_beside(m, server, options, "Devices' acknowledgements at 2,000 messages/s beside noisy ones", [
-        ("nobody else", []),
-        ("a device of the tenant floods: QoS 1, 1,024 in flight",
-         [flood(device, "--connections", "1", "--window", "1024")]),
-        ("a device of the tenant floods: QoS 0", [flood(device, "--connections", "1", "--qos", "0")]),
-        (f"{FLOODING} devices of another tenant flood: QoS 1, 32 in flight each",
-         [flood(tenant, "--connections", str(FLOODING))]),
-        (f"{FLOODING} devices of another tenant flood: QoS 0",
-         [flood(tenant, "--connections", str(FLOODING), "--qos", "0")])])
+    rows = [("nobody else", [])]
+    for rate, words in ((["--rate", half], f"{int(half):,} messages/s"), ([], "as fast as it can")):
+        rows += [
+            (f"a device of the tenant, QoS 1, {words}",
+             flood(device, "--connections", "1", "--window", "1024", *rate)),
+            (f"a device of the tenant, QoS 0, {words}", flood(device, "--connections", "1", "--qos", "0", *rate)),
+            (f"{FLOODING} devices of another tenant, QoS 1, {words}",
+             flood(tenant, "--connections", str(FLOODING), *rate)),
+            (f"{FLOODING} devices of another tenant, QoS 0, {words}",
+             flood(tenant, "--connections", str(FLOODING), "--qos", "0", *rate))]
+    return compare_beside(m, server, options, "Devices' acknowledgements at 2,000 messages/s beside noisy ones", rows)
