@@ -66,8 +66,24 @@ class Documents(unittest.TestCase):
         for example in document["x-examples"]:
             self.assertRegex(example["id"], sequence)
 
+    def test_limits_are_those_of_the_source(self):
+        with open(os.path.join(ROOT, "common/limits.h"), encoding="utf-8") as file:
+            source = re.findall(r"#define (LIMIT_\w+) ([^/\n]+)", file.read().replace("\\\n", ""))
+        with open(os.path.join(ROOT, "docs/limits.md"), encoding="utf-8") as file:
+            text = file.read()
+        units = {"KiB": 1024, "MiB": 1024 * 1024, "": 1}
+        rows = re.findall(r"^\| `(LIMIT_\w+)` \| ([\d,]+) ?(\w*) \| [^|]+ \| [^|]+ \|$", text, re.M)
+        documented = {name: int(number.replace(",", "")) * units[unit] for name, number, unit in rows}
+        limits = {name: eval(value.strip().rstrip("L")) for name, value in source}  # pylint: disable=eval-used
+        self.assertEqual(documented, limits)
+        with open(os.path.join(ROOT, "schemas/configuration.md"), encoding="utf-8") as file:
+            reference = file.read()
+        for key in re.findall(r"^\| `(\w+\.\w+)` \|", text, re.M):
+            self.assertIn(f"`DURAGATE_CFG_{key.upper().replace('.', '__')}`", reference)
+
     def test_links_lead_somewhere(self):
-        for name in ("README.md", "docs/architecture.md", "docs/promise.md", "docs/upgrade.md", "docs/quarantine.md", "docs/kafka.md",
+        for name in ("README.md", "docs/architecture.md", "docs/limits.md", "docs/quotas.md", "docs/promise.md", "docs/upgrade.md",
+                     "docs/quarantine.md", "docs/kafka.md",
                      "docs/clients.md", "deploy/examples/README.md", "deploy/examples/flink-moving-average/README.md"):
             with open(os.path.join(ROOT, name), encoding="utf-8") as file:
                 for link in re.findall(r"\]\(([^)#]+)\)", file.read()):
