@@ -1,6 +1,7 @@
 """What noisy devices cost the others: the part fairness."""
 
 import os
+import shlex
 import subprocess
 
 from measure import FLOOD
@@ -54,4 +55,11 @@ def part_fairness(m, servers, options):
              flood(tenant, "--connections", str(FLOODING), *rate)),
             (f"{FLOODING} devices of another tenant, QoS 0, {words}",
              flood(tenant, "--connections", str(FLOODING), "--qos", "0", *rate))]
+    def storm(tls):
+        command = m.command(server, "--devices-file", tenant, "--idle", "--connections", str(FLOODING), "--duration",
+                            "1ms", tls=tls)
+        return [["nice", "-n", "19", "sh", "-c", f"while :; do {shlex.join(command)}; done"]]
+
+    rows += [(f"{FLOODING} devices of another tenant that connect again and again{words}", storm(tls))
+             for tls, words in ((False, ""), (True, ", TLS 1.3"))]
     return compare_beside(m, server, options, "Devices' acknowledgements at 2,000 messages/s beside noisy ones", rows)
