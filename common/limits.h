@@ -73,7 +73,7 @@
 #define LIMIT_PARTITIONS_PER_STREAM 1024
 #define LIMIT_APPENDER_BYTES (16 * 1024 * 1024)        /* open and in flight, of one worker */
 #define LIMIT_SESSION_SHARE_BYTES (32 * 1024)          /* ... of one device, while others publish */
-#define LIMIT_TENANT_SHARE_BYTES (256 * 1024)          /* ... of one tenant, likewise */
+#define LIMIT_TENANT_SHARE_BYTES (128 * 1024)          /* ... of one tenant, likewise */
 #define LIMIT_PLACER_BACKLOG_BYTES (64 * 1024 * 1024)  /* durable, not yet in a segment */
 #define LIMIT_PLACER_RETAINED_BYTES (32 * 1024 * 1024) /* placed, kept for close readers */
 #define LIMIT_CHUNK_POOL_FREE_BYTES (64 * 1024 * 1024)
