@@ -196,8 +196,8 @@ struct session {
     uint64_t id; /* names it in tickets, logins and claims */
     struct session_tenant *tenant;
     struct admission *admission; /* NULL: no quota concerns it */
-    uint8_t *names;            /* device id, then client id */
-    struct session_will *will; /* of this connection */
+    uint8_t *names;              /* device id, then client id */
+    struct session_will *will;   /* of this connection */
     struct inflight *inflight;
     struct aliases *aliases;
     struct session_kept *kept;   /* NULL: nothing to keep */

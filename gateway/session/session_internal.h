@@ -6,9 +6,9 @@
 #include "gateway/session/session.h"
 
 /* What a tag says, from above: the error that the device hears though its event is stored (a byte,
- * without its sign), its share (4 bits: share.h), the kind; of a publish that is answered its packet
- * identifier; of an event with a producer sequence one more than its ticket; the low bits of the
- * publish's sequence number. */
+ * without its sign), its share (4 bits: share.h), the kind; of a publish that is answered its
+ * packet identifier; of an event with a producer sequence one more than its ticket; the low bits of
+ * the publish's sequence number. */
 enum session_tag {
     SESSION_TAG_QOS1 = 1,
     SESSION_TAG_QOS2,
