@@ -175,7 +175,7 @@ enum session_flag {
     SESSION_SAVING = 1 << 22,        /* ... is on the way to the disk */
     SESSION_OPENED = 1 << 23,        /* ... was, for the first time, or need not be */
     SESSION_END_SAVED = 1 << 24,
-    SESSION_RECEIPTS = 1 << 25, /* acknowledgements say where the event is */
+    SESSION_RECEIPTS = 1 << 25,     /* acknowledgements say where the event is */
     SESSION_PAUSED_SHARE = 1 << 28, /* has its share in flight: share.h */
     SESSION_PAUSED_QUOTA = 1 << 29, /* over a quota: admission.h */
     SESSION_ENTERED = 1 << 30,      /* counted among its tenant's connections */

@@ -74,7 +74,7 @@ class Documents(unittest.TestCase):
         units = {"KiB": 1024, "MiB": 1024 * 1024, "": 1}
         rows = re.findall(r"^\| `(LIMIT_\w+)` \| ([\d,]+) ?(\w*) \| [^|]+ \| [^|]+ \|$", text, re.M)
         documented = {name: int(number.replace(",", "")) * units[unit] for name, number, unit in rows}
-        limits = {name: eval(value.strip().rstrip("L")) for name, value in source}  # pylint: disable=eval-used
+        limits = {name: eval(re.sub(r"(\d)L+", r"\1", value)) for name, value in source}  # pylint: disable=eval-used
         self.assertEqual(documented, limits)
         with open(os.path.join(ROOT, "schemas/configuration.md"), encoding="utf-8") as file:
             reference = file.read()
