@@ -70,7 +70,8 @@
     X(DG_ERR_SEQUENCE,            -54, 0x83, 0,   42,  400, "amqp:invalid-field",             "producer sequence not valid: once, as <producer>:<epoch>:<sequence>, is expected") \
     X(DG_ERR_SEQUENCE_WINDOW,     -55, 0x83, 0,   46,  409, "amqp:precondition-failed",       "sequence too far below the producer's highest: it is not known whether it is stored") \
     X(DG_ERR_PRODUCER_EPOCH,      -56, 0x83, 0,   47,  409, "amqp:precondition-failed",       "a later epoch of this producer was used") \
-    X(DG_ERR_PRODUCERS,           -57, 0x97, 0,   44,  429, "amqp:resource-limit-exceeded",   "the device has four producers, all of them used within a day")
+    X(DG_ERR_PRODUCERS,           -57, 0x97, 0,   44,  429, "amqp:resource-limit-exceeded",   "the device has four producers, all of them used within a day") \
+    X(DG_ERR_VIA,                 -58, 0x87, 5,   29,  403, "amqp:unauthorized-access",       "not a device behind this gateway: no enabled device of that name lists it in its member via")
 /* clang-format on */
 
 enum dg_err {

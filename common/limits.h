@@ -151,7 +151,10 @@
 #define LIMIT_TAGS_BYTES (8 * 1024)
 #define LIMIT_POLICY_BYTES (16 * 1024)
 #define LIMIT_POLICY_GROUPS 64
-#define LIMIT_POLICY_RULES 32         /* of quarantine */
-#define LIMIT_GROUP_NAME_BYTES 64     /* of devices */
-#define LIMIT_QUOTA 1000000000000000L /* of anything in a second */
-#define LIMIT_VIA_GATEWAYS 8          /* of one device behind them */
+#define LIMIT_POLICY_RULES 32           /* of quarantine */
+#define LIMIT_TOPIC_PATTERNS 64         /* of one tenant's topic map */
+#define LIMIT_GROUP_NAME_BYTES 64       /* of devices */
+#define LIMIT_QUOTA 1000000000000000L   /* of anything in a second */
+#define LIMIT_VIA_GATEWAYS 8            /* of one device behind them */
+#define LIMIT_CHILDREN_PER_WORKER 65536 /* devices behind gateways that are remembered */
+#define LIMIT_CHILD_REFUSED_MS 1000     /* ... as ones that may not be spoken for */

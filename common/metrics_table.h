@@ -54,6 +54,7 @@ METRIC(QUARANTINED,             COUNTER, "duragate_quarantined_total", "", "Even
 METRIC(MQTT_QOS0_DROPPED,       COUNTER, "duragate_mqtt_qos0_dropped_total", "", "QoS 0 events dropped under pressure")
 METRIC(QUOTA_PUBLISHES,         SERIES_COUNTER, "duragate_quota_publishes_total", "", "PUBLISH packets over a quota of their device, group or tenant: waited, were refused after that, or (QoS 0) dropped")
 METRIC(QUOTA_CONNECTIONS_REFUSED, SERIES_COUNTER, "duragate_quota_connections_refused_total", "", "Connections refused because their tenant has as many as its quota allows")
+METRIC(MQTT_VIA_REFUSED,        COUNTER, "duragate_mqtt_via_refused_total", "", "PUBLISH packets for a device that the publishing gateway device may not speak for, or that could not be looked up")
 METRIC(MQTT_MALFORMED,          COUNTER, "duragate_mqtt_malformed_total", "", "Connections closed for a malformed packet or a protocol error")
 METRIC(EVENTS_STORED,           COUNTER, "duragate_events_stored_total", "", "Events made durable")
 METRIC(EVENTS_REFUSED,          COUNTER, "duragate_events_refused_total", "", "Events that storage refused (no room)")

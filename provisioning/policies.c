@@ -13,6 +13,7 @@ static const struct member members[] = {
     {"device_quota", MEMBER_METADATA, false, 0, LIMIT_POLICY_BYTES, NULL},
     {"groups", MEMBER_METADATA, false, 0, LIMIT_POLICY_BYTES, NULL},
     {"quarantine", MEMBER_LIST, false, 0, LIMIT_POLICY_RULES, NULL},
+    {"topic_map", MEMBER_METADATA, false, 0, LIMIT_POLICY_BYTES, NULL},
     {"version", MEMBER_READ_ONLY},
     {NULL},
 };

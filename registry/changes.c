@@ -395,6 +395,7 @@ static void refresh(struct registry *registry) {
     registry->credential_epoch++;
     cache_clear_unknown(&registry->cache);
     authorities_clear(&registry->authorities);
+    tell_update(registry, &(struct registry_update){.tenant_key = 0});
     while (registry->cache.principals) {
         struct cache_principal *principal = registry->cache.principals;
         tell_workers(registry,

@@ -222,12 +222,115 @@ static int read_quarantine(struct policy_reader *reader, const json_t *value, vo
     return 0;
 }
 
+/* ---- topic map ---- */
+
+static struct slice text_of(const json_t *value) {
+    return slice_make(json_string_value(value), json_string_length(value));
+}
+
+static int refuse_unless_memory(struct policy_reader *reader, int err, const char *why) {
+    return err == DG_ERR_INVALID ? refuse(reader, "%s", why) : err;
+}
+
+struct pattern_texts {
+    const json_t *pattern, *kind;
+};
+
+static int read_map_text(struct policy_reader *reader, const json_t *value, void *into) {
+    if (!json_is_string(value))
+        return refuse(reader, "must be a string");
+    *(const json_t **)into = value;
+    return 0;
+}
+
+static const struct policy_member pattern_members[] = {
+    {"pattern", read_map_text, offsetof(struct pattern_texts, pattern)},
+    {"kind", read_map_text, offsetof(struct pattern_texts, kind)},
+    {NULL},
+};
+
+static int read_map_pattern(struct policy_reader *reader, const json_t *value,
+                            struct topic_map *map) {
+    struct pattern_texts texts = {NULL};
+    const char *why;
+    int err = read_members(reader, value, pattern_members, &texts);
+    if (err < 0)
+        return err;
+    if (!texts.pattern || !texts.kind)
+        return refuse(reader, "must have pattern and kind");
+    err = topic_map_add(map, text_of(texts.pattern), text_of(texts.kind), &why);
+    return refuse_unless_memory(reader, err, why);
+}
+
+static int read_map_patterns(struct policy_reader *reader, const json_t *value, void *into) {
+    size_t index;
+    json_t *item;
+    if (!json_is_array(value))
+        return refuse(reader, "must be a list");
+    json_array_foreach((json_t *)(uintptr_t)value, index, item) {
+        char number[24];
+        snprintf(number, sizeof(number), "%zu", index);
+        size_t above = descend(reader, number);
+        int err = read_map_pattern(reader, item, *(struct topic_map **)into);
+        if (err < 0)
+            return err;
+        reader->pointer[above] = '\0';
+    }
+    return 0;
+}
+
+static int read_topic_out(struct policy_reader *reader, const json_t *value, struct topic_map *map,
+                          enum topic_map_out out) {
+    const char *why;
+    if (!json_is_string(value))
+        return refuse(reader, "must be a string");
+    int err = topic_map_set_out(map, out, text_of(value), &why);
+    return refuse_unless_memory(reader, err, why);
+}
+
+static int read_topics_out(struct policy_reader *reader, const json_t *value, void *into) {
+    const char *name;
+    json_t *item;
+    if (!json_is_object(value))
+        return refuse(reader, "must be an object");
+    json_object_foreach((json_t *)(uintptr_t)value, name, item) {
+        size_t above = descend(reader, name);
+        unsigned out = 0;
+        int err = 0;
+        while (topic_map_out_names[out] && strcmp(topic_map_out_names[out], name) != 0)
+            out++;
+        if (out < TOPIC_OUT_COUNT)
+            err = read_topic_out(reader, item, *(struct topic_map **)into, (enum topic_map_out)out);
+        else if (reader->reading == REGISTRY_POLICY_STRICT)
+            err = refuse(reader, "is not a member that is known here");
+        if (err < 0)
+            return err;
+        reader->pointer[above] = '\0';
+    }
+    return 0;
+}
+
+static const struct policy_member topic_map_members[] = {
+    {"in", read_map_patterns, offsetof(struct registry_policy, topic_map)},
+    {"out", read_topics_out, offsetof(struct registry_policy, topic_map)},
+    {NULL},
+};
+
+static int read_topic_map(struct policy_reader *reader, const json_t *value, void *into) {
+    struct registry_policy *policy = into;
+    policy->topic_map = topic_map_new();
+    if (!policy->topic_map)
+        return DG_ERR_NO_MEMORY;
+    return read_members(reader, value, topic_map_members, policy);
+}
+
 /* ---- the whole ---- */
 
 static const struct policy_member policy_members[] = {
     {"device_quota", read_quota, offsetof(struct registry_policy, device_quota)},
     {"groups", read_groups, 0},
     {"quarantine", read_quarantine, 0},
+    {"topic_map", read_topic_map, 0},
     {NULL},
 };
 
@@ -282,6 +385,7 @@ void registry_policy_release(struct registry_policy *policy) {
         free(policy->quarantine[i].pattern);
     free(policy->quarantine);
     free(policy->groups);
+    topic_map_free(policy->topic_map);
     free(policy);
 }
 

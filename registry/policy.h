@@ -6,7 +6,8 @@
  *   quota   {"messages_per_second": 1000, "bytes_per_second": 1048576, "connections": 500}
  *   policy  {"device_quota": {"messages_per_second": 10, "bytes_per_second": 4096},
  *            "groups": {"meters": {"quota": {...}, "device_quota": {...}}},
- *            "quarantine": [{"pattern": "plant/#", "require": "json", "max_bytes": 4096}]}
+ *            "quarantine": [{"pattern": "plant/#", "require": "json", "max_bytes": 4096}],
+ *            "topic_map": {...}}   (registry/topic_map.h)
  *
  * What is left out or 0 has no limit. A group's own device_quota takes the place of the tenant's
  * for its devices. A payload published to a topic that fits a quarantine pattern (an MQTT filter)
@@ -22,6 +23,7 @@
 #include "common/err.h"
 #include "common/limits.h"
 #include "common/slice.h"
+#include "registry/topic_map.h"
 
 struct registry_quota {
     uint64_t messages_per_second, bytes_per_second; /* 0: no limit; of payload and topic */
@@ -52,6 +54,7 @@ struct registry_policy {
     struct registry_group *groups; /* owned */
     unsigned quarantine_count;
     struct registry_quarantine_rule *quarantine; /* owned */
+    struct topic_map *topic_map;                 /* owned; NULL: none */
 };
 
 /* How much a reader forgives. */

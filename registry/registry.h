@@ -14,6 +14,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/err.h"
@@ -168,6 +169,44 @@ static inline bool registry_login_fits(enum registry_login_kind kind, struct sli
 /* Any thread. One identical error for an unknown device and a wrong secret. */
 void registry_login(struct registry *registry, struct registry_login *login);
 
+/* ---- who may speak for whom ----
+ */
+
+/* A device behind a gateway device: answered from the cache where it says yes, else from
+ * PostgreSQL. What is answered holds until a change of the device is told (a registry_revocation
+ * with its key), or that changes were missed (a registry_update without a tenant). */
+struct registry_child_query {
+    struct mail mail;
+    struct mailbox *reply_to;
+    void (*reply)(struct mail *mail, void *receiver); /* the registry's */
+    uint64_t owner;
+    int64_t tenant_key; /* of the gateway; the child's must be the same */
+    char tenant[LIMIT_TENANT_BYTES + 1];
+    char gateway[LIMIT_DEVICE_ID_BYTES + 1];
+    char child[LIMIT_DEVICE_ID_BYTES + 1];
+
+    /* 0: it exists and is enabled, whether the gateway is listed or not; DG_ERR_VIA: it does not or
+     * is not; else nobody knows: DG_ERR_UNAVAILABLE, DG_ERR_NO_MEMORY */
+    int err;
+    int64_t device_key;
+    uint32_t partition;
+    char group[LIMIT_GROUP_NAME_BYTES + 1]; /* "": none */
+    char *via; /* names of the gateways that may speak for it; owned; registry_is_listed() */
+};
+void registry_find_child(struct registry *registry, struct registry_child_query *query);
+static inline void registry_child_query_free(struct registry_child_query *query) {
+    free(query->via);
+    free(query);
+}
+
+/* Whether a name is among those of such a list: "gw1 gw2 ". */
+static inline bool registry_is_listed(const char *names, struct slice name) {
+    for (const char *end; (end = strchr(names, ' ')) != NULL; names = end + 1)
+        if (slice_equals(slice_make(names, (size_t)(end - names)), name))
+            return true;
+    return false;
+}
+
 /* ---- what changed ------------------------------------------------------------------------------
  */
 
@@ -188,7 +227,7 @@ struct registry_revocation {
  */
 struct registry_update {
     struct mail mail;
-    int64_t tenant_key;
+    int64_t tenant_key;                     /* 0: changes were missed; nothing of a child holds */
     int64_t device_key;                     /* 0: the tenant's policy has changed */
     struct registry_policy *policy;         /* the new one; a reference */
     char group[LIMIT_GROUP_NAME_BYTES + 1]; /* the device's group now; "": none */

@@ -161,16 +161,17 @@ STATEMENT(TENANT_DELETE, 3,
 #define SQL_POLICY_BODY "(t.policy || jsonb_build_object('version', t.version))::text as body"
 STATEMENT(POLICY_GET, 2,
     "select 'found', t.version, " SQL_POLICY_BODY " from tenant t where " SQL_TENANT("t.", "$2"))
-/* tenant, device quota, groups, quarantine, precondition. It shares the tenant's version. */
-STATEMENT(POLICY_PUT, 6,
+/* tenant, device quota, groups, quarantine, topic map, precondition. It shares the tenant's
+ * version. */
+STATEMENT(POLICY_PUT, 7,
     "with found as (select t.tenant_key, t.policy as old, jsonb_strip_nulls(jsonb_build_object("
     "'device_quota', $2::jsonb, 'groups', $3::jsonb,"
-    " 'quarantine', $4::jsonb)) as new"
-    " from tenant t where " SQL_TENANT("t.", "$6") "),"
+    " 'quarantine', $4::jsonb, 'topic_map', $5::jsonb)) as new"
+    " from tenant t where " SQL_TENANT("t.", "$7") "),"
     " changed as (update tenant t set policy = f.new,"
     " version = t.version + (f.new <> f.old)::integer,"
     " updated_at = case when f.new <> f.old then now() else t.updated_at end"
-    " from found f where t.tenant_key = f.tenant_key and " SQL_MATCHES("$5", "t.version")
+    " from found f where t.tenant_key = f.tenant_key and " SQL_MATCHES("$6", "t.version")
     " returning t.version, " SQL_POLICY_BODY ")"
     " select case when changed.version is null then 'precondition' else 'replaced' end,"
     " changed.version, changed.body from found left join changed on true")

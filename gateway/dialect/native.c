@@ -26,6 +26,16 @@ static bool is_reply(struct slice rest) {
     return split_level(rest, &id, &status) && memchr(status.data, '/', status.size) == NULL;
 }
 
+void native_reply_parts(struct slice topic, struct slice *ret_id, struct slice *ret_status) {
+    if (take_prefix(&topic, "$dg/replies/"))
+        split_level(topic, ret_id, ret_status);
+}
+
+void native_via_parts(struct slice topic, struct slice *ret_device, struct slice *ret_rest) {
+    if (take_prefix(&topic, "$dg/via/"))
+        split_level(topic, ret_device, ret_rest);
+}
+
 /* Below "$dg/"; NATIVE_TELEMETRY when it is none of them. */
 static enum native_topic_kind classify_control(struct slice rest, struct slice *ret_subject) {
     struct slice first, second;

@@ -21,6 +21,11 @@ enum native_topic_kind {
 DG_NODISCARD int native_classify_topic(struct slice topic, enum native_topic_kind *ret_kind,
                                        struct slice *ret_subject);
 
+/* The parts of a topic of this kind; of any other, nothing is touched. */
+void native_reply_parts(struct slice topic, struct slice *ret_id, struct slice *ret_status);
+/* ... or of a filter that native_check_filter() lets pass. */
+void native_via_parts(struct slice topic, struct slice *ret_device, struct slice *ret_rest);
+
 /* 0 when a device may subscribe ($dg/commands/#, $dg/state/desired and the same below
  * $dg/via/<device>/); DG_ERR_WILDCARD, DG_ERR_SHARED_SUBSCRIPTION or DG_ERR_NOT_AUTHORIZED. */
 DG_NODISCARD int native_check_filter(struct slice filter);

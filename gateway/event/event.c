@@ -11,6 +11,7 @@
  *   content-type          what the device says; application/octet-stream when it says nothing
  *   ce_protocol           mqtt3.1.1, mqtt5 ...
  *   ce_qos, ce_retain     of a publish; retain only when set ("true")
+ *   ce_viadevice          the gateway device that published it, when that is not the source
  *   ce_recordedtime       receive time, when ce_time is the device's
  *   ce_devicetime         the device's time, when it lies outside the window
  *   ce_devicesource       the source a device gave, when it is not ce_source
@@ -218,6 +219,8 @@ static void put_publish_flags(struct event_headers *h, const struct device_event
     event_put(h, EVENT_TEXT("ce_qos"), slice_make(&qos, 1));
     if (event->retain)
         event_put(h, EVENT_TEXT("ce_retain"), EVENT_TEXT("true"));
+    if (event->via.size > 0)
+        event_put(h, EVENT_TEXT("ce_viadevice"), event->via);
 }
 
 /* Base64 goes straight into the headers; EVP_EncodeBlock adds a NUL that is given back. */

@@ -43,8 +43,11 @@ struct device_event {
     const char *protocol; /* "mqtt3.1.1", "mqtt5" ... : ce_protocol */
     uint8_t qos;
     bool retain;
-    bool payload_is_utf8;         /* MQTT 5 Payload Format Indicator 1, checked */
-    struct slice id;              /* ce_id, when the device gives none of its own; empty: made */
+    bool payload_is_utf8; /* MQTT 5 Payload Format Indicator 1, checked */
+    struct slice id;      /* ce_id, when the device gives none of its own; empty: made */
+    /* Whose it is when it is not the speaker's, who is `via` then; empty: the speaker's. */
+    struct slice child, via;
+    uint32_t child_partition;
     struct slice subject;         /* topic as published; empty: none */
     struct slice content_type;    /* empty: application/octet-stream */
     struct slice user_properties; /* MQTT 5 property section as received, or empty */

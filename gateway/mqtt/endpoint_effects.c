@@ -9,6 +9,7 @@
 #include "common/metrics.h"
 #include "gateway/dialect/native.h"
 #include "gateway/mqtt/endpoint_internal.h"
+#include "gateway/session/tenants.h"
 
 static struct mqtt_worker *worker_of(const struct session *session) {
     return session->shared->context;
@@ -200,6 +201,50 @@ void mqtt_on_evict(void *context, uint64_t owner, const struct in6_addr *peer_ad
     session_evict(session, new_peer);
 }
 
+/* ---- devices behind ---- */
+
+/* Where it is decided that a device may not be spoken for; at most once a second for each. */
+static void log_refused_child(struct mqtt_worker *mqtt, const struct registry_child_query *answer) {
+    unsigned suppressed;
+    if (log_sample(&mqtt->refused_lines, clock_monotonic_ms(), &suppressed))
+        LOG_INFO("mqtt.via_refused", log_text("tenant", answer->tenant),
+                 log_text("gateway", answer->gateway), log_text("device", answer->child),
+                 log_text("why", dg_err_text(answer->err < 0 ? answer->err : DG_ERR_VIA)),
+                 log_int("suppressed", suppressed));
+}
+
+static void on_child(struct mail *mail, void *receiver) {
+    struct mqtt_worker *mqtt = mqtt_of(receiver);
+    struct registry_child_query *answer = (struct registry_child_query *)(void *)mail;
+    struct session *session = mqtt_find(mqtt, answer->owner);
+    mqtt_set_time(mqtt);
+    if (answer->err < 0 || !registry_is_listed(answer->via, slice_from_string(answer->gateway)))
+        log_refused_child(mqtt, answer);
+    int err = children_store(&mqtt->shared.children, answer, mqtt->shared.now_ns / 1000000);
+    if (session && err < 0)
+        session_stop(session, err, NULL);
+    else if (session)
+        session_child_done(session);
+    registry_child_query_free(answer);
+}
+
+static int effect_find_child(struct session *session, struct slice name) {
+    struct mqtt_worker *mqtt = worker_of(session);
+    struct registry_child_query *query = calloc(1, sizeof(*query));
+    struct slice gateway = session_device(session), tenant = session_tenant_name(session);
+    if (!query)
+        return DG_ERR_NO_MEMORY;
+    query->mail.deliver = on_child;
+    query->reply_to = &mqtt->worker->mailbox;
+    query->owner = session->id;
+    query->tenant_key = session->tenant->key;
+    memcpy(query->tenant, tenant.data, tenant.size);
+    memcpy(query->gateway, gateway.data, gateway.size);
+    memcpy(query->child, name.data, name.size);
+    registry_find_child(mqtt->registry, query);
+    return 0;
+}
+
 /* ---- events ---- */
 
 /* As append and mutate answer. */
@@ -212,12 +257,13 @@ static int wait_if_pressed(struct session *session, int err) {
     return err;
 }
 
-static void log_quarantined(struct session *session, const struct device_event *event) {
+static void log_quarantined(struct session *session, const struct device_event *event,
+                            struct slice device) {
     unsigned suppressed;
     metric_add(METRIC_QUARANTINED, 1);
     if (log_sample(&worker_of(session)->quarantine_lines, clock_monotonic_ms(), &suppressed))
         LOG_INFO("mqtt.quarantined", log_slice("tenant", session_tenant_name(session)),
-                 log_slice("device", session_device(session)), log_slice("topic", event->subject),
+                 log_slice("device", device), log_slice("topic", event->subject),
                  log_slice("rule", event->quarantine_rule),
                  log_slice("why", event->quarantine_reason), log_int("suppressed", suppressed));
 }
@@ -235,7 +281,7 @@ static int effect_append(struct session *session, const struct device_event *eve
     err = stream_append_with(mqtt->appender, source.stream_id, source.partition, &record, with,
                              count, ticket);
     if (__builtin_expect(err == 0 && event->quarantine_reason.size > 0, 0))
-        log_quarantined(session, event);
+        log_quarantined(session, event, source.device);
     return wait_if_pressed(session, err);
 }
 
@@ -346,6 +392,7 @@ const struct session_effects mqtt_effects = {
     .login = effect_login,
     .claim = effect_claim,
     .release = effect_release,
+    .find_child = effect_find_child,
     .append = effect_append,
     .mutate = effect_mutate,
     .find_offset = effect_find_offset,

@@ -42,8 +42,9 @@ static int append_will(struct mqtt_worker *mqtt, const struct mqtt_ending *endin
     struct device_event event;
     struct stream_record record;
     will_read(ending->kept->will, &content);
-    int err = will_event(&content, mqtt->worker->wall_ms,
-                         mqtt->worker->config->events_device_time_window, &event);
+    int err =
+        will_event(&content, ending->policy ? ending->policy->topic_map : NULL,
+                   mqtt->worker->wall_ms, mqtt->worker->config->events_device_time_window, &event);
     if (err == 0 && quarantine_judge_by(ending->policy, &event, content.topic, &finding) < 0) {
         content.source.stream_id += STREAM_QUARANTINE - STREAM_EVENTS; /* of the same tenant */
         metric_add(METRIC_QUARANTINED, 1);

@@ -144,6 +144,7 @@ void mqtt_revoke(struct worker *worker, const struct registry_revocation *revoca
         return;
     }
     uint64_t first = 0;
+    children_forget(&mqtt->shared.children, revocation->device_key);
     (void)device_map_get(&mqtt->by_device, revocation->device_key, &first);
     struct session *next;
     for (struct session *session = (struct session *)(uintptr_t)first; session; session = next) {
@@ -164,6 +165,10 @@ static void update_tenant(struct mqtt_worker *mqtt, const struct registry_update
 void mqtt_update(struct worker *worker, const struct registry_update *update) {
     struct mqtt_worker *mqtt = mqtt_of(worker);
     mqtt_set_time(mqtt);
+    if (update->tenant_key == 0) {
+        children_free(&mqtt->shared.children);
+        return;
+    }
     if (update->device_key == 0) {
         update_tenant(mqtt, update);
         return;

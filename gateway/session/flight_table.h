@@ -49,6 +49,7 @@ ADVICE(FLIGHT_ANY,               DG_ERR_BAD_AUTH_METHOD,     METRIC_CONNECTS_REF
 ADVICE(FLIGHT_ANY,               DG_ERR_TOO_LARGE,           METRIC_CONNECTS_REFUSED_PROTOCOL,    "a packet was larger than its receiver takes: send less at a time, or raise mqtt.max_packet_bytes or the client's maximum")
 ADVICE(FLIGHT_PUBLISH_REFUSED,   DG_ERR_NOT_AUTHORIZED,      METRIC_CONNECTS_REFUSED_OTHER,       "publish to a topic that does not begin with $, or to $dg/events/...")
 ADVICE(FLIGHT_PUBLISH_REFUSED,   DG_ERR_NOT_SUPPORTED,       METRIC_CONNECTS_REFUSED_OTHER,       "this gateway does not serve that control topic: publish elsewhere")
+ADVICE(FLIGHT_ANY,               DG_ERR_VIA,                 METRIC_CONNECTS_REFUSED_OTHER,       "a device behind this one must be registered, enabled, and list this one in its member via (docs/devices.md)")
 ADVICE(FLIGHT_SUBSCRIBE_REFUSED, DG_ERR_NOT_SUPPORTED,       METRIC_CONNECTS_REFUSED_OTHER,       "this gateway does not serve that control topic")
 ADVICE(FLIGHT_SUBSCRIBE_REFUSED, DG_ERR_LIMIT,               METRIC_CONNECTS_REFUSED_OTHER,       "the session has as many subscriptions as it may: unsubscribe first")
 ADVICE(FLIGHT_SUBSCRIBE_REFUSED, 0,                          METRIC_CONNECTS_REFUSED_OTHER,       "a device subscribes to its own $dg/commands/# and $dg/state/desired and to nothing else")

@@ -82,6 +82,15 @@ static inline void inflight_set_offset(struct inflight *table, uint32_t sequence
         table->offsets[sequence & (table->capacity - 1)] = offset;
 }
 
+/* Its event is in another partition than the session's: no offset is told. Set before it is done.
+ */
+enum { INFLIGHT_ELSEWHERE = -2 };
+static inline void inflight_set_place(struct inflight *table, uint32_t sequence, int64_t offset) {
+    if (__builtin_expect(!!table->offsets, 0) &&
+        table->offsets[sequence & (table->capacity - 1)] != INFLIGHT_ELSEWHERE)
+        inflight_set_offset(table, sequence, offset);
+}
+
 /* The oldest entry if it is done, else NULL; removed by inflight_drop_oldest(). */
 const struct inflight_entry *inflight_oldest_done(const struct inflight *table);
 static inline int64_t inflight_oldest_offset(const struct inflight *table) {

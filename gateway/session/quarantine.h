@@ -30,3 +30,6 @@ int quarantine_judge(const struct session *session, struct device_event *event, 
 /* ... of a policy, which may be NULL and outlives the event. */
 int quarantine_judge_by(const struct registry_policy *policy, struct device_event *event,
                         struct slice topic, struct quarantine_finding *finding);
+
+/* The event is one that may not be stored as what it says, for a reason of ours. */
+void quarantine_refused(struct device_event *event, int err);

@@ -55,6 +55,7 @@ void session_shared_free(struct session_shared *shared) {
     dg_assert(shared->tenants.count == 0);
     device_map_free(&shared->tenants);
     quota_ledger_release(shared->quotas);
+    children_free(&shared->children);
 }
 
 /* ---- life ---- */
@@ -100,11 +101,11 @@ struct slice session_tenant_name(const struct session *session) {
 
 void session_source(const struct session *session, const struct device_event *event,
                     struct event_source *ret_source) {
-    bool quarantined = event->quarantine_reason.size > 0;
+    bool quarantined = event->quarantine_reason.size > 0, behind = event->child.size > 0;
     *ret_source = (struct event_source){
         .tenant = session_tenant_name(session),
-        .device = session_device(session),
-        .partition = session->partition,
+        .device = behind ? event->child : session_device(session),
+        .partition = behind ? event->child_partition : session->partition,
         .stream_id =
             quarantined ? session->tenant->quarantine_stream : session->tenant->events_stream,
     };

@@ -29,6 +29,7 @@
 #include "gateway/mqtt/packet.h"
 #include "gateway/session/admission.h"
 #include "gateway/session/aliases.h"
+#include "gateway/session/children.h"
 #include "gateway/session/device_map.h"
 #include "gateway/session/flight.h"
 #include "gateway/session/inflight.h"
@@ -80,8 +81,11 @@ struct session_effects {
     int (*claim)(struct session *session);
     /* Takes over session->kept and session->producers and makes them NULL. */
     void (*release)(struct session *session);
-    /* Appends an event of the session's device, in one unit with changes of state. 0:
-     * session_append_done() follows with tag. DG_ERR_PRESSURE: nothing was taken and
+    /* Asks the registry for a device behind this gateway. 0: the answer is stored in
+     * shared->children, then session_child_done() follows. DG_ERR_NO_MEMORY. */
+    int (*find_child)(struct session *session, struct slice name);
+    /* Appends an event of the session's device, or of event->child, in one unit with changes of
+     * state. 0: session_append_done() follows with tag. DG_ERR_PRESSURE: nothing was taken and
      * session_ready() follows. Others: refused. */
     int (*append)(struct session *session, const struct device_event *event,
                   const struct stream_mutation *with, unsigned count, uint64_t tag);
@@ -128,6 +132,7 @@ struct session_shared {
     int64_t last_tenant;         /* (share.h) */
     uint64_t session_changed_ns, tenant_changed_ns;
     struct device_map tenants; /* tenant key -> struct session_tenant * */
+    struct children children;  /* devices behind those of the sessions */
     char prefix[48];           /* of session ids: node, boot, worker */
     uint32_t next_number;
     uint64_t will_bytes;    /* of the connections' wills */
@@ -178,12 +183,13 @@ enum session_flag {
     SESSION_RECEIPTS = 1 << 25,     /* acknowledgements say where the event is */
     SESSION_PAUSED_SHARE = 1 << 28, /* has its share in flight: share.h */
     SESSION_PAUSED_QUOTA = 1 << 29, /* over a quota: admission.h */
+    SESSION_PAUSED_CHILD = 1 << 27, /* waits for what the registry says of a child */
     SESSION_ENTERED = 1 << 30,      /* counted among its tenant's connections */
 };
 enum {
     SESSION_PAUSED = SESSION_PAUSED_STREAM | SESSION_PAUSED_WINDOW | SESSION_PAUSED_LOGIN |
                      SESSION_PAUSED_STATE | SESSION_PAUSED_DRAIN | SESSION_PAUSED_QUOTA |
-                     SESSION_PAUSED_SHARE
+                     SESSION_PAUSED_SHARE | SESSION_PAUSED_CHILD
 };
 
 struct session {
@@ -246,6 +252,8 @@ void session_login_done(struct session *session, int err, const struct registry_
 void session_claim_done(struct session *session, int err, struct session_kept *kept, bool may_keep);
 /* What was appended with this tag is durable (err 0), or was refused. */
 void session_append_done(struct session *session, uint64_t tag, int err);
+/* What find_child() asked for is known. */
+void session_child_done(struct session *session);
 /* After append() answered DG_ERR_PRESSURE: try again. */
 void session_ready(struct session *session);
 /* A deadline passed; the next one, 0 when the session has ended. */

@@ -96,6 +96,10 @@ void session_connect_finish(struct session *session);
 /* The packet is dealt with; false: the stream or the window is full, offer it again. */
 bool session_publish(struct session *session, uint8_t first_byte, struct slice body);
 
+/* After session_may() answered SESSION_ASK: the packet is offered again when the registry has
+ * answered (0). DG_ERR_NO_MEMORY. */
+DG_NODISCARD int session_ask_child(struct session *session, struct slice name);
+
 /* Handlers of the table in session.c; as session_publish(). */
 typedef bool session_handler(struct session *session, const struct mqtt_packet *packet);
 session_handler session_on_connect, session_on_pubrel, session_on_subscribe, session_on_unsubscribe;

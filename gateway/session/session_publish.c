@@ -1,4 +1,6 @@
 /* PUBLISH in, PUBACK or PUBREC out (MQTT5 3.3 to 3.5, 4.3, 4.9). The hot path. */
+#include <stdio.h>
+
 #include "common/assert.h"
 #include "common/metrics.h"
 #include "common/utf8.h"
@@ -78,9 +80,42 @@ static void answer_in_turn(struct session *session, const struct mqtt_publish *p
 
 /* ---- refusing ---- */
 
+/* MQTT 3.1.1 cannot refuse a publish: its ack and all behind it stay away, pings are answered, then
+ * the connection ends and the device sends it again (DESIGN: what an outcome looks like). */
+static void begin_withholding(struct session *session, int err) {
+    if (session->flags & SESSION_WITHHOLDING)
+        return;
+    session->end_err = (int16_t)err; /* unless it ends otherwise */
+    session->flags |= SESSION_WITHHOLDING;
+    session->withheld_ms = (uint32_t)(session_now_ms(session) - session->connected_ms);
+    metric_add(METRIC_MQTT_PUBLISH_REFUSED, 1);
+    session_note_refused(session, FLIGHT_WITHHELD, err, slice_make(NULL, 0));
+    session_unpause(session, SESSION_PAUSED_WINDOW);
+    session->shared->effects->set_deadline(session, session_next_deadline(session));
+}
+
+/* For a device behind this one. Nobody could look it up: later that may be another matter, so 3.1.1
+ * gets no ack and sends it again. Or it may not speak for that device, which MQTT 5 is told. It is
+ * nothing to the other devices behind it, so the connection stays. */
+static void refuse_child(struct session *session, const struct mqtt_publish *publish, int err) {
+    metric_add(METRIC_MQTT_VIA_REFUSED, 1);
+    if (publish->qos == 0) {
+        session_note_dropped(session, err);
+    } else if (session_is_mqtt5(session)) {
+        session_note_refused(session, FLIGHT_PUBLISH_REFUSED, err, publish->topic);
+        answer_in_turn(session, publish, err, -1);
+    } else {
+        begin_withholding(session, err);
+    }
+}
+
 /* A publish that will never be stored: MQTT 5 says so in the ack, QoS 0 and 3.1.1 have no ack that
  * could (MQTT 3.1.1 3.3.5-2), so the connection ends. */
 static void refuse_publish(struct session *session, const struct mqtt_publish *publish, int err) {
+    if (err == DG_ERR_VIA || err == DG_ERR_UNAVAILABLE) {
+        refuse_child(session, publish, err);
+        return;
+    }
     session_note_refused(session, FLIGHT_PUBLISH_REFUSED, err, publish->topic);
     if (session_is_mqtt5(session) && publish->qos > 0) {
         answer_in_turn(session, publish, err, -1);
@@ -112,12 +147,39 @@ static bool resolve_alias(struct session *session, struct mqtt_publish *publish)
 
 /* ---- storing ---- */
 
+enum {
+    CHILD_ID_SIZE = LIMIT_DEVICE_ID_BYTES + LIMIT_PRODUCER_ID_BYTES + 35
+}; /* two numbers more */
+
+/* The event is the child's own but for who brought it. A sequence is the speaker's, whose name
+ * makes the id unique among those of the child. */
+static void speak_for(const struct session *session, const struct child *child,
+                      struct device_event *event, char id[CHILD_ID_SIZE]) {
+    struct slice via = session_device(session);
+    if (event->id.size > 0) {
+        int size = snprintf(id, CHILD_ID_SIZE, "%.*s/%.*s", (int)via.size, (const char *)via.data,
+                            (int)event->id.size, (const char *)event->id.data);
+        event->id = slice_make(id, (size_t)size);
+    }
+    event->child = slice_make(child->name, child->name_size);
+    event->child_partition = child->partition;
+    event->via = via;
+}
+
 /* What is appended with a publish of QoS 2. A PUBREC that refuses ends the exchange: there is
  * nothing to remember (MQTT5 4.3.3). */
 static unsigned put_identity(struct session *session, const struct mqtt_publish *publish,
-                             int verdict, struct stream_mutation *mutation, uint8_t *key) {
-    return publish->qos == 2 && verdict == 0 &&
-           session_identity_write(session, publish->packet_id, mutation, key);
+                             const struct session_permit *permit, int verdict,
+                             struct stream_mutation *mutation, uint8_t *key) {
+    static const uint8_t elsewhere[8] = {0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF};
+    if (publish->qos != 2 || verdict < 0 ||
+        !session_identity_write(session, publish->packet_id, mutation, key))
+        return 0;
+    if (permit->child) { /* an offset would be taken for one of the session's partition */
+        mutation->takes_offset = false;
+        mutation->value = slice_make(elsewhere, sizeof(elsewhere));
+    }
+    return 1;
 }
 
 static uint64_t tag_of(const struct session *session, const struct mqtt_publish *publish) {
@@ -132,6 +194,7 @@ static int append_publish(struct session *session, const struct mqtt_publish *pu
                           struct producers_change *change) {
     const struct session_shared *shared = session->shared;
     const struct mqtt_properties *properties = &publish->properties;
+    char child_id[CHILD_ID_SIZE];
     struct device_event event = {
         .type = permit->event_type,
         .protocol = session_is_mqtt5(session) ? "mqtt5" : "mqtt3.1.1",
@@ -152,8 +215,14 @@ static int append_publish(struct session *session, const struct mqtt_publish *pu
         event.message_expiry_s = properties->message_expiry_s;
         event.payload_is_utf8 = properties->payload_format == 1;
     }
+    if (__builtin_expect(permit->child != NULL, 0))
+        speak_for(session, permit->child, &event, child_id);
     struct quarantine_finding finding;
-    int verdict = quarantine_judge(session, &event, publish->topic, &finding);
+    int verdict = 0;
+    if (__builtin_expect(permit->refused < 0, 0))
+        quarantine_refused(&event, permit->refused);
+    else
+        verdict = quarantine_judge(session, &event, permit->topic, &finding);
     if (publish->qos == 0 || !session_is_mqtt5(session))
         verdict = 0; /* there is no word for it: stored, though elsewhere */
     uint8_t key[KEPT_IDENTITY_KEY_BYTES];
@@ -161,9 +230,10 @@ static int append_publish(struct session *session, const struct mqtt_publish *pu
     uint64_t tag = session_tag_with(tag_of(session, publish), verdict);
     if (__builtin_expect(change == NULL, 1))
         return session_append_all(session, &event, &identity,
-                                  put_identity(session, publish, verdict, &identity, key), tag);
+                                  put_identity(session, publish, permit, verdict, &identity, key),
+                                  tag);
     change->count +=
-        put_identity(session, publish, verdict, &change->mutations[change->count], key);
+        put_identity(session, publish, permit, verdict, &change->mutations[change->count], key);
     return session_append_all(session, &event, change->mutations, change->count,
                               tag | session_sequence_tag(change));
 }
@@ -194,11 +264,13 @@ static int reserve(struct session *session, const struct mqtt_publish *publish) 
     return err == 0 && publish->qos == 2 ? session_identity_reserve(session) : err;
 }
 
-static void remember(struct session *session, const struct mqtt_publish *publish) {
+static void remember(struct session *session, const struct mqtt_publish *publish,
+                     const struct session_permit *permit) {
     if (publish->qos == 0)
         return;
-    inflight_push(session->inflight, publish->packet_id, publish->qos == 2,
-                  session_now_us(session));
+    uint32_t sequence = inflight_push(session->inflight, publish->packet_id, publish->qos == 2,
+                                      session_now_us(session));
+    inflight_set_offset(session->inflight, sequence, permit->child ? INFLIGHT_ELSEWHERE : -1);
     if (publish->qos == 2)
         identities_set(session->kept->identities, publish->packet_id, IDENTITY_SUBMITTED);
 }
@@ -209,6 +281,21 @@ static int check_payload(const struct mqtt_publish *publish) {
         return 0;
     bool is_text = utf8_is_text(publish->payload.data, publish->payload.size);
     return is_text ? 0 : DG_ERR_PAYLOAD_FORMAT;
+}
+
+/* For a device behind this one that it may not speak for, and no ack can say so (QoS 0, 3.1.1): it
+ * is stored all the same, as this one's own, in the quarantine stream. Changes err to 0 then. */
+static void put_aside(struct session *session, const struct mqtt_publish *publish, int *err,
+                      struct session_permit *permit) {
+    if (*err != DG_ERR_VIA || (publish->qos > 0 && session_is_mqtt5(session)))
+        return;
+    metric_add(METRIC_MQTT_VIA_REFUSED, 1);
+    session_note_refused(session, FLIGHT_PUBLISH_REFUSED, *err, publish->topic);
+    *permit = (struct session_permit){.event_type = EVENT_TELEMETRY,
+                                      .topic = publish->topic,
+                                      .subject = publish->topic,
+                                      .refused = *err};
+    *err = 0;
 }
 
 /* What counts of a publish: registry/policy.h. */
@@ -260,7 +347,7 @@ __attribute__((noinline)) static bool store_sequence(struct session *session,
     if (err < 0)
         return not_stored(session, publish, err);
     producers_submit(&change, sequence, session->shared->wall_ms);
-    remember(session, publish);
+    remember(session, publish, permit);
     count_publish(session, publish);
     return true;
 }
@@ -279,6 +366,12 @@ static bool store(struct session *session, struct mqtt_publish *publish) {
         err = session_sequence_take(publish, &sequence);
     if (err == 0)
         err = session_may(session, SESSION_PUBLISH, publish->topic, &permit);
+    if (__builtin_expect(err == SESSION_ASK, 0)) {
+        err = session_ask_child(session, permit.child_name);
+        if (err == 0)
+            return false;
+    }
+    put_aside(session, publish, &err, &permit);
     if (err == 0)
         err = check_payload(publish);
     if (__builtin_expect(err == 0 && sequence.sequence != 0, 0))
@@ -289,7 +382,7 @@ static bool store(struct session *session, struct mqtt_publish *publish) {
         err = append_publish(session, publish, &permit, slice_make(NULL, 0), NULL);
     if (__builtin_expect(err < 0, 0))
         return not_stored(session, publish, err);
-    remember(session, publish);
+    remember(session, publish, &permit);
     count_publish(session, publish);
     return true;
 }
@@ -300,20 +393,6 @@ static void withhold(struct session *session, const struct mqtt_publish *publish
         session_note_dropped(session, session->end_err);
     else if (++session->withheld_count > LIMIT_MQTT_WITHHELD_PUBLISHES)
         session_stop(session, session->end_err, NULL);
-}
-
-/* MQTT 3.1.1 cannot refuse a publish: its ack and all behind it stay away, pings are answered, then
- * the connection ends and the device sends it again (DESIGN: what an outcome looks like). */
-static void begin_withholding(struct session *session, int err) {
-    if (session->flags & SESSION_WITHHOLDING)
-        return;
-    session->flags |= SESSION_WITHHOLDING;
-    session->end_err = (int16_t)err;
-    session->withheld_ms = (uint32_t)(session_now_ms(session) - session->connected_ms);
-    metric_add(METRIC_MQTT_PUBLISH_REFUSED, 1);
-    session_note_refused(session, FLIGHT_WITHHELD, err, slice_make(NULL, 0));
-    session_unpause(session, SESSION_PAUSED_WINDOW);
-    session->shared->effects->set_deadline(session, session_next_deadline(session));
 }
 
 /* As admission_ask(). */
@@ -391,6 +470,17 @@ static bool has_window(struct session *session) {
     return false;
 }
 
+int session_ask_child(struct session *session, struct slice name) {
+    int err = session->shared->effects->find_child(session, name);
+    if (err == 0)
+        session_pause(session, SESSION_PAUSED_CHILD);
+    return err;
+}
+
+void session_child_done(struct session *session) {
+    session_unpause(session, SESSION_PAUSED_CHILD);
+}
+
 bool session_publish(struct session *session, uint8_t first_byte, struct slice body) {
     struct mqtt_publish publish;
     struct mqtt_fault why = {0};
@@ -466,7 +556,7 @@ void session_append_done(struct session *session, uint64_t tag, int err) {
         if (__builtin_expect(err < 0, 0) && session_is_mqtt5(session) && !quarantine_is_reason(err))
             session_note_refused(session, FLIGHT_PUBLISH_REFUSED, err, slice_make(NULL, 0));
         uint32_t sequence = inflight_whole(session->inflight, tag, SESSION_TAG_SEQUENCE_BITS);
-        inflight_set_offset(session->inflight, sequence, session->shared->done_offset);
+        inflight_set_place(session->inflight, sequence, session->shared->done_offset);
         inflight_complete(session->inflight, sequence, err);
         acknowledge_done(session);
     } else if (session->outstanding == 0) {

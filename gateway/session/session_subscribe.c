@@ -31,13 +31,22 @@ static bool is_replaced(const struct mqtt_subscribe *request, unsigned at) {
     return false;
 }
 
+/* As session_may(). */
+static int may_subscribe(const struct session *session, const struct mqtt_subscription *wanted,
+                         struct session_permit *ret_permit) {
+    if (!mqtt_topic_filter_is_valid(wanted->filter) || wanted->filter.size > LIMIT_MQTT_TOPIC_BYTES)
+        return DG_ERR_TOPIC_FILTER;
+    return session_may(session, SESSION_SUBSCRIBE, wanted->filter, ret_permit);
+}
+
 /* The granted QoS, or why not. A filter subscribed again replaces the old (MQTT5 3.8.4-3). */
 static int subscribe(struct session *session, const struct mqtt_subscribe *request, unsigned at) {
     const struct mqtt_subscription *wanted = &request->filters[at];
     uint8_t qos = wanted->qos < 1 ? wanted->qos : 1;
-    if (!mqtt_topic_filter_is_valid(wanted->filter) || wanted->filter.size > LIMIT_MQTT_TOPIC_BYTES)
-        return DG_ERR_TOPIC_FILTER;
-    int err = session_may(session, SESSION_SUBSCRIBE, wanted->filter, NULL);
+    struct session_permit permit;
+    int err = may_subscribe(session, wanted, &permit);
+    if (err == SESSION_ASK) /* out of memory to do so */
+        err = DG_ERR_NO_MEMORY;
     if (err == 0)
         err = session_keep(session);
     if (err < 0)
@@ -105,6 +114,17 @@ static void answer_subscribe(struct session *session, const struct mqtt_subscrib
     answer(session, MQTT_SUBACK, request->packet_id, reasons, request->filter_count, text);
 }
 
+/* Before anything is granted: true when the registry was asked for a device behind this one, and
+ * the packet is offered again. */
+static bool asks_for_child(struct session *session, const struct mqtt_subscribe *request) {
+    struct session_permit permit;
+    for (unsigned i = 0; i < request->filter_count; i++)
+        if (may_subscribe(session, &request->filters[i], &permit) == SESSION_ASK &&
+            session_ask_child(session, permit.child_name) == 0)
+            return true;
+    return false;
+}
+
 static bool needs_saving(const struct session *session) {
     const uint32_t both = SESSION_DURABLE | SESSION_CHANGED;
     return (session->flags & both) == both;
@@ -118,6 +138,8 @@ bool session_on_subscribe(struct session *session, const struct mqtt_packet *pac
                       "subscription identifiers were announced unavailable");
         return true;
     }
+    if (asks_for_child(session, request))
+        return false;
     for (unsigned i = 0; i < request->filter_count; i++)
         granted[i] = subscribe(session, request, i);
     if (needs_saving(session))

@@ -122,7 +122,7 @@ static int append_content(struct session *session, const struct will_content *co
     struct quarantine_finding finding;
     int err = session_may(session, SESSION_LEAVE_WILL, content->topic, &permit);
     if (err == 0)
-        err = will_event(content, session->shared->wall_ms,
+        err = will_event(content, session->tenant->topics, session->shared->wall_ms,
                          session->shared->config->events_device_time_window, &event);
     if (err < 0)
         return err;

@@ -81,6 +81,7 @@ static struct session_tenant *tenant_create(struct session_shared *shared,
     tenant->events_stream = registry_stream(identity->tenant_stream_id, STREAM_EVENTS);
     tenant->quarantine_stream = registry_stream(identity->tenant_stream_id, STREAM_QUARANTINE);
     tenant->policy = NULL;
+    tenant->topics = NULL;
     tenant->users = 0;
     tenant->name_size = (uint8_t)name_size;
     memcpy(tenant->name, identity->tenant, name_size);
@@ -97,6 +98,7 @@ static void set_policy(struct session_shared *shared, struct session_tenant *ten
     quota_line_set(tenant->line, &policy->quota, shared->now_ns);
     for (struct quota_line *line = tenant->groups; line; line = line->next)
         set_group_quota(shared, tenant, line);
+    tenant->topics = policy->topic_map;
 }
 
 void tenant_update(struct session_shared *shared, int64_t tenant_key,

@@ -13,6 +13,7 @@ struct session_tenant {
     struct quota_line *groups;      /* of those who are here, by their names */
     struct quota_line *share;       /* who waits for its share of the way to the disk */
     uint32_t outstanding;           /* on that way: share.h */
+    const struct topic_map *topics; /* the policy's; NULL: none */
     uint32_t users;                 /* sessions */
     uint8_t name_size;
     uint8_t name[];

@@ -102,12 +102,12 @@ int64_t will_due_ms(const struct session_will *will, int64_t disconnected_ms, ui
     return disconnected_ms + (int64_t)after_s * 1000;
 }
 
-int will_event(const struct will_content *content, int64_t wall_ms, uint64_t device_time_window_ms,
-               struct device_event *ret_event) {
+int will_event(const struct will_content *content, const struct topic_map *topics, int64_t wall_ms,
+               uint64_t device_time_window_ms, struct device_event *ret_event) {
     struct session_permit permit;
     if (content->valid_until_ms != 0 && wall_ms >= content->valid_until_ms)
         return DG_ERR_NOT_AUTHORIZED;
-    int err = authorize_topic(content->topic, &permit);
+    int err = authorize_topic(topics, content->topic, &permit);
     if (err < 0)
         return err;
     *ret_event = (struct device_event){

@@ -21,6 +21,8 @@
 #include "gateway/event/event.h"
 #include "gateway/session/due.h"
 
+struct topic_map;
+
 enum will_flag { WILL_RETAIN = 4, WILL_MQTT5 = 8, WILL_PAYLOAD_UTF8 = 16 };
 
 /* What it says. Slices point into the bytes that it was read from. */
@@ -60,7 +62,8 @@ void will_read(const struct session_will *will, struct will_content *ret_content
 /* When it is due: after its delay, or with the session's end (MQTT5 3.1.3.2.2). */
 int64_t will_due_ms(const struct session_will *will, int64_t disconnected_ms, uint32_t expiry_s);
 
-/* The event that it becomes; points into content. As native_classify_topic() and what devices may
- * publish; DG_ERR_NOT_AUTHORIZED when the credential was not to be valid for so long. */
-DG_NODISCARD int will_event(const struct will_content *content, int64_t wall_ms,
-                            uint64_t device_time_window_ms, struct device_event *ret_event);
+/* The event that it becomes; points into content. As authorize_topic(); DG_ERR_NOT_AUTHORIZED when
+ * the credential was not to be valid for so long. */
+DG_NODISCARD int will_event(const struct will_content *content, const struct topic_map *topics,
+                            int64_t wall_ms, uint64_t device_time_window_ms,
+                            struct device_event *ret_event);

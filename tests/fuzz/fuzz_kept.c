@@ -19,7 +19,7 @@ static void leave_will(const struct session_will *will) {
     struct stream_record record;
     will_read(will, &content);
     check(will_due_ms(will, 1700000000000, 60) <= 1700000060000);
-    if (will_event(&content, 1700000000000, 1000, &event) == 0 &&
+    if (will_event(&content, NULL, 1700000000000, 1000, &event) == 0 &&
         event_build(&event, &content.source, &counter, &scratch, &record) == 0)
         check(record.value.size == content.payload.size);
 }

@@ -16,6 +16,7 @@ static struct {
     uint64_t tags[TAGS_MAX];
     unsigned tag_count, appends;
     bool pressure, full, asked_login, asked_claim, released, closed, finished;
+    char child[LIMIT_DEVICE_ID_BYTES + 1]; /* that was asked for; "": none */
 } world;
 
 static void on_send(struct session *session, const void *data, size_t size) {
@@ -27,6 +28,11 @@ static int on_login(struct session *session, const struct session_login *login) 
 }
 static int on_claim(struct session *session) {
     world.asked_claim = true;
+    return 0;
+}
+static int on_find_child(struct session *session, struct slice name) {
+    dg_assert(world.child[0] == '\0' && name.size > 0 && name.size < sizeof(world.child));
+    memcpy(world.child, name.data, name.size);
     return 0;
 }
 static int take(uint64_t tag) {
@@ -43,6 +49,7 @@ static int on_append(struct session *session, const struct device_event *event,
             dg_assert(producers_restore(&list, with[i].key, with[i].value,
                                         session->shared->stream_epoch) == 0);
     producers_free(list);
+    dg_assert((event->child.size > 0) == (event->via.size > 0));
     return take(tag);
 }
 static int on_mutate(struct session *session, const struct stream_mutation *mutation,
@@ -102,6 +109,7 @@ static const struct session_effects effects = {
     .send = on_send,
     .login = on_login,
     .claim = on_claim,
+    .find_child = on_find_child,
     .release = on_release,
     .append = on_append,
     .mutate = on_mutate,
@@ -166,6 +174,22 @@ static void claim(struct session *session, unsigned how) {
     session_claim_done(session, 0, kept, how & 4);
 }
 
+/* Those whose name begins with a capital letter are somebody else's, those with a digit unknown. */
+static void answer_child(struct session *session) {
+    char first = world.child[0];
+    struct registry_child_query found = {.tenant_key = 7,
+                                         .err = first >= '0' && first <= '9' ? DG_ERR_VIA : 0,
+                                         .device_key = 100 + first};
+    memcpy(found.child, world.child, sizeof(found.child));
+    if (found.err == 0)
+        found.via = strdup(first >= 'A' && first <= 'Z' ? "gw " : "gw dev1 ");
+    memset(world.child, 0, sizeof(world.child));
+    dg_assert(
+        children_store(&session->shared->children, &found, session->shared->now_ns / 1000000) == 0);
+    free(found.via);
+    session_child_done(session);
+}
+
 static void answer(struct session *session, unsigned how) {
     static struct registry_identity identity = {.tenant_key = 7,
                                                 .tenant_stream_id = 3,
@@ -180,6 +204,8 @@ static void answer(struct session *session, unsigned how) {
         world.asked_claim = false;
         claim(session, how);
     }
+    if (world.child[0] != '\0')
+        answer_child(session);
     if (session->flags & SESSION_PAUSED_STREAM)
         session_ready(session);
 }

@@ -88,9 +88,8 @@ struct refusal {
 
 static const struct refusal file_refusals[] = {
     {"mqtt:\n  bnid: x\n", "2: mqtt.bnid: unknown key; did you mean mqtt.bind?"},
-    {"mqtt:\n\n  zzzzzz: x\n", "3: mqtt.zzzzzz: unknown key; allowed: bind, tls_bind, "
-                               "max_packet_bytes, receive_maximum, max_keep_alive, "
-                               "max_session_expiry, server_reference, connect_timeout"},
+    {"events:\n\n  zzzzzz: x\n",
+     "3: events.zzzzzz: unknown key; allowed: device_time_window, presence"},
     {"mqttt:\n  bind: x\n", "1: mqttt: unknown section; did you mean mqtt?"},
     {"nonsense:\n", "1: nonsense: unknown section; allowed: server, mqtt, kafka, https, "
                     "management, tls, registry, security, storage, events"},
@@ -224,10 +223,9 @@ Test(config, environment_refusals) {
         {"DURAGATE_CFG_mqtt__bind=x",
          "environment variable DURAGATE_CFG_mqtt__bind: unknown name; allowed: "
          "DURAGATE_CFG_<SECTION>__<KEY>, upper case"},
-        {"DURAGATE_CFG_MQTT__BIND_FILE=x",
-         "environment variable DURAGATE_CFG_MQTT__BIND_FILE: mqtt.bind_file: unknown key; allowed: "
-         "bind, tls_bind, max_packet_bytes, receive_maximum, max_keep_alive, max_session_expiry, "
-         "server_reference, connect_timeout"},
+        {"DURAGATE_CFG_EVENTS__PRESENCE_FILE=x",
+         "environment variable DURAGATE_CFG_EVENTS__PRESENCE_FILE: events.presence_file: unknown "
+         "key; allowed: device_time_window, presence"},
         {"DURAGATE_CFG_SERVER__WORKERS=x",
          "environment variable DURAGATE_CFG_SERVER__WORKERS: server.workers: \"x\" is not valid; "
          "allowed: a whole number"},

@@ -23,6 +23,8 @@ struct recorded_mutation {
 
 struct recorded_event {
     enum event_type type;
+    char child[64], via[64]; /* "": the session's own */
+    uint32_t partition;      /* of the child */
     uint64_t tag;
     uint8_t qos;
     bool quarantined;
@@ -56,6 +58,9 @@ struct recorder {
     const struct session_takeover *takeover;
     unsigned filters_refused;
     uint64_t deadline_ms;
+    char child[160]; /* that was asked for last */
+    unsigned find_child_count;
+    int find_child_err;
 };
 
 static inline struct recorder *recorder_of(struct session *session) {
@@ -84,6 +89,13 @@ static inline int record_login(struct session *session, const struct session_log
     copy_text(r->login_secret, sizeof(r->login_secret), login->secret);
     r->login_count++;
     return r->login_err;
+}
+
+static inline int record_find_child(struct session *session, struct slice name) {
+    struct recorder *r = recorder_of(session);
+    copy_text(r->child, sizeof(r->child), name);
+    r->find_child_count++;
+    return r->find_child_err;
 }
 
 static inline int record_claim(struct session *session) {
@@ -154,6 +166,9 @@ static inline int record_append(struct session *session, const struct device_eve
     to->payload_is_utf8 = event->payload_is_utf8;
     copy_text(to->id, sizeof(to->id), event->id);
     copy_text(to->subject, sizeof(to->subject), event->subject);
+    copy_text(to->via, sizeof(to->via), event->via);
+    copy_text(to->child, sizeof(to->child), event->child);
+    to->partition = event->child_partition;
     copy_text(to->payload, sizeof(to->payload), event->payload);
     return 0;
 }
@@ -203,6 +218,7 @@ static const struct session_effects recorder_effects = {
     .send = record_send,
     .login = record_login,
     .claim = record_claim,
+    .find_child = record_find_child,
     .release = record_release,
     .append = record_append,
     .mutate = record_mutate,

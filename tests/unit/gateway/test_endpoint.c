@@ -203,6 +203,21 @@ void registry_request_free(struct registry_request *request) {
 void registry_execute(struct registry *registry, struct registry_request *request) {
 }
 
+static atomic_uint child_queries;
+
+/* There are children s0 to s9, which dev0 may speak for. */
+void registry_find_child(struct registry *registry, struct registry_child_query *query) {
+    atomic_fetch_add(&child_queries, 1);
+    bool exists = query->child[0] == 's' && query->child[1] != '\0' && query->child[2] == '\0';
+    query->err = exists ? 0 : DG_ERR_VIA;
+    if (exists) {
+        query->device_key = 1000 + query->child[1];
+        query->partition = 9;
+        query->via = strdup("dev0 ");
+    }
+    mailbox_post(query->reply_to, &query->mail);
+}
+
 /* ---- the server ---- */
 
 static struct loopback server;
@@ -254,12 +269,16 @@ static void connect_to(struct client *client, unsigned worker, const char *user)
     cr_assert(connack[0] == 0x20 && connack[3] == 0, "%02x %02x", connack[0], connack[3]);
 }
 
-static void publish(struct client *client, uint16_t id, const char *payload) {
+static void publish_to(struct client *client, const char *topic, uint16_t id, const char *payload) {
     uint8_t bytes[256];
     struct writer w = writer_make(bytes, sizeof(bytes));
-    mqtt_write_publish(&w, MQTT_VERSION_3_1_1, false, 1, false, slice_from_string("t"), id,
+    mqtt_write_publish(&w, MQTT_VERSION_3_1_1, false, 1, false, slice_from_string(topic), id,
                        slice_make(NULL, 0), slice_from_string(payload));
     cr_assert(client_send(client, bytes, writer_size(&w)));
+}
+
+static void publish(struct client *client, uint16_t id, const char *payload) {
+    publish_to(client, "t", id, payload);
 }
 
 static void expect_puback(struct client *client, uint16_t id) {
@@ -285,6 +304,38 @@ Test(endpoint, publishes_are_acknowledged_in_order) {
     cr_assert_not_null(strstr(store.stored[101].value, "\"connected\":false"));
     cr_assert_eq(store.stored[1].stream, registry_stream(3, STREAM_EVENTS));
     cr_assert_eq(store.stored[1].partition, 5);
+    stop();
+}
+
+/* The worker remembers what the registry said until the device has changed. */
+Test(endpoint, a_gateway_speaks_for_a_child) {
+    start();
+    struct client client;
+    connect_to(&client, 0, "dev0@acme");
+    publish_to(&client, "$dg/via/s1/t", 1, "for s1");
+    publish_to(&client, "$dg/via/other/t", 2, "put aside");
+    publish_to(&client, "$dg/via/s1/t", 3, "for s1");
+    publish(&client, 4, "own");
+    for (uint16_t id = 1; id <= 4; id++)
+        expect_puback(&client, id);
+    static const struct {
+        const char *value;
+        uint32_t partition;
+        enum stream_kind stream;
+    } expected[] = {{"for s1", 9, STREAM_EVENTS},
+                    {"put aside", 5, STREAM_QUARANTINE},
+                    {"for s1", 9, STREAM_EVENTS},
+                    {"own", 5, STREAM_EVENTS}};
+    cr_assert(wait_for_stored(5));
+    for (unsigned i = 0; i < 4; i++) {
+        const struct stored *stored = &store.stored[i + 1];
+        cr_expect_str_eq(stored->value, expected[i].value);
+        cr_expect_eq(stored->partition, expected[i].partition, "%s", expected[i].value);
+        cr_expect_eq(stored->stream, registry_stream(3, expected[i].stream));
+    }
+    cr_assert_eq(atomic_load(&child_queries), 2);
+    client_close(&client);
+    cr_assert(wait_for_stored(6));
     stop();
 }
 

@@ -128,6 +128,7 @@ Test(event, every_field) {
     event.response_topic = slice_from_string("r/t");
     event.correlation_data = slice_make("\0\xff\x10", 3);
     event.message_expiry_s = 60;
+    event.via = slice_from_string("gw1");
     counter.next = UINT64_MAX;
     source.device = slice_from_string("a b%/\xc3\xa9");
     cr_assert_eq(event_build(&event, &source, &counter, &scratch, &record), 0);
@@ -136,7 +137,7 @@ Test(event, every_field) {
                            "ce_source=/tenants/acme/devices/a%20b%25%2F%C3%A9\n"
                            "ce_id=gw1-ab-0-18446744073709551615\n" TIME "content-type=text/plain\n"
                            "ce_protocol=mqtt5\nce_qos=0\nce_retain=true\n"
-                           "ce_responsetopic=r/t\nce_correlationdata=AP8Q\n"
+                           "ce_viadevice=gw1\nce_responsetopic=r/t\nce_correlationdata=AP8Q\n"
                            "ce_expirytime=2026-11-24T13:03:03.456Z\n");
     cr_expect_not_null(record.value.data); /* empty, not null */
     cr_expect_eq(record.value.size, 0);

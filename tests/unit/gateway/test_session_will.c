@@ -130,15 +130,15 @@ Test(session_will, due_with_the_delay_or_the_session) {
 Test(session_will, event) {
     struct will_content content = content_of("$dg/events/lost", 0);
     struct device_event event;
-    cr_assert_eq(will_event(&content, 5000, 100, &event), 0);
+    cr_assert_eq(will_event(&content, NULL, 5000, 100, &event), 0);
     cr_assert(event.type == EVENT_EVENT && slice_equals_string(event.subject, "lost"));
     cr_assert(event.qos == 2 && event.retain && event.message_expiry_s == 60);
     cr_assert(event.received_ms == 5000 && event.device_time_window_ms == 100);
     content.valid_until_ms = 5000;
-    cr_assert_eq(will_event(&content, 4999, 100, &event), 0);
-    cr_assert_eq(will_event(&content, 5000, 100, &event), DG_ERR_NOT_AUTHORIZED);
+    cr_assert_eq(will_event(&content, NULL, 4999, 100, &event), 0);
+    cr_assert_eq(will_event(&content, NULL, 5000, 100, &event), DG_ERR_NOT_AUTHORIZED);
     content = content_of("$SYS/x", 0);
-    cr_assert_eq(will_event(&content, 1, 100, &event), DG_ERR_NOT_AUTHORIZED);
+    cr_assert_eq(will_event(&content, NULL, 1, 100, &event), DG_ERR_NOT_AUTHORIZED);
 }
 
 /* ---- the session ---- */

@@ -65,11 +65,13 @@ static void deliver_revocation(struct mail *mail, void *receiver) {
 static void deliver_update(struct mail *mail, void *receiver) {
     struct bench *b = receiver;
     struct registry_update *update = (struct registry_update *)(void *)mail;
-    if (update->device_key != 0)
+    if (update->tenant_key == 0)
+        b->missed_count++;
+    else if (update->device_key != 0)
         memcpy(b->group, update->group, sizeof(b->group));
     else
         b->quota = update->policy->quota;
-    b->update_count++;
+    b->update_count += update->tenant_key != 0;
     registry_update_free(update);
 }
 

@@ -27,7 +27,7 @@ struct bench {
     unsigned answers;         /* logins and requests that came back */
     unsigned revocation_count;
     struct registry_revocation revocations[BENCH_REVOCATIONS_MAX];
-    unsigned update_count;
+    unsigned update_count, missed_count;
     struct registry_quota quota; /* of the tenant whose policy changed last */
     char group[LIMIT_GROUP_NAME_BYTES + 1];
 };

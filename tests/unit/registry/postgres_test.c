@@ -8,6 +8,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "tests/unit/registry/children.h"
 #include "tests/unit/registry/ends.h"
 #include "tests/unit/registry/logins.h"
 #include "tests/unit/registry/policies.h"
@@ -225,6 +226,7 @@ static void check_restart(struct bench *b) {
     device_key = key_of(b, "keyed");
     bench_server(b, "stop");
     CHECK(bench_wait_up(b, false, 5000));
+    unsigned missed = b->missed_count;
     b->revocation_count = 0;
     start_aside(b);
     bench_sql(conninfo, "delete from credential where name = 'dated';"
@@ -234,6 +236,7 @@ static void check_restart(struct bench *b) {
     move_socket(b, "aside", ".");
     CHECK(bench_wait_up(b, true, 15000));
     CHECK(bench_wait_revocation(b, device_key, 0));
+    CHECK(b->missed_count > missed);
     CHECK(bench_login_secret(b, "acme", "keyed", "dated-secret", NULL) == DG_ERR_BAD_CREDENTIALS);
 }
 
@@ -373,6 +376,7 @@ int main(int argc, char **argv) {
         {"tenants", check_tenants},
         {"revocations", check_revocations},
         {"policies", policies_check},
+        {"devices behind gateways", children_check},
         {"the end of a tenant", check_tenant_end},
         {"an outdated cache", logins_check_stale},
         {"a big tenant ends", ends_check_big_tenant},

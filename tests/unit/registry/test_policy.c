@@ -22,7 +22,9 @@ Test(policy, empty) {
 }
 
 Test(policy, values) {
-    static const char rules[] = "{\"device_quota\": {\"bytes_per_second\": 3}, \"groups\": {"
+    static const char rules[] = "{\"device_quota\": {\"bytes_per_second\": 3}, \"topic_map\": {"
+                                "\"in\": [{\"pattern\": \"alarm/+\", \"kind\": \"event\"}],"
+                                "\"out\": {\"command\": \"cmd/{id}\"}}, \"groups\": {"
                                 "\"meters\": {\"quota\": {\"messages_per_second\": 9}},"
                                 "\"pumps\": {\"device_quota\": {}}}, \"quarantine\": ["
                                 "{\"pattern\": \"a/#\", \"require\": \"json\"},"
@@ -45,6 +47,9 @@ Test(policy, values) {
     cr_assert_str_eq(policy->quarantine[0].pattern, "a/#");
     cr_assert_eq(policy->quarantine[0].require, REGISTRY_CONTENT_JSON);
     cr_assert_eq(policy->quarantine[1].max_bytes, 9);
+    struct topic_match match;
+    cr_assert(topic_map_find(policy->topic_map, slice_from_string("alarm/1"), false, &match));
+    cr_assert_eq(match.kind, TOPIC_MAP_EVENT);
     struct registry_policy *kept = registry_policy_keep(policy);
     registry_policy_release(policy);
     cr_assert_eq(kept->group_count, 2);
@@ -73,6 +78,22 @@ Test(policy, refusals) {
          "/quarantine/0/require: must be"},
         {"", "{\"quarantine\": [{\"pattern\": \"a\", \"max_bytes\": 0}]}",
          "/quarantine/0/max_bytes: must be"},
+        {"", "{\"topic_map\": []}", "/topic_map: must be an object"},
+        {"", "{\"topic_map\": {\"in\": {}}}", "/topic_map/in: must be a list"},
+        {"", "{\"topic_map\": {\"in\": [{\"pattern\": \"a\", \"kind\": \"event\"}, 1]}}",
+         "/topic_map/in/1: must be an object"},
+        {"", "{\"topic_map\": {\"in\": [{\"kind\": \"event\"}]}}",
+         "/topic_map/in/0: must have pattern and kind"},
+        {"", "{\"topic_map\": {\"in\": [{\"pattern\": 1, \"kind\": \"event\"}]}}",
+         "/topic_map/in/0/pattern: must be a string"},
+        {"", "{\"topic_map\": {\"in\": [{\"pattern\": \"$dg/#\", \"kind\": \"event\"}]}}",
+         "/topic_map/in/0: may not begin with $"},
+        {"", "{\"topic_map\": {\"out\": {\"command\": \"cmd\"}}}",
+         "/topic_map/out/command: must have the level {id}"},
+        {"", "{\"topic_map\": {\"out\": {\"command\": 1}}}",
+         "/topic_map/out/command: must be a string"},
+        {"", "{\"topic_map\": {\"out\": {\"commands\": \"a\"}}}",
+         "/topic_map/out/commands: is not a member"},
     };
     for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct registry_policy *policy = NULL;
@@ -88,7 +109,9 @@ Test(policy, refusals) {
 Test(policy, newer_release) {
     struct registry_policy *policy;
     char detail[256];
-    cr_assert_eq(parse("{\"new\": [1]}", "{\"groups\": {\"a\": {\"new\": 1}}, \"new\": {}}",
+    cr_assert_eq(parse("{\"new\": [1]}",
+                       "{\"groups\": {\"a\": {\"new\": 1}}, \"new\": {},"
+                       "\"topic_map\": {\"new\": 1, \"out\": {\"new\": 1}}}",
                        REGISTRY_POLICY_LENIENT, &policy, detail),
                  0);
     cr_assert_eq(policy->group_count, 1);
