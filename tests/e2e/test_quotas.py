@@ -151,8 +151,12 @@ class QuotaTest(ApiTest):
 
         wait_until(gets_in, 10)
         self.call("PATCH", path, {"quota": None}, 200)
-        with self.raw(user, key), self.raw(*other):
-            pass
+
+        def both_get_in():
+            with Raw(self.gateway.MQTT_PORT) as one, Raw(self.gateway.MQTT_PORT) as two:
+                return one.log_in(user, key) == 0 and two.log_in(*other) == 0
+
+        wait_until(both_get_in, 10)
 
 
 if __name__ == "__main__":
