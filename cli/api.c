@@ -41,6 +41,11 @@ static struct curl_slist *make_headers(struct cli_run *run, bool with_body) {
 
 void api_call(struct cli_run *run, const char *method, const char *path, const char *body,
               struct api_answer *ret_answer) {
+    api_call_for(run, method, path, body, 0, ret_answer);
+}
+
+void api_call_for(struct cli_run *run, const char *method, const char *path, const char *body,
+                  long more_s, struct api_answer *ret_answer) {
     *ret_answer = (struct api_answer){0};
     const char *base = cli_setting(run, CLI_URL, "DURAGATE_HTTP_URL", "http://127.0.0.1:8080");
     const char *ca_file = cli_setting(run, CLI_CA_FILE, "DURAGATE_CA_FILE", NULL);
@@ -55,7 +60,7 @@ void api_call(struct cli_run *run, const char *method, const char *path, const c
     curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers);
     curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, receive_body);
     curl_easy_setopt(curl, CURLOPT_WRITEDATA, ret_answer);
-    curl_easy_setopt(curl, CURLOPT_TIMEOUT, (long)TIMEOUT_S);
+    curl_easy_setopt(curl, CURLOPT_TIMEOUT, (long)TIMEOUT_S + more_s);
     if (ca_file)
         curl_easy_setopt(curl, CURLOPT_CAINFO, ca_file);
     if (body)

@@ -83,6 +83,7 @@ int resource_update_run(struct cli_run *run);
 int resource_delete_run(struct cli_run *run);
 int resource_enable_run(struct cli_run *run);
 int credential_create_run(struct cli_run *run);
+int device_call_run(struct cli_run *run);
 int device_simulate_run(struct cli_run *run);
 int device_why_run(struct cli_run *run);
 int stream_topics_run(struct cli_run *run);

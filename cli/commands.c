@@ -47,7 +47,11 @@ const struct cli_command cli_commands[] = {
      "Newest first. The gateway remembers a fixed number of such lines for all devices together,\n"
      "until it stops; a login that failed is among them, with the address it came from.",
      device_why_run, OPTIONS(API, CLI_TENANT, CLI_LIMIT)},
-    {"device", "simulate", "", "be a device that publishes temperatures", NULL, device_simulate_run,
+    {"device", "call", "DEVICE METHOD", "call a connected device and print its answer",
+     "Exits with 0 when the device's status is 2xx. The key needs the role commander or admin.",
+     device_call_run, OPTIONS(API, CLI_TENANT, CLI_PAYLOAD, CLI_TIMEOUT, CLI_CONNECT_TIMEOUT)},
+    {"device", "simulate", "", "be a device that publishes temperatures and answers calls",
+     "A call is answered with status 200 and its own payload.", device_simulate_run,
      OPTIONS(CLI_ENV, CLI_HOST, CLI_PORT, CLI_TLS, CLI_CA_FILE, CLI_TENANT, CLI_DEVICE,
              CLI_INTERVAL, CLI_COUNT)},
     {"credential", "list", "DEVICE", "list the credentials of a device", NULL, resource_list_run,

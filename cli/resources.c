@@ -148,6 +148,37 @@ int resource_enable_run(struct cli_run *run) {
     return call_member(run, "PATCH", enable ? "{\"enabled\":true}" : "{\"enabled\":false}");
 }
 
+/* ---- calls
+ * -------------------------------------------------------------------------------------- */
+
+/* Whether the device's own status is a success; what it says was printed. */
+static bool call_succeeded(const char *body) {
+    json_t *answer = json_loads(body, 0, NULL);
+    json_int_t status = json_integer_value(json_object_get(answer, "status"));
+    json_decref(answer);
+    return status >= 200 && status < 300;
+}
+
+int device_call_run(struct cli_run *run) {
+    enum { TIMEOUT_MAX_S = 300 };
+    int64_t response_s, connect_s;
+    char path[PATH_SIZE], query[128];
+    struct api_answer answer;
+    if (!cli_number(run, CLI_TIMEOUT, 1, TIMEOUT_MAX_S, 30, &response_s) ||
+        !cli_number(run, CLI_CONNECT_TIMEOUT, 0, TIMEOUT_MAX_S, 0, &connect_s))
+        return DG_EXIT_USAGE;
+    make_path(run, true, path);
+    append_path(run, path, "/methods/%2");
+    snprintf(query, sizeof(query), "?connect_timeout=%lld&response_timeout=%lld",
+             (long long)connect_s, (long long)response_s);
+    strncat(path, query, sizeof(path) - strlen(path) - 1);
+    api_call_for(run, "POST", path, cli_has(run, CLI_PAYLOAD) ? run->option[CLI_PAYLOAD] : "null",
+                 (long)(response_s + connect_s), &answer);
+    bool failed = answer.status == 200 && !call_succeeded(answer.body);
+    int code = print_answer(run, &answer);
+    return failed ? DG_EXIT_FAILURE : code;
+}
+
 /* ---- credentials
  * ---------------------------------------------------------------------------------- */
 

@@ -1,20 +1,23 @@
 /*
  * `duragate device simulate`: one device on one connection, by libmosquitto: publishes a
- * temperature at an interval, QoS 1, and says when each event is durable.
+ * temperature at an interval, QoS 1, says when each event is durable, and answers calls with what
+ * they carry.
  */
 #include <math.h>
 #include <mosquitto.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "cli/command.h"
+#include "cli/printable.h"
 #include "common/clock.h"
 #include "common/err.h"
 
-enum { KEEP_ALIVE_S = 30, DRAIN_STEPS = 500, STEP_US = 10000, FAILURES_MAX = 3 };
+enum { KEEP_ALIVE_S = 30, DRAIN_STEPS = 500, STEP_US = 10000, FAILURES_MAX = 3, REPLIES = 64 };
 
 struct simulation {
     struct cli_run *run;
@@ -26,6 +29,8 @@ struct simulation {
     const char *user, *host, *port;
     unsigned failures; /* connections lost before the first one succeeded */
     bool was_connected;
+    int replies[REPLIES]; /* message ids of the last replies: they are no events */
+    unsigned reply_count;
 };
 
 static volatile sig_atomic_t interrupted;
@@ -54,13 +59,39 @@ static void on_connect(struct mosquitto *client, void *context, int code) {
     simulation->connected = code == 0;
     simulation->was_connected |= code == 0;
     simulation->refused = code;
-    if (code == 0)
+    if (code == 0) {
         puts("connected");
-    else
+        fflush(stdout);
+        mosquitto_subscribe(client, NULL, "$dg/commands/#", 1);
+    } else {
         cli_fail(simulation->run, 0, "%s was refused by %s:%s: %s", simulation->user,
                  simulation->host, simulation->port,
                  code > 0 && code < REFUSAL_COUNT ? refusals[code].text
                                                   : mosquitto_connack_string(code));
+    }
+}
+
+/* $dg/commands/<id>/<name> */
+static void on_message(struct mosquitto *client, void *context,
+                       const struct mosquitto_message *message) {
+    struct simulation *simulation = context;
+    char id[32], name[128], topic[64];
+    if (sscanf(message->topic, "$dg/commands/%31[^/]/%127s", id, name) != 2)
+        return;
+    snprintf(topic, sizeof(topic), "$dg/replies/%s/200", id);
+    int *mid = &simulation->replies[simulation->reply_count++ % REPLIES];
+    mosquitto_publish(client, mid, topic, message->payloadlen, message->payload, 1, false);
+    fputs("called: ", stdout);
+    printable_write(stdout, name, strlen(name));
+    putchar('\n');
+    fflush(stdout);
+}
+
+static bool is_reply(const struct simulation *simulation, int mid) {
+    for (unsigned i = 0; i < REPLIES; i++)
+        if (simulation->replies[i] == mid)
+            return true;
+    return false;
 }
 
 static void on_disconnect(struct mosquitto *client, void *context, int code) {
@@ -77,6 +108,8 @@ static void on_disconnect(struct mosquitto *client, void *context, int code) {
 
 static void on_publish(struct mosquitto *client, void *context, int mid) {
     struct simulation *simulation = context;
+    if (is_reply(simulation, mid))
+        return;
     simulation->acknowledged++;
     printf("event %d is durable\n", mid);
     fflush(stdout);
@@ -149,6 +182,7 @@ int device_simulate_run(struct cli_run *run) {
     mosquitto_connect_callback_set(simulation.client, on_connect);
     mosquitto_disconnect_callback_set(simulation.client, on_disconnect);
     mosquitto_publish_callback_set(simulation.client, on_publish);
+    mosquitto_message_callback_set(simulation.client, on_message);
     int code = DG_EXIT_UNAVAILABLE;
     simulation.user = user;
     if (connect_device(&simulation)) {

@@ -71,7 +71,10 @@
     X(DG_ERR_SEQUENCE_WINDOW,     -55, 0x83, 0,   46,  409, "amqp:precondition-failed",       "sequence too far below the producer's highest: it is not known whether it is stored") \
     X(DG_ERR_PRODUCER_EPOCH,      -56, 0x83, 0,   47,  409, "amqp:precondition-failed",       "a later epoch of this producer was used") \
     X(DG_ERR_PRODUCERS,           -57, 0x97, 0,   44,  429, "amqp:resource-limit-exceeded",   "the device has four producers, all of them used within a day") \
-    X(DG_ERR_VIA,                 -58, 0x87, 5,   29,  403, "amqp:unauthorized-access",       "not a device behind this gateway: no enabled device of that name lists it in its member via")
+    X(DG_ERR_VIA,                 -58, 0x87, 5,   29,  403, "amqp:unauthorized-access",       "not a device behind this gateway: no enabled device of that name lists it in its member via") \
+    X(DG_ERR_NOT_CONNECTED,       -59, 0x80, 0,   42, 404, "amqp:not-found",                 "the device is not connected") \
+    X(DG_ERR_NO_CALL,             -60, 0x80, 0,   42, 404, "amqp:not-found",                 "no call waits for this reply (any more)") \
+    X(DG_ERR_DEVICE_REFUSED,      -61, 0x80, 0,   42, 502, "amqp:not-allowed",               "the device has refused the message")
 /* clang-format on */
 
 enum dg_err {

@@ -63,6 +63,20 @@
 #define LIMIT_PRODUCER_IDLE_MS (7 * 24 * 3600 * 1000LL) /* unused, then it is forgotten */
 #define LIMIT_PRODUCER_YIELD_MS (24 * 3600 * 1000LL)    /* ... then it gives way to a fifth */
 
+/* messages to devices */
+#define LIMIT_OUTBOX_MESSAGES 64        /* to one device, until it has acknowledged and replied */
+#define LIMIT_OUTBOX_BYTES (512 * 1024) /* ... and of them all */
+#define LIMIT_OUTBOX_INFLIGHT 32        /* sent to it and not acknowledged */
+#define LIMIT_OUTBOX_INFLIGHT_BYTES (256 * 1024) /* ... with that one message more */
+#define LIMIT_OUTGOING_PAYLOAD_BYTES (128 * 1024)
+#define LIMIT_OUTGOING_PROPERTY_BYTES (8 * 1024) /* as encoded in MQTT 5 */
+#define LIMIT_OUTGOING_UNSENT_BYTES (512 * 1024) /* the device does not read: no more of them */
+#define LIMIT_CALLS_PER_WORKER 4096              /* waiting for a reply */
+#define LIMIT_CALLS_OF_TENANT 1024               /* ... on one worker */
+#define LIMIT_CALL_BYTES_PER_WORKER (64 * 1024 * 1024)
+#define LIMIT_CALL_CONTENT_TYPE_BYTES 256
+#define LIMIT_METHOD_NAME_BYTES 64
+
 /* events */
 #define LIMIT_EVENT_PAYLOAD_BYTES (512 * 1024)
 #define LIMIT_EVENT_HEADERS_BYTES (32 * 1024)

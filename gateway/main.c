@@ -24,6 +24,7 @@
 #include "common/config.h"
 #include "common/log.h"
 #include "common/metrics.h"
+#include "gateway/command/calls.h"
 #include "gateway/http/http.h"
 #include "gateway/kafka/endpoint.h"
 #include "gateway/kafka/group_store.h"
@@ -213,6 +214,8 @@ static int server_create_workers(struct server *server) {
         int err = claims_worker_start(worker, server->workers, server->worker_count);
         if (err == 0)
             err = kafka_groups_start(worker, server->workers, server->worker_count);
+        if (err == 0)
+            err = calls_worker_start(worker, server->workers, server->worker_count, mqtt_deliver);
         if (err < 0)
             return err;
     }
@@ -618,6 +621,7 @@ static void free_worker_parts(struct worker *worker) {
     mqtt_worker_free(worker);
     provisioning_worker_free(worker);
     kafka_worker_free(worker);
+    calls_worker_free(worker);
 }
 
 static void server_free_workers(struct server *server) {

@@ -2,6 +2,7 @@
 #include "provisioning/auth.h"
 #include "provisioning/connection.h"
 #include "provisioning/credentials.h"
+#include "provisioning/methods.h"
 #include "provisioning/operations.h"
 #include "provisioning/provisioning.h"
 #include "provisioning/resource.h"
@@ -16,6 +17,7 @@ enum {
     /* Who may use consumer groups in the Kafka endpoint, and who may see how they stand. */
     ROLES_CONSUME = REGISTRY_ROLE_ADMIN | REGISTRY_ROLE_CONSUMER | REGISTRY_ROLE_AUDITOR,
     ROLES_WATCH = ROLES_READ | ROLES_CONSUME,
+    ROLES_COMMAND = REGISTRY_ROLE_ADMIN | REGISTRY_ROLE_COMMANDER,
 };
 
 /* Largest bodies: metadata and tags with their names and escapes; certificates and secrets. */

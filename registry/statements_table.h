@@ -190,6 +190,10 @@ STATEMENT(DEVICE_GET, 3,
     "select 'found', d.version, " SQL_DEVICE_BODY ", d.device_key, " SQL_MS("d.created_at")
     " from device d join tenant t using (tenant_key)"
     " where " SQL_TENANT("t.", "$3") " and d.device_id = $2::text")
+/* tenant, device */
+STATEMENT(DEVICE_KEY, 3,
+    "select t.tenant_key, d.device_key from device d join tenant t using (tenant_key)"
+    " where " SQL_TENANT("t.", "$3") " and d.device_id = $2::text")
 /* tenant, device, enabled, group, via, metadata, tags, precondition, murmur2 of the device id */
 #define SQL_DEVICE_DIFFERS \
     "row(excluded.enabled, excluded.group_name, excluded.via, excluded.metadata, excluded.tags)" \

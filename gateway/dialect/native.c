@@ -89,6 +89,30 @@ const char *native_allowed_filters(void) {
     return "$dg/commands/#, $dg/state/desired and the same below $dg/via/<device>/";
 }
 
+bool native_split_command(struct slice topic, struct slice *ret_id, struct slice *ret_name) {
+    return take_prefix(&topic, "$dg/commands/") && split_level(topic, ret_id, ret_name);
+}
+
+int native_read_status(struct slice status, unsigned *ret_status) {
+    if (status.size != 3 || status.data[0] == '0')
+        return DG_ERR_TOPIC_NAME;
+    unsigned number = 0;
+    for (size_t i = 0; i < status.size; i++) {
+        if (status.data[i] < '0' || status.data[i] > '9')
+            return DG_ERR_TOPIC_NAME;
+        number = number * 10 + (status.data[i] - '0');
+    }
+    *ret_status = number;
+    return 0;
+}
+
+bool native_filter_takes(struct slice filter, struct slice topic) {
+    if (filter.size == 0 || filter.data[filter.size - 1] != '#')
+        return slice_equals(filter, topic);
+    size_t size = filter.size - 1;
+    return topic.size > size && memcmp(filter.data, topic.data, size) == 0;
+}
+
 int native_split_user_name(struct slice user_name, struct slice *ret_device,
                            struct slice *ret_tenant) {
     const uint8_t *at = user_name.size > 0 ? memrchr(user_name.data, '@', user_name.size) : NULL;

@@ -4,6 +4,8 @@
  */
 #pragma once
 
+#include <stdbool.h>
+
 #include "common/err.h"
 #include "common/slice.h"
 
@@ -32,6 +34,15 @@ DG_NODISCARD int native_check_filter(struct slice filter);
 
 /* Those, in words. */
 const char *native_allowed_filters(void);
+
+/* A reply's status: 0, or DG_ERR_TOPIC_NAME when it is not a number from 100 to 999. */
+DG_NODISCARD int native_read_status(struct slice status, unsigned *ret_status);
+
+/* Splits a topic on which a device is called, $dg/commands/<id>/<name>; false when it is none. */
+bool native_split_command(struct slice topic, struct slice *ret_id, struct slice *ret_name);
+
+/* Whether a filter that native_check_filter() has let pass takes a topic of ours. */
+bool native_filter_takes(struct slice filter, struct slice topic);
 
 /* Splits an MQTT user name: device@tenant at the last '@'; without one, tenant "default" (static
  * text). DG_ERR_BAD_CREDENTIALS when either is empty. */

@@ -8,6 +8,7 @@
 
 #include "common/err.h"
 #include "gateway/loop/worker.h"
+#include "gateway/session/outbox.h"
 #include "gateway/transport/connection.h"
 #include "registry/registry.h"
 #include "storage/stream.h"
@@ -35,6 +36,11 @@ DG_NODISCARD int mqtt_restore_producers(struct stream *stream, struct worker **w
 /* After all workers were joined and before the first worker_free() and stream_close(): takes back
  * what the committer still holds, then frees all. Harmless when it was never started. */
 void mqtt_worker_free(struct worker *worker);
+
+/* Gives a message to the session of this id, the claim's owner. As session_deliver(); also
+ * DG_ERR_PRESSURE: the device does not read. */
+DG_NODISCARD int mqtt_deliver(struct worker *worker, uint64_t owner,
+                              struct outbox_message *message);
 
 /* Ends the sessions that a change of the registry concerns. */
 void mqtt_revoke(struct worker *worker, const struct registry_revocation *revocation);

@@ -125,6 +125,19 @@ void mqtt_sessions_free(struct mqtt_worker *mqtt) {
     device_map_free(&mqtt->by_device);
 }
 
+/* ---- messages to devices ---- */
+
+int mqtt_deliver(struct worker *worker, uint64_t owner, struct outbox_message *message) {
+    struct mqtt_worker *mqtt = mqtt_of(worker);
+    struct session *session = mqtt ? mqtt_find(mqtt, owner) : NULL;
+    if (!session || !session->link)
+        return DG_ERR_NOT_CONNECTED;
+    if (connection_unsent(session->link) > LIMIT_OUTGOING_UNSENT_BYTES)
+        return DG_ERR_PRESSURE;
+    mqtt_set_time(mqtt);
+    return session_deliver(session, message);
+}
+
 /* ---- walks ---- */
 
 static void revoke_one(struct session *session, const struct registry_revocation *revocation) {

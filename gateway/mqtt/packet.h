@@ -222,6 +222,14 @@ void mqtt_write_pingresp(struct writer *w);
 void mqtt_write_disconnect(struct writer *w, uint8_t reason, struct slice reason_string,
                            struct slice server_reference);
 
+/* The properties that are present, as a section without its length; of USER all pairs that raw
+ * holds. */
+void mqtt_write_properties(struct writer *w, const struct mqtt_properties *properties);
+
+/* A PUBLISH up to its payload, which is to follow. */
+void mqtt_write_publish_head(struct writer *w, enum mqtt_version version, bool dup, uint8_t qos,
+                             bool retain, struct slice topic, uint16_t packet_id,
+                             struct slice properties, size_t payload_size);
 /* A PUBLISH to a device, or by the load generator. properties: already encoded section without its
  * length, or empty. */
 void mqtt_write_publish(struct writer *w, enum mqtt_version version, bool dup, uint8_t qos,

@@ -211,19 +211,26 @@ void mqtt_write_disconnect(struct writer *w, uint8_t reason, struct slice reason
 /* ---- PUBLISH, CONNECT, SUBSCRIBE
  * ----------------------------------------------------------------- */
 
-void mqtt_write_publish(struct writer *w, enum mqtt_version version, bool dup, uint8_t qos,
-                        bool retain, struct slice topic, uint16_t packet_id,
-                        struct slice properties, struct slice payload) {
+void mqtt_write_publish_head(struct writer *w, enum mqtt_version version, bool dup, uint8_t qos,
+                             bool retain, struct slice topic, uint16_t packet_id,
+                             struct slice properties, size_t payload_size) {
     bool version_5 = version == MQTT_VERSION_5;
     uint8_t flags = (uint8_t)((dup ? 8 : 0) | qos << 1 | (retain ? 1 : 0));
     size_t body_size = 2 + topic.size + (qos > 0 ? 2 : 0) +
-                       (version_5 ? section_size(properties) : 0) + payload.size;
+                       (version_5 ? section_size(properties) : 0) + payload_size;
     write_header(w, MQTT_PUBLISH, flags, body_size);
     write_text(w, topic);
     if (qos > 0)
         writer_u16(w, packet_id);
     if (version_5)
         write_section(w, properties);
+}
+
+void mqtt_write_publish(struct writer *w, enum mqtt_version version, bool dup, uint8_t qos,
+                        bool retain, struct slice topic, uint16_t packet_id,
+                        struct slice properties, struct slice payload) {
+    mqtt_write_publish_head(w, version, dup, qos, retain, topic, packet_id, properties,
+                            payload.size);
     writer_slice(w, payload);
 }
 

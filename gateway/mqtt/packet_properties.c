@@ -251,3 +251,54 @@ bool mqtt_user_property_next(struct slice *cursor, struct slice *ret_key, struct
     }
     return false;
 }
+
+/* ---- writing ---- */
+
+static void write_text(struct writer *w, struct slice text) {
+    if (text.size > UINT16_MAX)
+        w->failed = true;
+    writer_u16(w, (uint16_t)text.size);
+    writer_slice(w, text);
+}
+
+static void write_users(struct writer *w, const struct mqtt_property_row *row, struct slice raw) {
+    struct slice key, value;
+    while (mqtt_user_property_next(&raw, &key, &value)) {
+        writer_u8(w, row->id);
+        write_text(w, key);
+        write_text(w, value);
+    }
+}
+
+static void write_number(struct writer *w, const struct mqtt_property_row *row, uint32_t number) {
+    writer_u8(w, row->id);
+    if (row->type == PROPERTY_BYTE)
+        writer_u8(w, (uint8_t)number);
+    else if (row->type == PROPERTY_U16)
+        writer_u16(w, (uint16_t)number);
+    else if (row->type == PROPERTY_U32)
+        writer_u32(w, number);
+    else
+        writer_uvarint(w, number);
+}
+
+void mqtt_write_properties(struct writer *w, const struct mqtt_properties *properties) {
+    for (unsigned i = 0; i < MQTT_PROPERTY_COUNT; i++) {
+        const struct mqtt_property_row *row = &mqtt_property_rows[i];
+        const uint8_t *at = (const uint8_t *)properties + row->offset;
+        uint32_t number;
+        struct slice text;
+        if (!mqtt_has(properties, (enum mqtt_property)i))
+            continue;
+        if (row->type == PROPERTY_PAIR) {
+            write_users(w, row, properties->raw);
+        } else if (row->type == PROPERTY_TEXT || row->type == PROPERTY_BINARY) {
+            memcpy(&text, at, sizeof(text));
+            writer_u8(w, row->id);
+            write_text(w, text);
+        } else {
+            memcpy(&number, at, sizeof(number));
+            write_number(w, row, number);
+        }
+    }
+}

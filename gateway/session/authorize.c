@@ -13,7 +13,7 @@ static const struct topic_rule {
 } topic_rules[] = {
     [NATIVE_TELEMETRY] = {0, EVENT_TELEMETRY},
     [NATIVE_EVENT] = {0, EVENT_EVENT},
-    [NATIVE_REPLY] = {DG_ERR_NOT_SUPPORTED, EVENT_TYPE_COUNT},
+    [NATIVE_REPLY] = {0, EVENT_TYPE_COUNT},
     [NATIVE_STATE_REPORTED] = {DG_ERR_NOT_SUPPORTED, EVENT_TYPE_COUNT},
 };
 
@@ -64,6 +64,9 @@ static struct session_permit permit_for(const struct topic_meaning *meaning,
     return (struct session_permit){.event_type = topic_rules[meaning->kind].event_type,
                                    .subject = meaning->subject,
                                    .topic = meaning->topic,
+                                   .is_reply = meaning->kind == NATIVE_REPLY,
+                                   .reply_id = meaning->id,
+                                   .reply_status = meaning->status,
                                    .child_name = meaning->device,
                                    .child = child};
 }
@@ -72,7 +75,7 @@ int authorize_topic(const struct topic_map *topics, struct slice topic,
                     struct session_permit *ret_permit) {
     struct topic_meaning meaning;
     int err = classify(topics, topic, &meaning);
-    if (err == 0 && meaning.device.size > 0)
+    if (err == 0 && (meaning.device.size > 0 || meaning.kind == NATIVE_REPLY))
         err = DG_ERR_NOT_AUTHORIZED;
     if (err == 0)
         *ret_permit = permit_for(&meaning, NULL);

@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "common/err.h"
@@ -28,7 +29,9 @@ struct session_permit {
      * valid until the table of children changes. */
     struct slice child_name;
     const struct child *child;
-    int refused; /* not by session_may(): why it is stored as something else; 0: it is not */
+    int refused;   /* not by session_may(): why it is stored as something else; 0: it is not */
+    bool is_reply; /* to a call: no event */
+    struct slice reply_id, reply_status;
 };
 
 /*

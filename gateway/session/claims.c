@@ -340,6 +340,17 @@ int claims_ask(struct worker *worker, int64_t device_key, uint64_t owner,
     return 0;
 }
 
+bool claims_find(struct worker *home, int64_t device_key, unsigned *ret_worker,
+                 uint64_t *ret_owner) {
+    struct claims *claims = home->slots[WORKER_SLOT_CLAIMS];
+    const struct holder *holder = claims ? holder_find(claims, device_key) : NULL;
+    if (!holder || !holder->is_held || holder->owner == 0)
+        return false;
+    *ret_worker = holder->worker;
+    *ret_owner = holder->owner;
+    return true;
+}
+
 void claims_release(struct worker *worker, struct claim *claim) {
     struct claims *claims = claims_of(worker);
     claim_send(claims, claim, claims_home(claim->device_key, claims->worker_count), CLAIM_RELEASE);

@@ -84,6 +84,10 @@ void claims_worker_free(struct worker *worker);
 DG_NODISCARD int claims_ask(struct worker *worker, int64_t device_key, uint64_t owner,
                             const struct in6_addr *peer_address, uint16_t peer_port);
 
+/* Who holds a device whose home is this worker; false: nobody. */
+bool claims_find(struct worker *home, int64_t device_key, unsigned *ret_worker,
+                 uint64_t *ret_owner);
+
 /* Lets go. Takes over the claim, and what it carries. Never fails. */
 void claims_release(struct worker *worker, struct claim *claim);
 

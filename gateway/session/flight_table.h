@@ -50,6 +50,7 @@ ADVICE(FLIGHT_ANY,               DG_ERR_TOO_LARGE,           METRIC_CONNECTS_REF
 ADVICE(FLIGHT_PUBLISH_REFUSED,   DG_ERR_NOT_AUTHORIZED,      METRIC_CONNECTS_REFUSED_OTHER,       "publish to a topic that does not begin with $, or to $dg/events/...")
 ADVICE(FLIGHT_PUBLISH_REFUSED,   DG_ERR_NOT_SUPPORTED,       METRIC_CONNECTS_REFUSED_OTHER,       "this gateway does not serve that control topic: publish elsewhere")
 ADVICE(FLIGHT_ANY,               DG_ERR_VIA,                 METRIC_CONNECTS_REFUSED_OTHER,       "a device behind this one must be registered, enabled, and list this one in its member via (docs/devices.md)")
+ADVICE(FLIGHT_PUBLISH_REFUSED,   DG_ERR_NO_CALL,             METRIC_CONNECTS_REFUSED_OTHER,       "it answered too late, or with an id that is not that of $dg/commands/<id>/...: answer sooner, or give the call a longer response_timeout")
 ADVICE(FLIGHT_SUBSCRIBE_REFUSED, DG_ERR_NOT_SUPPORTED,       METRIC_CONNECTS_REFUSED_OTHER,       "this gateway does not serve that control topic")
 ADVICE(FLIGHT_SUBSCRIBE_REFUSED, DG_ERR_LIMIT,               METRIC_CONNECTS_REFUSED_OTHER,       "the session has as many subscriptions as it may: unsubscribe first")
 ADVICE(FLIGHT_SUBSCRIBE_REFUSED, 0,                          METRIC_CONNECTS_REFUSED_OTHER,       "a device subscribes to its own $dg/commands/# and $dg/state/desired and to nothing else")

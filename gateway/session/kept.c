@@ -10,6 +10,10 @@ enum { LAYOUT_PLAIN = 1, LAYOUT_FIELDS };
 
 _Static_assert(KEPT_VALUE_BYTES <= LIMIT_MUTATION_VALUE_BYTES, "a record has room in the state");
 
+/* A session of before the start goes on far from the packet identifiers that it may have used since
+ * its record was written: the device may know one of them as a QoS 2 message not yet released. */
+enum { PACKET_ID_LEAP = 0x8000 };
+
 struct session_kept *kept_new(uint64_t epoch) {
     struct session_kept *kept = calloc(1, sizeof(*kept));
     if (kept)
@@ -27,6 +31,7 @@ void kept_free(struct session_kept *kept) {
     }
     free(kept->identities);
     free(kept->will);
+    outbox_free(&kept->outbox, DG_ERR_CLOSED);
     free(kept);
 }
 
@@ -78,14 +83,45 @@ static void write_subscriptions(struct writer *w, const struct session_kept *kep
         *at = count;
 }
 
-/* What a session without such things does not have is not written: its record is one that an older
- * release can read. */
-static void write_fields(struct writer *w, const struct session_will *will) {
+static void write_will(struct writer *w, const struct session_will *will) {
     if (!will)
         return;
     writer_u8(w, KEPT_FIELD_WILL);
     writer_u16(w, will->size_bytes);
     writer_slice(w, will_bytes(will));
+}
+
+static void write_last_packet_id(struct writer *w, const struct session_kept *kept) {
+    if (kept->last_packet_id == 0)
+        return;
+    writer_u8(w, KEPT_FIELD_LAST_PACKET_ID);
+    writer_u16(w, sizeof(kept->last_packet_id));
+    writer_u16(w, kept->last_packet_id);
+}
+
+static void write_subscription_ids(struct writer *w, const struct session_kept *kept) {
+    uint16_t size = 0;
+    bool any = false;
+    for (const struct session_subscription *s = kept->subscriptions; s; s = s->next) {
+        size += s->is_removed ? 0 : sizeof(s->id);
+        any = any || (!s->is_removed && s->id != 0);
+    }
+    if (!any)
+        return;
+    writer_u8(w, KEPT_FIELD_SUBSCRIPTION_IDS);
+    writer_u16(w, size);
+    for (const struct session_subscription *s = kept->subscriptions; s; s = s->next)
+        if (!s->is_removed)
+            writer_u32(w, s->id);
+}
+
+/* What a session without such things does not have is not written: its record is one that an older
+ * release can read. */
+static void write_fields(struct writer *w, const struct session_kept *kept,
+                         const struct session_will *will) {
+    write_will(w, will);
+    write_last_packet_id(w, kept);
+    write_subscription_ids(w, kept);
 }
 
 struct stream_mutation kept_mutation(const struct session_kept *kept,
@@ -95,13 +131,15 @@ struct stream_mutation kept_mutation(const struct session_kept *kept,
     struct writer value = writer_make(bytes->value, sizeof(bytes->value));
     writer_u64(&key, (uint64_t)device_key);
     if (kept) {
-        writer_u8(&value, will ? LAYOUT_FIELDS : LAYOUT_PLAIN);
+        uint8_t *layout = writer_reserve(&value, 1);
         writer_u64(&value, kept->epoch);
         writer_u32(&value, (uint32_t)kept->stream_epoch);
         writer_u64(&value, (uint64_t)kept->disconnected_ms);
         writer_u32(&value, kept->expiry_s);
         write_subscriptions(&value, kept);
-        write_fields(&value, will);
+        size_t plain_size = writer_size(&value);
+        write_fields(&value, kept, will);
+        *layout = writer_size(&value) > plain_size ? LAYOUT_FIELDS : LAYOUT_PLAIN;
     }
     dg_assert(!key.failed && !value.failed);
     return (struct stream_mutation){.name_space = STREAM_STATE_SESSION,
@@ -141,10 +179,36 @@ static int read_subscriptions(struct reader *r, struct session_kept *kept) {
     return r->failed ? DG_ERR_MALFORMED : 0;
 }
 
+static int read_last_packet_id(struct session_kept *kept, struct slice bytes) {
+    struct reader r = reader_make(bytes.data, bytes.size);
+    kept->last_packet_id = reader_u16(&r);
+    return r.failed || reader_left(&r) > 0 ? DG_ERR_MALFORMED : 0;
+}
+
+/* From the end: each subscription that was read became the first of the list. */
+static int read_subscription_ids(struct session_kept *kept, struct slice bytes) {
+    size_t left = bytes.size;
+    for (struct session_subscription *s = kept->subscriptions; s; s = s->next) {
+        if (left < sizeof(s->id))
+            return DG_ERR_MALFORMED;
+        left -= sizeof(s->id);
+        struct reader r = reader_make(bytes.data + left, sizeof(s->id));
+        s->id = reader_u32(&r);
+    }
+    return left > 0 ? DG_ERR_MALFORMED : 0;
+}
+
 static int read_field(struct session_kept *kept, uint8_t tag, struct slice bytes) {
-    if (tag != KEPT_FIELD_WILL)
+    switch (tag) {
+    case KEPT_FIELD_WILL:
+        return kept->will ? DG_ERR_MALFORMED : will_decode(bytes, &kept->will);
+    case KEPT_FIELD_LAST_PACKET_ID:
+        return read_last_packet_id(kept, bytes);
+    case KEPT_FIELD_SUBSCRIPTION_IDS:
+        return read_subscription_ids(kept, bytes);
+    default:
         return 0; /* of a later release, which does without it too */
-    return kept->will ? DG_ERR_MALFORMED : will_decode(bytes, &kept->will);
+    }
 }
 
 static int read_fields(struct reader *r, struct session_kept *kept) {
@@ -180,6 +244,7 @@ int kept_decode(struct slice key, struct slice value, int64_t *ret_device_key,
         kept_free(kept);
         return err;
     }
+    kept->last_packet_id = (uint16_t)(kept->last_packet_id + PACKET_ID_LEAP);
     *ret_device_key = device_key;
     *ret_kept = kept;
     return 0;

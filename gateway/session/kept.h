@@ -1,7 +1,8 @@
 /*
  * What belongs to a session and not to its connection: subscriptions, the QoS 2 messages that are
- * not released yet, and a will that waits for its time. A durable session's is on the disk too, in
- * the store's state beside the records (integers big-endian):
+ * not released yet, a will that waits for its time, and the messages on their way to the device
+ * (outbox.h; in memory only). A durable session's is on the disk too, in the store's state beside
+ * the records (integers big-endian):
  *
  *   STREAM_STATE_SESSION  device key i64 -> layout u8 (1 or 2), epoch u64, the stream's epoch i32,
  *                         disconnected i64 (wall clock, ms; 0: connected), expiry u32 (s),
@@ -30,6 +31,7 @@
 #include "common/limits.h"
 #include "common/slice.h"
 #include "gateway/session/identities.h"
+#include "gateway/session/outbox.h"
 #include "gateway/session/will.h"
 #include "storage/stream.h"
 
@@ -38,6 +40,7 @@ struct session_subscription {
     uint8_t qos;
     bool is_removed; /* goes as soon as that is durable */
     uint16_t filter_size;
+    uint32_t id; /* subscription identifier (MQTT5 3.8.2.1.2); 0: none */
     uint8_t filter[];
 };
 
@@ -49,11 +52,13 @@ struct session_kept {
     struct session_subscription *subscriptions;
     struct identities *identities;
     struct session_will *will; /* waits for its time without a connection; NULL: none */
+    struct outbox *outbox;     /* NULL: empty */
+    uint16_t last_packet_id;   /* given to a message; the next one gets another */
 };
 
 /* NULL: no memory. */
 struct session_kept *kept_new(uint64_t epoch);
-/* Accepts NULL. */
+/* Accepts NULL. Messages that are on their way are dropped. */
 void kept_free(struct session_kept *kept);
 
 /* Its time without a connection is over. */
@@ -68,11 +73,15 @@ void kept_drop_removed(struct session_kept *kept);
 
 /* ---- on the disk ---- */
 
-enum kept_field { KEPT_FIELD_WILL = 1 };
+enum kept_field {
+    KEPT_FIELD_WILL = 1,         /* will.h */
+    KEPT_FIELD_LAST_PACKET_ID,   /* u16: of a message to the device */
+    KEPT_FIELD_SUBSCRIPTION_IDS, /* u32 of each subscription, in their order; 0: none */
+};
 enum {
     KEPT_KEY_BYTES = 8,
     KEPT_VALUE_BYTES =
-        26 + LIMIT_MQTT_SUBSCRIPTIONS * (3 + LIMIT_MQTT_TOPIC_BYTES) + 3 + WILL_BYTES,
+        26 + LIMIT_MQTT_SUBSCRIPTIONS * (3 + LIMIT_MQTT_TOPIC_BYTES + 4) + 3 * 3 + WILL_BYTES + 2,
     KEPT_IDENTITY_KEY_BYTES = 18,
 };
 struct kept_bytes {

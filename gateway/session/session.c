@@ -19,7 +19,10 @@ static session_handler *const handlers[SESSION_STATE_COUNT][MQTT_AUTH + 1] = {
         },
     [SESSION_CONNECTED] =
         {
+            [MQTT_PUBACK] = session_on_puback,
+            [MQTT_PUBREC] = session_on_pubrec,
             [MQTT_PUBREL] = session_on_pubrel,
+            [MQTT_PUBCOMP] = session_on_pubcomp,
             [MQTT_SUBSCRIBE] = session_on_subscribe,
             [MQTT_UNSUBSCRIBE] = session_on_unsubscribe,
             [MQTT_PINGREQ] = on_pingreq,
@@ -348,6 +351,7 @@ uint64_t session_next_deadline(const struct session *session) {
 
 static uint64_t connected_deadline(struct session *session) {
     uint64_t now_ms = session_now_ms(session);
+    session_deliver_expire(session);
     if (session->flags & SESSION_PAUSED)
         session->input_ms = now_ms; /* it is we who do not listen */
     if (session->flags & SESSION_PAUSED_QUOTA && now_ms >= session->admission->until_ms)

@@ -228,8 +228,10 @@ struct session {
     uint16_t keep_alive_s;
     uint16_t receive_maximum;
     uint16_t client_id_size;
-    uint16_t withheld_count;
-    int16_t end_err; /* while it withholds: why */
+    int8_t end_err; /* while it withholds: why */
+    uint8_t withheld_count;
+    uint8_t peer_receive_maximum; /* the device's, or more than the outbox sends */
+    uint8_t peer_alias_maximum;   /* the device's, or ours */
     uint8_t device_size;
     uint8_t state;   /* enum session_state */
     uint8_t version; /* enum mqtt_version; 0 before CONNECT */
@@ -258,6 +260,11 @@ void session_child_done(struct session *session);
 void session_ready(struct session *session);
 /* A deadline passed; the next one, 0 when the session has ended. */
 uint64_t session_deadline(struct session *session);
+/* A message for the device. 0: it goes out now or in its turn, on this connection or another one of
+ * the session, and comes back through finished(). Else it is still the caller's:
+ * DG_ERR_NOT_CONNECTED, DG_ERR_NOT_FOUND (the device has not subscribed to it), DG_ERR_LIMIT,
+ * DG_ERR_NO_MEMORY. */
+DG_NODISCARD int session_deliver(struct session *session, struct outbox_message *message);
 /* The server ends it. text may be NULL; copied nowhere, valid during the call. */
 void session_stop(struct session *session, int err, const char *text);
 /* A newer connection of the device, from this address, takes its place. */

@@ -44,6 +44,14 @@ static int take_properties(struct session *session, const struct mqtt_properties
         return DG_ERR_BAD_AUTH_METHOD;
     if (mqtt_has(properties, MQTT_PROPERTY_MAXIMUM_PACKET_SIZE))
         session->peer_packet_bytes = properties->maximum_packet_size;
+    session->peer_alias_maximum = properties->topic_alias_maximum < LIMIT_MQTT_TOPIC_ALIASES
+                                      ? (uint8_t)properties->topic_alias_maximum
+                                      : LIMIT_MQTT_TOPIC_ALIASES;
+    _Static_assert(LIMIT_OUTBOX_INFLIGHT <= UINT8_MAX, "the outbox closes its window before");
+    session->peer_receive_maximum = UINT8_MAX;
+    if (mqtt_has(properties, MQTT_PROPERTY_RECEIVE_MAXIMUM) &&
+        properties->receive_maximum < UINT8_MAX)
+        session->peer_receive_maximum = (uint8_t)properties->receive_maximum;
     if (mqtt_has(properties, MQTT_PROPERTY_REQUEST_PROBLEM) && properties->request_problem == 0)
         session->flags |= SESSION_NO_PROBLEM_INFORMATION;
     else if (properties->user_count > 0 && session_wants_receipts(properties)) /* 3.1.2-29 */
@@ -252,6 +260,7 @@ static bool send_connack(struct session *session) {
         .assigned_client_id = assigned ? session_client_id(session) : slice_make(NULL, 0),
         .topic_alias_maximum = LIMIT_MQTT_TOPIC_ALIASES,
         .retain_available = true,
+        .subscription_id_available = true,
         .server_keep_alive_s = capped ? session->keep_alive_s : 0,
     };
     mqtt_write_connack(&w, session->version, &connack);
@@ -287,4 +296,5 @@ void session_connect_finish(struct session *session) {
     shared->effects->set_deadline(session, session_next_deadline(session));
     shared->effects->connected(session);
     session_unpause(session, SESSION_PAUSED_LOGIN);
+    session_deliver_resume(session);
 }

@@ -150,7 +150,7 @@ void session_end(struct session *session, const struct session_end *end) {
     say_farewell(session, end);
     session_note_end(session, end, before);
     session->state = SESSION_CLOSED;
-    session->end_err = (int16_t)end->err;
+    session->end_err = (int8_t)end->err;
     if (connected)
         metric_add(METRIC_DEVICES_CONNECTED, -1);
     session_will_end(session, connected, end->err);

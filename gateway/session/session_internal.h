@@ -103,6 +103,22 @@ DG_NODISCARD int session_ask_child(struct session *session, struct slice name);
 /* Handlers of the table in session.c; as session_publish(). */
 typedef bool session_handler(struct session *session, const struct mqtt_packet *packet);
 session_handler session_on_connect, session_on_pubrel, session_on_subscribe, session_on_unsubscribe;
+session_handler session_on_puback, session_on_pubrec, session_on_pubcomp;
+
+/* Answers a publish of which nothing is to be stored, after those that wait. offset: of the event
+ * that was, or -1. */
+void session_answer_in_turn(struct session *session, const struct mqtt_publish *publish, int err,
+                            int64_t offset);
+
+/* ---- session_deliver.c, session_reply.c ---- */
+
+/* After CONNACK: what the session has for the device and what it has not acknowledged. */
+void session_deliver_resume(struct session *session);
+/* Now and then: what nobody waits for any more goes. */
+void session_deliver_expire(struct session *session);
+/* A publish that is a reply; as session_publish(). */
+bool session_reply(struct session *session, const struct mqtt_publish *publish,
+                   const struct session_permit *permit);
 
 /* ---- session_note.c ---- */
 

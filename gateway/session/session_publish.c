@@ -58,10 +58,8 @@ static void acknowledge(struct session *session, const struct inflight_entry *en
     observe_latency(session, entry->arrived_us);
 }
 
-/* Answers a publish of which nothing is to be stored, after those that wait. offset: of the event
- * that was, or -1. */
-static void answer_in_turn(struct session *session, const struct mqtt_publish *publish, int err,
-                           int64_t offset) {
+void session_answer_in_turn(struct session *session, const struct mqtt_publish *publish, int err,
+                            int64_t offset) {
     const struct inflight_entry entry = {.arrived_us = session_now_us(session),
                                          .packet_id = publish->packet_id,
                                          .err = (int8_t)err,
@@ -103,7 +101,7 @@ static void refuse_child(struct session *session, const struct mqtt_publish *pub
         session_note_dropped(session, err);
     } else if (session_is_mqtt5(session)) {
         session_note_refused(session, FLIGHT_PUBLISH_REFUSED, err, publish->topic);
-        answer_in_turn(session, publish, err, -1);
+        session_answer_in_turn(session, publish, err, -1);
     } else {
         begin_withholding(session, err);
     }
@@ -118,7 +116,7 @@ static void refuse_publish(struct session *session, const struct mqtt_publish *p
     }
     session_note_refused(session, FLIGHT_PUBLISH_REFUSED, err, publish->topic);
     if (session_is_mqtt5(session) && publish->qos > 0) {
-        answer_in_turn(session, publish, err, -1);
+        session_answer_in_turn(session, publish, err, -1);
         return;
     }
     metric_add(METRIC_MQTT_PUBLISH_REFUSED, 1);
@@ -320,7 +318,7 @@ static bool answer_stored(struct session *session, const struct mqtt_publish *pu
     if (publish->qos == 2)
         identities_set(session->kept->identities, publish->packet_id, IDENTITY_STORED);
     if (publish->qos > 0)
-        answer_in_turn(session, publish, 0, -1);
+        session_answer_in_turn(session, publish, 0, -1);
     metric_add(METRIC_SEQUENCES_REPEATED, 1);
     return true;
 }
@@ -372,6 +370,8 @@ static bool store(struct session *session, struct mqtt_publish *publish) {
             return false;
     }
     put_aside(session, publish, &err, &permit);
+    if (err == 0 && __builtin_expect(permit.is_reply, 0))
+        return session_reply(session, publish, &permit);
     if (err == 0)
         err = check_payload(publish);
     if (__builtin_expect(err == 0 && sequence.sequence != 0, 0))
@@ -417,7 +417,7 @@ static bool over_quota(struct session *session, const struct mqtt_publish *publi
         session_note_dropped(session, err);
     } else if (session_is_mqtt5(session)) {
         session_note_refused(session, FLIGHT_PUBLISH_REFUSED, err, publish->topic);
-        answer_in_turn(session, publish, err, -1);
+        session_answer_in_turn(session, publish, err, -1);
     } else {
         begin_withholding(session, err);
         withhold(session, publish);
@@ -445,7 +445,8 @@ static bool is_repeat(struct session *session, const struct mqtt_publish *publis
     else if (exactly_once)
         metric_add(METRIC_MQTT_QOS2_REPEATED, 1);
     if (!waiting && session->state == SESSION_CONNECTED)
-        answer_in_turn(session, publish, 0, session_identity_offset(session, publish->packet_id));
+        session_answer_in_turn(session, publish, 0,
+                               session_identity_offset(session, publish->packet_id));
     return true;
 }
 

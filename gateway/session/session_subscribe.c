@@ -39,10 +39,12 @@ static int may_subscribe(const struct session *session, const struct mqtt_subscr
     return session_may(session, SESSION_SUBSCRIBE, wanted->filter, ret_permit);
 }
 
-/* The granted QoS, or why not. A filter subscribed again replaces the old (MQTT5 3.8.4-3). */
+/* The granted QoS, or why not. A filter subscribed again replaces the old (MQTT5 3.8.4-3). The
+ * other options change nothing here: nothing is retained, and no device hears its own publishes. */
 static int subscribe(struct session *session, const struct mqtt_subscribe *request, unsigned at) {
     const struct mqtt_subscription *wanted = &request->filters[at];
-    uint8_t qos = wanted->qos < 1 ? wanted->qos : 1;
+    uint32_t id = request->properties.subscription_id;
+    uint8_t qos = wanted->qos;
     struct session_permit permit;
     int err = may_subscribe(session, wanted, &permit);
     if (err == SESSION_ASK) /* out of memory to do so */
@@ -54,13 +56,14 @@ static int subscribe(struct session *session, const struct mqtt_subscribe *reque
     if (is_replaced(request, at))
         return qos;
     struct session_subscription *found = *find(session->kept, wanted->filter);
-    if (found && found->qos == qos)
+    if (found && found->qos == qos && found->id == id)
         return qos;
     if (!found && count(session->kept) >= LIMIT_MQTT_SUBSCRIPTIONS)
         return DG_ERR_LIMIT;
     if (!found && !(found = kept_subscribe(session->kept, wanted->filter, qos)))
         return DG_ERR_NO_MEMORY;
     found->qos = qos;
+    found->id = id;
     session->flags |= SESSION_CHANGED;
     return qos;
 }
@@ -133,11 +136,6 @@ static bool needs_saving(const struct session *session) {
 bool session_on_subscribe(struct session *session, const struct mqtt_packet *packet) {
     const struct mqtt_subscribe *request = &packet->subscribe;
     int granted[LIMIT_MQTT_SUBSCRIPTIONS];
-    if (mqtt_has(&request->properties, MQTT_PROPERTY_SUBSCRIPTION_ID)) {
-        session_fault(session, DG_ERR_SUBSCRIPTION_ID, "MQTT5 3.2.2.3.12",
-                      "subscription identifiers were announced unavailable");
-        return true;
-    }
     if (asks_for_child(session, request))
         return false;
     for (unsigned i = 0; i < request->filter_count; i++)

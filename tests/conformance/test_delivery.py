@@ -178,12 +178,10 @@ class Both:
         self.assertEqual(call.result(), 200)
 
 
-@unittest.skip("needs: outgoing")
 class Version3(Both, Delivery):
     version = 4
 
 
-@unittest.skip("needs: outgoing")
 class Version5(Both, Delivery):
     @covers("MQTT5", "3.3.4-9", "3.3.4-10", "4.9.0-1", "4.9.0-2", "4.9.0-3")
     def test_receive_maximum(self):

@@ -7,12 +7,14 @@ import http.client
 import json
 import re
 import subprocess
+import threading
 import time
 import unittest
 import urllib.parse
 
 import paho.mqtt.client as paho
 
+from called_device import CalledDevice
 from certificates import Certificates
 from contract import Contract
 from harness import Gateway, wait_until
@@ -121,6 +123,7 @@ class Operations(ApiTest):
         self.walk_streams("/v1/tenants/" + self.gateway.TENANT)
         for method, body in (("GET", None), ("PUT", {}), ("PATCH", {})):
             self.call(method, tenant + "/policy", body, 200)
+        self.call_method("/v1/tenants/" + self.gateway.TENANT)
         for path in ("/healthz", "/readyz", "/metrics"):
             self.call("GET", path, expect=200, key="")
         succeeded = {name for name, status in self.contract.seen if status < 300}
@@ -172,6 +175,18 @@ class Operations(ApiTest):
         wait_until(lambda: self.call("GET", group, expect=200).body["state"] == "Empty", 30)
         self.call("POST", group + "/reset-offsets", {"stream": stream, "to": "latest"}, 200)
         self.call("DELETE", group, expect=204)
+
+    def call_method(self, tenant):
+        name = self.name("called")
+        device = CalledDevice(self.gateway, name, key=self.gateway.device(name))
+        answers = []
+        caller = threading.Thread(target=lambda: answers.append(
+            self.call("POST", f"{tenant}/devices/{name}/methods/reboot", {"delay": 1}, 200)))
+        caller.start()
+        device.reply(device.called(), 202)
+        caller.join(30)
+        device.socket.close()
+        self.assertEqual(answers[0].body, {"status": 202, "payload": {"ok": True}})
 
     def test_metrics_are_prometheus_text(self):
         text = self.call("GET", "/metrics", key="", expect=200).text

@@ -38,6 +38,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct stream_mutation mutation = kept_mutation(kept, kept->will, device_key, &bytes);
     check(kept_decode(mutation.key, mutation.value, &device_key, &again) == 0);
     check(again->epoch == kept->epoch && again->expiry_s == kept->expiry_s);
+    check(again->last_packet_id == (uint16_t)(kept->last_packet_id + 0x8000));
     check(!again->will == !kept->will);
     if (kept->will)
         check(slice_equals(will_bytes(again->will), will_bytes(kept->will)));

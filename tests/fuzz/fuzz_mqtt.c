@@ -56,6 +56,9 @@ static void check_publish(enum mqtt_version version, const struct mqtt_publish *
                        p->properties.raw, p->payload);
     check(!w.failed && w.start[0] == packet.data[0] && writer_size(&w) >= body.size);
     check(memcmp(w.at - body.size, body.data, body.size) == 0);
+    w = writer_make(room, p->properties.raw.size);
+    mqtt_write_properties(&w, &p->properties); /* maybe in another order */
+    check(!w.failed && writer_size(&w) == p->properties.raw.size);
     free(room);
 }
 

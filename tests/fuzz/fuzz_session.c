@@ -1,7 +1,8 @@
 /*
- * A whole session fed with a stranger's bytes. The first byte says how the world answers: bits 0-1
- * how the login ends, bit 2 whether the stream is under pressure now and then, bit 3 whether it is
- * full, the rest how large the pieces are in which the bytes arrive.
+ * A whole session fed with a stranger's bytes, while messages are given to it. The first byte says
+ * how the world answers: bits 0-1 how the login ends, bit 2 whether the stream is under pressure
+ * now and then, bit 3 whether it is full, the rest how large the pieces are in which the bytes
+ * arrive.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +16,7 @@ enum { TAGS_MAX = 4096 };
 static struct {
     uint64_t tags[TAGS_MAX];
     unsigned tag_count, appends;
+    unsigned taken, finished_messages;
     bool pressure, full, asked_login, asked_claim, released, closed, finished;
     char child[LIMIT_DEVICE_ID_BYTES + 1]; /* that was asked for; "": none */
 } world;
@@ -167,6 +169,7 @@ static void claim(struct session *session, unsigned how) {
         struct will_content former = {.topic = slice_from_string("former")};
         if (how & 8)
             dg_assert(will_create(&former, &kept->will) == 0);
+        dg_assert(kept_subscribe(kept, slice_from_string("$dg/commands/#"), how >> 4 & 1 ? 1 : 2));
     }
     if (how & 8) /* and a producer */
         dg_assert(producers_restore(&session->producers, slice_make(producer_key, 10),
@@ -219,6 +222,33 @@ static void complete(struct session *session) {
         session_append_done(session, tags[i], world.full && i % 3 == 2 ? DG_ERR_STORAGE_FULL : 0);
 }
 
+static void on_message_finished(struct outbox_message *message) {
+    world.finished_messages++;
+    outbox_message_free_parts(message);
+    free(message);
+}
+
+/* Messages that wait for the reply of a name that the input can guess; every second one not. */
+static void deliver(struct session *session) {
+    struct outbox_message *message = calloc(1, sizeof(*message));
+    dg_assert(message);
+    *message = (struct outbox_message){
+        .finished = on_message_finished,
+        .expires_ms = session->shared->now_ns / 1000000 + world.taken % 8 * 2,
+        .topic = slice_from_string("$dg/commands/1/x"),
+        .payload = calloc(1, 2),
+        .payload_size = 2,
+        .qos = 2,
+        .reply_id = {world.taken % 2 ? '1' : '\0'},
+    };
+    if (session_deliver(session, message) == 0) {
+        world.taken++;
+    } else {
+        outbox_message_free_parts(message);
+        free(message);
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static struct config *config;
@@ -251,6 +281,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             idle = 0;
         answer(&session, data[0]);
         complete(&session);
+        deliver(&session);
         shared.now_ns += 1000000;
     }
     session_unlinked(&session, DG_ERR_CLOSED);
@@ -261,5 +292,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     dg_assert(world.finished);
     session_free(&session);
     session_shared_free(&shared);
+    dg_assert(world.taken == world.finished_messages);
     return 0;
 }

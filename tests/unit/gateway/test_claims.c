@@ -120,6 +120,32 @@ Test(claims, free_device_is_granted) {
         }
 }
 
+Test(claims, who_holds_a_device_is_known_at_its_home) {
+    begin();
+    unsigned worker;
+    uint64_t owner;
+    int64_t device = device_at_home(0);
+    cr_assert(!claims_find(workers[0], device, &worker, &owner));
+    ask(1, device, 3);
+    deliver_all();
+    cr_assert(claims_find(workers[0], device, &worker, &owner));
+    cr_assert(worker == 1 && owner == 3);
+    ask(0, device, 4);
+    deliver_all();
+    let_go(&fakes[1], 3);
+    deliver_all();
+    cr_assert(claims_find(workers[0], device, &worker, &owner));
+    cr_assert(worker == 0 && owner == 4);
+    let_go(&fakes[0], 4);
+    deliver_all();
+    cr_assert(!claims_find(workers[0], device, &worker, &owner));
+    struct session_kept *kept = kept_new(1);
+    kept->disconnected_ms = 1;
+    cr_assert_eq(claims_install(workers[0], device, kept), 0);
+    cr_assert(!claims_find(workers[0], device, &worker, &owner), "a session without connection");
+    end();
+}
+
 Test(claims, take_over_waits_for_the_release) {
     for (unsigned home = 0; home < WORKERS; home++)
         for (unsigned old = 0; old < WORKERS; old++)

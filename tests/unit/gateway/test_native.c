@@ -80,6 +80,50 @@ Test(native, filters) {
                      rows[i].filter);
 }
 
+Test(native, status_of_a_reply) {
+    static const struct {
+        const char *text;
+        unsigned status; /* 0: refused */
+    } rows[] = {
+        {"200", 200}, {"999", 999}, {"099", 0}, {"20", 0},
+        {"2000", 0},  {"2/0", 0},   {"20x", 0}, {"", 0},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        unsigned status = 0;
+        int err = native_read_status(slice_from_string(rows[i].text), &status);
+        cr_expect_eq(err, rows[i].status ? 0 : DG_ERR_TOPIC_NAME, "%s", rows[i].text);
+        cr_expect_eq(status, rows[i].status);
+    }
+}
+
+Test(native, parts_of_a_command) {
+    struct slice id, name;
+    cr_assert(native_split_command(slice_from_string("$dg/commands/a1/lamp/on"), &id, &name));
+    cr_expect(slice_equals_string(id, "a1") && slice_equals_string(name, "lamp/on"));
+    cr_expect_not(native_split_command(slice_from_string("$dg/commands/a1"), &id, &name));
+    cr_expect_not(native_split_command(slice_from_string("$dg/state/desired"), &id, &name));
+}
+
+Test(native, what_a_filter_takes) {
+    const struct {
+        const char *filter, *topic;
+        bool takes;
+    } rows[] = {
+        {"$dg/commands/#", "$dg/commands/1/x", true},
+        {"$dg/commands/#", "$dg/command", false},
+        {"$dg/commands/#", "$dg/via/d/commands/1/x", false},
+        {"$dg/via/d/commands/#", "$dg/via/d/commands/1/x", true},
+        {"$dg/via/d/commands/#", "$dg/via/e/commands/1/x", false},
+        {"$dg/state/desired", "$dg/state/desired", true},
+        {"$dg/state/desired", "$dg/state/desired/x", false},
+        {"$dg/state/desired", "$dg/commands/1/x", false},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        cr_expect_eq(native_filter_takes(slice_from_string(rows[i].filter),
+                                         slice_from_string(rows[i].topic)),
+                     rows[i].takes, "%s %s", rows[i].filter, rows[i].topic);
+}
+
 Test(native, user_names) {
     const struct {
         const char *user_name;

@@ -541,6 +541,32 @@ Test(packet, written) {
            mqtt_write_connect(&w, V3, true, 60, text, none, none));
 }
 
+Test(packet, properties_written) {
+    uint8_t room[128];
+    struct slice pairs = slice_make("\x01\x01\x26\0\1k\0\1v", 9);
+    struct mqtt_properties p = {
+        .present = 1u << MQTT_PROPERTY_PAYLOAD_FORMAT | 1u << MQTT_PROPERTY_MESSAGE_EXPIRY |
+                   1u << MQTT_PROPERTY_CONTENT_TYPE | 1u << MQTT_PROPERTY_CORRELATION_DATA |
+                   1u << MQTT_PROPERTY_SUBSCRIPTION_ID | 1u << MQTT_PROPERTY_TOPIC_ALIAS |
+                   1u << MQTT_PROPERTY_USER,
+        .payload_format = 1,
+        .message_expiry_s = 9,
+        .content_type = slice_from_string("j"),
+        .correlation_data = slice_make("\0", 1),
+        .subscription_id = 300,
+        .topic_alias = 2,
+        .raw = pairs,
+    };
+    struct writer w = writer_make(room, sizeof room);
+    mqtt_write_properties(&w, &p);
+    expect_written(&w, "01 01 02 00000009 03 0001'j' 09 0001 00 0b ac02 23 0002 26 0001'k'0001'v'");
+    for (size_t size = 0; size < writer_size(&w); size++) {
+        struct writer narrow = writer_make(room, size);
+        mqtt_write_properties(&narrow, &p);
+        cr_expect(narrow.failed);
+    }
+}
+
 /* A writer without room fails and never writes past its end. */
 Test(packet, writers_without_room) {
     uint8_t text[3000] = {0}, room[64];

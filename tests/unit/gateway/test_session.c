@@ -17,10 +17,10 @@ static const struct packet_case packet_cases[] = {
     {"CONNECT", {0x10, 12, 0, 4, 'M', 'Q', 'T', 'T', 4, 2, 0, 60, 0, 0}, 14, {false, false}},
     {"CONNACK", {0x20, 2, 0, 0}, 4, {false, false}},
     {"PUBLISH", {0x30, 4, 0, 1, 't', 'x'}, 6, {true, false}}, /* 5: 'x' is no property length */
-    {"PUBACK", {0x40, 2, 0, 1}, 4, {false, false}},
-    {"PUBREC", {0x50, 2, 0, 1}, 4, {false, false}},
+    {"PUBACK", {0x40, 2, 0, 1}, 4, {true, true}},
+    {"PUBREC", {0x50, 2, 0, 1}, 4, {true, true}},
     {"PUBREL", {0x62, 2, 0, 1}, 4, {true, true}},
-    {"PUBCOMP", {0x70, 2, 0, 1}, 4, {false, false}},
+    {"PUBCOMP", {0x70, 2, 0, 1}, 4, {true, true}},
     {"SUBSCRIBE", {0x82, 6, 0, 1, 0, 1, 'a', 0}, 8, {true, false}},
     {"SUBSCRIBE 5", {0x82, 7, 0, 1, 0, 0, 1, 'a', 0}, 9, {false, true}},
     {"SUBACK", {0x90, 3, 0, 1, 0}, 5, {false, false}},

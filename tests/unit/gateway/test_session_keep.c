@@ -466,6 +466,51 @@ Test(session_keep, disconnect_changes_the_expiry) {
 
 /* ---- the layout ---- */
 
+static struct session_kept *kept_with_identifiers(void) {
+    struct session_kept *kept = kept_new(77);
+    static const char *const filters[] = {"c", "b", "a"};
+    cr_assert_not_null(kept);
+    for (unsigned i = 0; i < 3; i++)
+        cr_assert_not_null(kept_subscribe(kept, slice_from_string(filters[i]), 2));
+    kept->subscriptions->id = 300; /* of "a", the first */
+    kept->subscriptions->next->is_removed = true;
+    kept->subscriptions->next->id = 7;
+    kept->last_packet_id = 9;
+    return kept;
+}
+
+Test(session_keep, identifiers_in_the_record) {
+    struct session_kept *kept = kept_with_identifiers(), *read;
+    struct kept_bytes bytes;
+    int64_t device_key;
+    struct stream_mutation m = kept_mutation(kept, NULL, 42, &bytes);
+    cr_assert_eq(kept_decode(m.key, m.value, &device_key, &read), 0);
+    const struct session_subscription *last = read->subscriptions, *first = last->next;
+    cr_assert(last->filter[0] == 'c' && last->id == 0, "the order is turned");
+    cr_assert(first->filter[0] == 'a' && first->id == 300 && first->qos == 2 && !first->next);
+    cr_assert_eq(read->last_packet_id, 0x8000 + 9, "far from what was used");
+    kept_free(read);
+
+    const size_t ids_size = 3 + 2 * 4, plain_size = m.value.size - ids_size - (3 + 2);
+    for (size_t size = plain_size; size < m.value.size; size++) {
+        int err = kept_decode(m.key, slice_make(m.value.data, size), &device_key, &read);
+        bool is_whole = size == plain_size || size == m.value.size - ids_size;
+        cr_assert_eq(err, is_whole ? 0 : DG_ERR_MALFORMED, "%zu", size);
+        if (err == 0)
+            kept_free(read);
+    }
+    bytes.value[plain_size + 2] = 3; /* the size of a field that has another: what follows */
+    cr_assert_eq(kept_decode(m.key, m.value, &device_key, &read), DG_ERR_MALFORMED);
+    bytes.value[plain_size + 2] = 2;
+    for (int wrong = 4; wrong <= 12; wrong += 8) { /* one too few, one too many */
+        bytes.value[m.value.size - ids_size + 2] = (uint8_t)wrong;
+        struct slice value = slice_make(m.value.data, m.value.size - 8 + (size_t)wrong);
+        memset(bytes.value + m.value.size, 0, 4);
+        cr_assert_eq(kept_decode(m.key, value, &device_key, &read), DG_ERR_MALFORMED, "%d", wrong);
+    }
+    kept_free(kept);
+}
+
 Test(session_keep, layout_of_every_length) {
     struct session_kept *kept = kept_session(NULL, 5), *read;
     cr_assert_not_null(kept_subscribe(kept, nothing, 0));
@@ -481,6 +526,7 @@ Test(session_keep, layout_of_every_length) {
     cr_assert_eq(kept_decode(m.key, m.value, &device_key, &read), 0);
     cr_assert(device_key == 42 && read->epoch == 77 && read->expiry_s == 5);
     cr_assert_eq(read->disconnected_ms, kept->disconnected_ms);
+    cr_assert_eq(m.value.data[0], 1, "an older release can read it");
     kept_free(read);
     bytes.value[0] = 3; /* a layout of another release */
     cr_assert_eq(kept_decode(m.key, m.value, &device_key, &read), DG_ERR_MALFORMED);

@@ -219,7 +219,6 @@ Test(session_via, topics_that_are_refused) {
         "$dg/via//a",
         "$dg/via/s1/$SYS/x",
         "$dg/via/s1/$dg/via/s2/a",
-        "$dg/via/s1/$dg/replies/1/200",
     };
     for (unsigned i = 0; i < sizeof(topics) / sizeof(topics[0]); i++) {
         struct recorder *r = connected(MQTT_VERSION_5);

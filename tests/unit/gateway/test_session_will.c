@@ -137,8 +137,11 @@ Test(session_will, event) {
     content.valid_until_ms = 5000;
     cr_assert_eq(will_event(&content, NULL, 4999, 100, &event), 0);
     cr_assert_eq(will_event(&content, NULL, 5000, 100, &event), DG_ERR_NOT_AUTHORIZED);
-    content = content_of("$SYS/x", 0);
-    cr_assert_eq(will_event(&content, NULL, 1, 100, &event), DG_ERR_NOT_AUTHORIZED);
+    static const char *const forbidden[] = {"$SYS/x", "$dg/replies/7/200"};
+    for (unsigned i = 0; i < sizeof(forbidden) / sizeof(forbidden[0]); i++) {
+        content = content_of(forbidden[i], 0);
+        cr_assert_eq(will_event(&content, NULL, 1, 100, &event), DG_ERR_NOT_AUTHORIZED);
+    }
 }
 
 /* ---- the session ---- */

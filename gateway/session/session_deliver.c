@@ -1,0 +1,212 @@
+/*
+ * PUBLISH out; PUBACK, PUBREC and PUBCOMP in, PUBREL out (MQTT5 3.3 to 3.7, 4.3, 4.4, 4.9). Which
+ * message is how far is outbox.h's; here it becomes packets.
+ */
+#include "common/metrics.h"
+#include "gateway/session/session_internal.h"
+#include "gateway/session/tenants.h"
+#include "registry/topic_map.h"
+
+/* ---- sending ---- */
+
+/* A subscription that takes the topic. Filters that the tenant's map allows are MQTT's; native ones
+ * are few and compared as they are. */
+static const struct session_subscription *find_subscription(const struct session *session,
+                                                            struct slice topic, bool is_native) {
+    const struct session_subscription *s = session->kept ? session->kept->subscriptions : NULL;
+    for (; s; s = s->next) {
+        struct slice filter = slice_make(s->filter, s->filter_size);
+        if (!s->is_removed &&
+            (is_native ? native_filter_takes(filter, topic) : mqtt_topic_matches(filter, topic)))
+            return s;
+    }
+    return NULL;
+}
+
+/* Where a message goes: natively, or on the topic that the tenant's map has for it, to devices that
+ * subscribe to that. NULL: the device has not subscribed. ret_topic may point into room. */
+static const struct session_subscription *choose_topic(const struct session *session,
+                                                       struct slice native, struct slice *ret_topic,
+                                                       uint8_t room[LIMIT_MQTT_TOPIC_BYTES]) {
+    struct slice names[TOPIC_NAME_COUNT] = {{0}};
+    struct writer w = writer_make(room, LIMIT_MQTT_TOPIC_BYTES);
+    const struct session_subscription *subscription = find_subscription(session, native, true);
+    *ret_topic = native;
+    if (subscription || !session->tenant->topics ||
+        !native_split_command(native, &names[TOPIC_NAME_ID], &names[TOPIC_NAME_NAME]) ||
+        !topic_map_write(session->tenant->topics, TOPIC_OUT_COMMAND, names, &w) || w.failed)
+        return subscription;
+    *ret_topic = slice_make(room, writer_size(&w));
+    return find_subscription(session, *ret_topic, false);
+}
+
+/* An alias is worth its three bytes only when the topic comes again (MQTT5 3.3.2.3.4). */
+static uint16_t choose_alias(const struct session *session, const struct outbox_message *message,
+                             struct slice topic) {
+    if (!message->topic_recurs || topic.size <= 3)
+        return 0;
+    return aliases_choose_outgoing(session->aliases, session->peer_alias_maximum, topic);
+}
+
+static void write_properties(struct writer *w, const struct outbox_entry *entry, uint16_t alias,
+                             uint64_t now_ms) {
+    const struct outbox_message *message = entry->message;
+    struct mqtt_properties own = {.subscription_id = entry->subscription_id, .topic_alias = alias};
+    if (entry->subscription_id != 0)
+        own.present |= 1u << MQTT_PROPERTY_SUBSCRIPTION_ID;
+    if (alias != 0)
+        own.present |= 1u << MQTT_PROPERTY_TOPIC_ALIAS;
+    if (message->expires_ms != UINT64_MAX) { /* what is left of it: MQTT5 3.3.2-6 */
+        uint64_t left_s = (message->expires_ms - now_ms + 999) / 1000;
+        own.message_expiry_s = left_s < UINT32_MAX ? (uint32_t)left_s : UINT32_MAX;
+        own.present |= 1u << MQTT_PROPERTY_MESSAGE_EXPIRY;
+    }
+    mqtt_write_properties(w, &own);
+    writer_slice(w, message->properties);
+}
+
+/* False when the device does not take packets so large (MQTT5 3.1.2-24). */
+static bool send_publish(struct session *session, const struct outbox_entry *entry,
+                         uint16_t packet_id) {
+    const struct outbox_message *message = entry->message;
+    uint8_t section[LIMIT_OUTGOING_PROPERTY_BYTES], head[sizeof(section) + 2048];
+    struct writer properties = writer_make(section, sizeof(section));
+    struct writer w = writer_make(head, sizeof(head));
+    uint8_t room[LIMIT_MQTT_TOPIC_BYTES];
+    struct slice topic;
+    (void)choose_topic(session, message->topic, &topic, room);
+    uint16_t alias = choose_alias(session, message, topic);
+    bool is_known = aliases_has_outgoing(session->aliases, alias);
+    if (session_is_mqtt5(session))
+        write_properties(&properties, entry, alias, session_now_ms(session));
+    mqtt_write_publish_head(&w, session->version, entry->packet_id != 0, entry->qos, false,
+                            is_known ? slice_make(NULL, 0) : topic, packet_id,
+                            slice_make(section, writer_size(&properties)), message->payload_size);
+    if (properties.failed || w.failed ||
+        writer_size(&w) + message->payload_size > session->peer_packet_bytes)
+        return false;
+    /* Without memory for it the next one is sent like this one. */
+    if (alias != 0 && !is_known)
+        (void)!aliases_set_outgoing(&session->aliases, alias, topic);
+    session->shared->effects->send(session, head, writer_size(&w));
+    if (message->payload_size > 0)
+        session->shared->effects->send(session, message->payload, message->payload_size);
+    return true;
+}
+
+static void send_pubrel(struct session *session, uint16_t packet_id, int err) {
+    uint8_t bytes[16];
+    struct writer w = writer_make(bytes, sizeof(bytes));
+    uint8_t reason = err < 0 && session_is_mqtt5(session) ? dg_err_row(err)->mqtt5_reason : 0;
+    mqtt_write_ack(&w, session->version, MQTT_PUBREL, packet_id, reason, slice_make(NULL, 0));
+    session_send(session, &w);
+}
+
+static void send_entry(struct session *session, struct outbox_entry *entry) {
+    struct session_kept *kept = session->kept;
+    uint16_t packet_id = entry->packet_id;
+    bool is_released = !entry->message && entry->qos == 2;
+    if (!outbox_is_due(&kept->outbox, entry, session_now_ms(session))) {
+        if (is_released)
+            send_pubrel(session, packet_id, 0);
+        return;
+    }
+    if (entry->qos > 0 && packet_id == 0)
+        packet_id = outbox_choose_packet_id(kept->outbox, kept->last_packet_id);
+    if (!send_publish(session, entry, packet_id)) {
+        outbox_drop(&kept->outbox, entry, DG_ERR_TOO_LARGE);
+        return;
+    }
+    metric_add(entry->packet_id != 0 ? METRIC_DELIVERIES_REPEATED : METRIC_DELIVERIES_SENT, 1);
+    if (entry->packet_id == 0 && packet_id != 0)
+        kept->last_packet_id = entry->packet_id = packet_id;
+    outbox_sent(&kept->outbox, entry);
+}
+
+/* As far as the device's window goes. */
+static void send_waiting(struct session *session) {
+    struct outbox_entry *entry;
+    while ((entry = outbox_next(session->kept->outbox, session->peer_receive_maximum)))
+        send_entry(session, entry);
+}
+
+int session_deliver(struct session *session, struct outbox_message *message) {
+    if (session->state != SESSION_CONNECTED)
+        return DG_ERR_NOT_CONNECTED;
+    uint8_t room[LIMIT_MQTT_TOPIC_BYTES];
+    struct slice topic;
+    const struct session_subscription *subscription =
+        choose_topic(session, message->topic, &topic, room);
+    if (!subscription)
+        return DG_ERR_NOT_FOUND;
+    uint8_t qos = subscription->qos < message->qos ? subscription->qos : message->qos;
+    session_deliver_expire(session);
+    int err = outbox_add(&session->kept->outbox, message, qos, subscription->id);
+    if (err == 0)
+        send_waiting(session);
+    return err;
+}
+
+/* ---- another connection, and time ---- */
+
+void session_deliver_resume(struct session *session) {
+    if (!session->kept || !session->kept->outbox)
+        return;
+    const struct outbox_entry *entry = session->kept->outbox->first;
+    for (; entry; entry = entry->next)
+        if (entry->state == OUTBOX_RECEIVED)
+            send_pubrel(session, entry->packet_id, 0);
+    outbox_resume(session->kept->outbox);
+    send_waiting(session);
+}
+
+void session_deliver_expire(struct session *session) {
+    if (session->kept)
+        outbox_expire(&session->kept->outbox, session_now_ms(session));
+}
+
+/* ---- the device's answers ---- */
+
+static struct outbox **outbox_of(struct session *session, struct outbox **none) {
+    return session->kept ? &session->kept->outbox : none;
+}
+
+/* An identifier that is not in use is no error: the PUBREL that answers a PUBREC says so (0x92,
+ * MQTT5 3.6.2.1); PUBACK and PUBCOMP have no answer. */
+static bool answered(struct session *session, int err) {
+    if (err == DG_ERR_PACKET_ID_NOT_FOUND)
+        metric_add(METRIC_ACKS_UNEXPECTED, 1);
+    else if (err < 0)
+        session_fault(session, err, "MQTT5 4.3.3",
+                      "acknowledgement that does not belong to its "
+                      "packet identifier's QoS or step");
+    else if (session->kept)
+        send_waiting(session);
+    return true;
+}
+
+bool session_on_puback(struct session *session, const struct mqtt_packet *packet) {
+    struct outbox *none = NULL;
+    int err = outbox_acknowledged(outbox_of(session, &none), 1, packet->ack.packet_id,
+                                  packet->ack.reason);
+    if (err == 0 && packet->ack.reason >= 0x80)
+        metric_add(METRIC_DELIVERIES_REFUSED, 1);
+    return answered(session, err);
+}
+
+bool session_on_pubrec(struct session *session, const struct mqtt_packet *packet) {
+    struct outbox *none = NULL;
+    bool refused = packet->ack.reason >= 0x80;
+    int err = outbox_acknowledged(outbox_of(session, &none), 2, packet->ack.packet_id,
+                                  packet->ack.reason);
+    if (err == 0 && refused)
+        metric_add(METRIC_DELIVERIES_REFUSED, 1);
+    else if (err == 0 || (err == DG_ERR_PACKET_ID_NOT_FOUND && !refused))
+        send_pubrel(session, packet->ack.packet_id, err);
+    return answered(session, err);
+}
+
+bool session_on_pubcomp(struct session *session, const struct mqtt_packet *packet) {
+    struct outbox *none = NULL;
+    return answered(session, outbox_completed(outbox_of(session, &none), packet->ack.packet_id));
+}

@@ -1,0 +1,201 @@
+/* POST .../devices/{device}/methods/{method}: calls a connected device and answers with what it
+ * says. */
+#include <jansson.h>
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/utf8.h"
+#include "gateway/command/calls.h"
+#include "provisioning/json.h"
+#include "provisioning/methods.h"
+
+const struct provisioning_resource method_resource = {
+    .noun = "device",
+    .path = {{"tenant", NAME_TENANT}, {"device", NAME_DEVICE}, {"method", NAME_OTHER}}};
+
+enum {
+    CONNECT_TIMEOUT_MAX_S = 300,
+    RESPONSE_TIMEOUT_S = 30,
+    RESPONSE_TIMEOUT_MAX_S = 300,
+    GRACE_MS = 10000, /* until the connection gives up on the answer itself */
+};
+
+/* ---- what the client asks for ---- */
+
+/* Seconds; false after answering. */
+static bool read_seconds(struct provisioning_call *call, const char *name, unsigned least,
+                         unsigned most, uint32_t *ret_ms) {
+    struct slice text;
+    unsigned seconds = 0;
+    if (!http_query_parameter(call->exchange, name, &text))
+        return true;
+    bool valid = text.size > 0 && text.size <= 3;
+    for (size_t i = 0; valid && i < text.size; i++) {
+        valid = text.data[i] >= '0' && text.data[i] <= '9';
+        seconds = seconds * 10 + (unsigned)(text.data[i] - '0');
+    }
+    if (!valid || seconds < least || seconds > most) {
+        call_problem(call, DG_ERR_MALFORMED, "query parameter %s: must be %u to %u seconds", name,
+                     least, most);
+        return false;
+    }
+    *ret_ms = seconds * 1000;
+    return true;
+}
+
+static bool read_content_type(struct provisioning_call *call, struct slice *ret_type) {
+    struct slice type = slice_make(NULL, 0);
+    (void)http_request_header(call->exchange, "Content-Type", &type);
+    if (type.size > LIMIT_CALL_CONTENT_TYPE_BYTES || !utf8_is_valid(type.data, type.size)) {
+        call_problem(call, DG_ERR_MEDIA_TYPE, "Content-Type must be UTF-8 of at most %d bytes",
+                     LIMIT_CALL_CONTENT_TYPE_BYTES);
+        return false;
+    }
+    *ret_type = type;
+    return true;
+}
+
+/* ---- answers ---- */
+
+static void append_text(struct buffer *out, const char *text) {
+    (void)!buffer_append(out, text, strlen(text), LIMIT_OUTPUT_BYTES);
+}
+
+/* One JSON value, as the device wrote it. */
+static bool is_json(struct slice payload) {
+    json_t *value = json_loadb((const char *)payload.data, payload.size,
+                               JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, NULL);
+    bool fits = value && json_depth(value, LIMIT_JSON_DEPTH) <= LIMIT_JSON_DEPTH;
+    json_decref(value);
+    return fits;
+}
+
+static int append_base64(struct buffer *out, struct slice payload) {
+    unsigned char *text = malloc(payload.size / 3 * 4 + 5);
+    if (!text)
+        return DG_ERR_NO_MEMORY;
+    int size = EVP_EncodeBlock(text, payload.data, (int)payload.size);
+    int err = buffer_append(out, text, (size_t)size, LIMIT_OUTPUT_BYTES);
+    free(text);
+    return err;
+}
+
+static int append_payload(struct buffer *out, struct slice payload) {
+    if (payload.size == 0) {
+        append_text(out, "\"payload\":null}");
+        return 0;
+    }
+    bool json = is_json(payload);
+    append_text(out, json ? "\"payload\":" : "\"payload_base64\":\"");
+    int err = json ? buffer_append(out, payload.data, payload.size, LIMIT_OUTPUT_BYTES)
+                   : append_base64(out, payload);
+    append_text(out, json ? "}" : "\"}");
+    return err;
+}
+
+static void answer_reply(struct provisioning_call *call, const struct outbox_reply *reply) {
+    struct buffer out = {0};
+    char status[32];
+    snprintf(status, sizeof(status), "{\"status\":%u,", reply->status);
+    append_text(&out, status);
+    int err = append_payload(&out, reply->payload);
+    if (err == 0)
+        call_answer(call, 200, NULL, buffer_slice(&out));
+    else
+        call_fail(call, err, NULL);
+    buffer_free(&out);
+}
+
+static void answer_problem(struct provisioning_call *call, const struct call_answer *answer) {
+    struct slice device = http_path_parameter(call->exchange, "device");
+    int size = (int)device.size;
+    const char *name = (const char *)device.data;
+    switch (answer->err) {
+    case DG_ERR_NOT_CONNECTED:
+        call_problem(call, answer->err, "device '%.*s' is not connected", size, name);
+        break;
+    case DG_ERR_NOT_FOUND:
+        call_problem(call, DG_ERR_NOT_CONNECTED,
+                     "device '%.*s' has not subscribed to $dg/commands/#", size, name);
+        break;
+    case DG_ERR_DEVICE_REFUSED:
+        call_problem(call, answer->err, "device '%.*s' refused the call with reason code 0x%02x",
+                     size, name, answer->reason);
+        break;
+    case DG_ERR_TOO_LARGE:
+        call_problem(call, answer->err, "device '%.*s' does not take packets so large", size, name);
+        break;
+    case DG_ERR_CLOSED:
+        call_problem(call, DG_ERR_TIMEOUT, "the session of device '%.*s' ended before it answered",
+                     size, name);
+        break;
+    case DG_ERR_TIMEOUT:
+        call_problem(call, answer->err, "device '%.*s' did not answer in time", size, name);
+        break;
+    default:
+        http_add_header(call->exchange, "Retry-After", "2");
+        call_problem(call, answer->err, "too much waits for device '%.*s'", size, name);
+    }
+}
+
+static void on_answered(struct worker *worker, uint64_t owner, const struct call_answer *answer) {
+    struct http_exchange *x = http_find(worker, owner);
+    struct provisioning_call *call = x ? http_context(x) : NULL;
+    if (call && answer->reply)
+        answer_reply(call, answer->reply);
+    else if (call)
+        answer_problem(call, answer);
+}
+
+/* ---- the call ---- */
+
+enum device_key_column { COLUMN_TENANT_KEY, COLUMN_DEVICE_KEY };
+
+static void begin(struct provisioning_call *call, struct call_request *request) {
+    struct http_exchange *x = call->exchange;
+    request->name = http_path_parameter(x, "method");
+    request->payload = http_request_body(x);
+    request->owner = http_exchange_id(x);
+    request->answered = on_answered;
+    int err = calls_begin(call->worker, request);
+    if (err < 0) {
+        call_fail(call, err, "too many calls are under way");
+        return;
+    }
+    connection_set_deadline(http_connection(x), call->worker->now_ns / 1000000 +
+                                                    request->connect_timeout_ms +
+                                                    request->response_timeout_ms + GRACE_MS);
+}
+
+static void then_begin(struct provisioning_call *call, struct registry_request *result) {
+    struct call_request request = {.response_timeout_ms = RESPONSE_TIMEOUT_S * 1000};
+    struct slice device = http_path_parameter(call->exchange, "device");
+    if (result->row_count == 0) {
+        call_problem(call, DG_ERR_NOT_FOUND, "no device '%.*s'", (int)device.size,
+                     (const char *)device.data);
+        return;
+    }
+    request.tenant_key = strtoll(registry_value(result, 0, COLUMN_TENANT_KEY), NULL, 10);
+    request.device_key = strtoll(registry_value(result, 0, COLUMN_DEVICE_KEY), NULL, 10);
+    if (read_seconds(call, "connect_timeout", 0, CONNECT_TIMEOUT_MAX_S,
+                     &request.connect_timeout_ms) &&
+        read_seconds(call, "response_timeout", 1, RESPONSE_TIMEOUT_MAX_S,
+                     &request.response_timeout_ms) &&
+        read_content_type(call, &request.content_type))
+        begin(call, &request);
+}
+
+void method_call(struct provisioning_call *call) {
+    struct slice method = http_path_parameter(call->exchange, "method");
+    if (!name_is_valid(NAME_OTHER, method)) {
+        call_problem(call, DG_ERR_INVALID, "the name of a method must be %s",
+                     name_rule(NAME_OTHER));
+        return;
+    }
+    struct registry_request *request =
+        resource_request_named(call, STATEMENT_DEVICE_KEY, slice_make(NULL, 0));
+    if (request)
+        call_execute(call, request, then_begin);
+}
