@@ -326,6 +326,57 @@ void admission_free(struct admission *admission, struct session *session) {
     free(admission);
 }
 
+/* ---- devices behind one ---- */
+
+/* The child's own quota, if it has one; given back with quota_ledger_leave(). */
+static bool take_child(const struct session *session, const struct child *child,
+                       struct quota_meter *ret_meter) {
+    struct session_shared *shared = session->shared;
+    const struct registry_policy *policy = session->tenant->policy;
+    const struct registry_quota *quota =
+        device_quota(policy, registry_policy_group(policy, slice_from_string(child->group)));
+    *ret_meter = (struct quota_meter){.entry = NULL};
+    if (limits_rate(quota))
+        ret_meter->entry = quota_ledger_take(shared->quotas, QUOTA_DEVICE, child->device_key,
+                                             slice_make(NULL, 0), shared->now_ns);
+    quota_meter_set(ret_meter, quota, shared->now_ns);
+    return ret_meter->entry != NULL;
+}
+
+int admission_ask_child(struct session *session, const struct child *child, uint64_t may_wait_ms) {
+    struct quota_meter meter;
+    struct over over = {0};
+    if (!take_child(session, child, &meter))
+        return 0;
+    if (!session->admission && !(session->admission = calloc(1, sizeof(*session->admission)))) {
+        quota_ledger_leave(session->shared->quotas, meter.entry);
+        return DG_ERR_NO_MEMORY;
+    }
+    struct admission *admission = session->admission;
+    admission->session = session;
+    look_at(&over, admission, &meter, NULL);
+    quota_ledger_leave(session->shared->quotas, meter.entry);
+    if (!over.is_over)
+        return 0;
+    admission->over_kind = QUOTA_DEVICE;
+    admission->over_unit = (uint8_t)over.unit;
+    admission->over_per_second = meter.per_second[over.unit];
+    if (over.wait_ns / NS_PER_MS > may_wait_ms)
+        return DG_ERR_QUOTA;
+    begin_wait(admission, &over, may_wait_ms);
+    return DG_ERR_PRESSURE;
+}
+
+void admission_charge_child(struct session *session, const struct child *child,
+                            uint64_t size_bytes) {
+    struct quota_meter meter;
+    const uint64_t amounts[QUOTA_UNITS] = {[QUOTA_MESSAGES] = 1, [QUOTA_BYTES] = size_bytes};
+    if (!take_child(session, child, &meter))
+        return;
+    quota_meter_charge(&meter, amounts, false, session->shared->now_ns);
+    quota_ledger_leave(session->shared->quotas, meter.entry);
+}
+
 /* ---- words ---- */
 
 void admission_format(const struct admission *admission, char ret_text[ADMISSION_TEXT_SIZE]) {

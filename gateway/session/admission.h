@@ -90,6 +90,13 @@ DG_NODISCARD int admission_ask(struct admission *admission, uint64_t may_wait_ms
 bool admission_wait_for_share(struct session *session);
 /* It did. */
 void admission_charge(struct admission *admission, uint64_t size_bytes);
+/* The same for a publish for a device behind the session's, by that device's own quota and on top
+ * of the others; the session waits. DG_ERR_NO_MEMORY too. */
+struct child;
+DG_NODISCARD int admission_ask_child(struct session *session, const struct child *child,
+                                     uint64_t may_wait_ms);
+void admission_charge_child(struct session *session, const struct child *child,
+                            uint64_t size_bytes);
 /* What was refused is counted: dropped, since QoS 0 has no answer that could say so. */
 void admission_count_refused(struct admission *admission, bool is_dropped);
 /* until_ms has passed: looks again, or gives up. */

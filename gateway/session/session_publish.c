@@ -301,11 +301,55 @@ static size_t quota_bytes(const struct mqtt_publish *publish) {
     return publish->topic.size + publish->payload.size;
 }
 
-static void count_publish(struct session *session, const struct mqtt_publish *publish) {
+/* 3.1.1, after a refusal: nothing more is stored, or it would overtake what was refused. */
+static void withhold(struct session *session, const struct mqtt_publish *publish) {
+    if (publish->qos == 0)
+        session_note_dropped(session, session->end_err);
+    else if (++session->withheld_count > LIMIT_MQTT_WITHHELD_PUBLISHES)
+        session_stop(session, session->end_err, NULL);
+}
+
+static uint64_t may_wait_ms(const struct mqtt_publish *publish) {
+    return publish->qos > 0 ? LIMIT_QUOTA_WAIT_MS : LIMIT_QUOTA_WAIT_QOS0_MS;
+}
+
+/* As admission_ask(). */
+static int ask(struct session *session, const struct mqtt_publish *publish) {
+    if (share_tenant_is_used(session) && admission_wait_for_share(session))
+        return DG_ERR_PRESSURE;
+    if (!session->admission)
+        return 0;
+    return admission_ask(session->admission, may_wait_ms(publish));
+}
+
+/* err: of ask(). As session_publish(). */
+static bool over_quota(struct session *session, const struct mqtt_publish *publish, int err) {
+    if (err == DG_ERR_PRESSURE) {
+        session_pause(session, SESSION_PAUSED_QUOTA);
+        session->shared->effects->set_deadline(session, session_next_deadline(session));
+        return false;
+    }
+    admission_count_refused(session->admission, publish->qos == 0);
+    if (publish->qos == 0) {
+        session_note_dropped(session, err);
+    } else if (session_is_mqtt5(session)) {
+        session_note_refused(session, FLIGHT_PUBLISH_REFUSED, err, publish->topic);
+        session_answer_in_turn(session, publish, err, -1);
+    } else {
+        begin_withholding(session, err);
+        withhold(session, publish);
+    }
+    return true;
+}
+
+static void count_publish(struct session *session, const struct mqtt_publish *publish,
+                          const struct session_permit *permit) {
     static const enum metric_id counters[] = {METRIC_MQTT_PUBLISH_QOS0, METRIC_MQTT_PUBLISH_QOS1,
                                               METRIC_MQTT_PUBLISH_QOS2};
     if (__builtin_expect(session->admission != NULL, 0))
         admission_charge(session->admission, quota_bytes(publish));
+    if (__builtin_expect(permit->child != NULL, 0))
+        admission_charge_child(session, permit->child, quota_bytes(publish));
     session->published++;
     metric_add(counters[publish->qos], 1);
 }
@@ -346,7 +390,7 @@ __attribute__((noinline)) static bool store_sequence(struct session *session,
         return not_stored(session, publish, err);
     producers_submit(&change, sequence, session->shared->wall_ms);
     remember(session, publish, permit);
-    count_publish(session, publish);
+    count_publish(session, publish, permit);
     return true;
 }
 
@@ -374,6 +418,12 @@ static bool store(struct session *session, struct mqtt_publish *publish) {
         return session_reply(session, publish, &permit);
     if (err == 0)
         err = check_payload(publish);
+    if (__builtin_expect(err == 0 && permit.child != NULL, 0)) {
+        int over = admission_ask_child(session, permit.child, may_wait_ms(publish));
+        if (over == DG_ERR_PRESSURE || over == DG_ERR_QUOTA)
+            return over_quota(session, publish, over);
+        err = over;
+    }
     if (__builtin_expect(err == 0 && sequence.sequence != 0, 0))
         return store_sequence(session, publish, &permit, &sequence);
     if (err == 0)
@@ -383,45 +433,7 @@ static bool store(struct session *session, struct mqtt_publish *publish) {
     if (__builtin_expect(err < 0, 0))
         return not_stored(session, publish, err);
     remember(session, publish, &permit);
-    count_publish(session, publish);
-    return true;
-}
-
-/* 3.1.1, after a refusal: nothing more is stored, or it would overtake what was refused. */
-static void withhold(struct session *session, const struct mqtt_publish *publish) {
-    if (publish->qos == 0)
-        session_note_dropped(session, session->end_err);
-    else if (++session->withheld_count > LIMIT_MQTT_WITHHELD_PUBLISHES)
-        session_stop(session, session->end_err, NULL);
-}
-
-/* As admission_ask(). */
-static int ask(struct session *session, const struct mqtt_publish *publish) {
-    if (share_tenant_is_used(session) && admission_wait_for_share(session))
-        return DG_ERR_PRESSURE;
-    if (!session->admission)
-        return 0;
-    return admission_ask(session->admission,
-                         publish->qos > 0 ? LIMIT_QUOTA_WAIT_MS : LIMIT_QUOTA_WAIT_QOS0_MS);
-}
-
-/* err: of ask(). As session_publish(). */
-static bool over_quota(struct session *session, const struct mqtt_publish *publish, int err) {
-    if (err == DG_ERR_PRESSURE) {
-        session_pause(session, SESSION_PAUSED_QUOTA);
-        session->shared->effects->set_deadline(session, session_next_deadline(session));
-        return false;
-    }
-    admission_count_refused(session->admission, publish->qos == 0);
-    if (publish->qos == 0) {
-        session_note_dropped(session, err);
-    } else if (session_is_mqtt5(session)) {
-        session_note_refused(session, FLIGHT_PUBLISH_REFUSED, err, publish->topic);
-        session_answer_in_turn(session, publish, err, -1);
-    } else {
-        begin_withholding(session, err);
-        withhold(session, publish);
-    }
+    count_publish(session, publish, &permit);
     return true;
 }
 

@@ -214,11 +214,7 @@ Test(session_via, a_change_is_heard) {
 
 Test(session_via, topics_that_are_refused) {
     static const char *const topics[] = {
-        "$dg/via/s1",
-        "$dg/via/s1/",
-        "$dg/via//a",
-        "$dg/via/s1/$SYS/x",
-        "$dg/via/s1/$dg/via/s2/a",
+        "$dg/via/s1", "$dg/via/s1/", "$dg/via//a", "$dg/via/s1/$SYS/x", "$dg/via/s1/$dg/via/s2/a",
     };
     for (unsigned i = 0; i < sizeof(topics) / sizeof(topics[0]); i++) {
         struct recorder *r = connected(MQTT_VERSION_5);
@@ -353,4 +349,31 @@ Test(session_via, a_map_has_filters_of_its_own) {
         cr_expect_eq(permit.child != NULL, permit.child_name.size > 0, "%s", cases[i].filter);
     }
     recorder_free(r);
+}
+
+/* The child's own quota holds, whoever speaks for it; another child and the gateway go on. */
+Test(session_via, quota_of_the_child) {
+    static const char rules[] =
+        "{\"groups\": {\"meters\": {\"device_quota\": {\"messages_per_second\": 2}}}}";
+    struct registry_policy *policy;
+    char detail[128] = "";
+    EACH_VERSION(version) {
+        struct recorder *r = connected(version);
+        cr_assert_eq(registry_policy_parse((struct slice){0}, slice_from_string(rules), 9,
+                                           REGISTRY_POLICY_STRICT, &policy, detail, sizeof(detail)),
+                     0, "%s", detail);
+        tenant_update(&r->shared, 7, policy);
+        registry_policy_release(policy);
+        uint16_t id = 1;
+        for (; id < 20 && !(r->session.flags & SESSION_PAUSED_QUOTA); id++)
+            feed_via(r, 1, id, "$dg/via/s1/a", 0, "dev1 ");
+        cr_assert(id > 2 && id < 10, "%u", id);
+        unsigned stored = r->event_count;
+        advance(r, 600);
+        session_deadline(&r->session);
+        cr_assert(!(r->session.flags & SESSION_PAUSED_QUOTA));
+        feed_via(r, 1, id, "$dg/via/s1/a", 0, "dev1 ");
+        cr_assert_eq(r->event_count, stored + 1);
+        recorder_free(r);
+    }
 }
