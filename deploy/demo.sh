@@ -92,15 +92,22 @@ demo_gateway_running() {
     local pid
     pid=$(cat "$var/duragate.pid" 2>/dev/null) || return 1
     # Not by its executable: a process with keys in its memory shows that to root only.
-    [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = duragate ] &&
-        ! grep -q '^State:[[:space:]]*Z' "/proc/$pid/status" 2>/dev/null
+    [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = duragate ] && ! demo_is_ending "$pid"
+}
+
+# Killed, and not quite gone: SIGKILL is pending (bit 8), or the memory has gone already.
+demo_is_ending() { # PID
+    local status
+    status=$(cat "/proc/$1/status" 2>/dev/null) || return 0
+    grep -qE '^(Sig|Shd)Pnd:[[:space:]]*[0-9a-f]*[13579bdf][0-9a-f]{2}$' <<<"$status" ||
+        ! grep -q '^VmRSS:' <<<"$status"
 }
 
 demo_gateway_stop() {
     local pid waited=0
     demo_gateway_running || return 0
     pid=$(cat "$var/duragate.pid")
-    kill -TERM "$pid"
+    kill -TERM "$pid" 2>/dev/null || return 0 # gone meanwhile
     while kill -0 "$pid" 2>/dev/null; do
         waited=$((waited + 1))
         [ "$waited" -lt 300 ] || { echo "the gateway (pid $pid) does not stop" >&2; return 1; }

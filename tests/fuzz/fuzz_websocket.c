@@ -55,7 +55,7 @@ static void turn(void) {
 }
 
 static void set_up(void) {
-    static struct config config;
+    static struct config config = {.server_proxy_sources = ""};
     int err = worker_create(0, &config, &worker);
     dg_assert(err == 0);
     err = connection_pool_create(worker);
