@@ -55,7 +55,8 @@ static void turn(void) {
 }
 
 static void set_up(void) {
-    static struct config config = {.server_proxy_sources = ""};
+    static char none[] = "";
+    static struct config config = {.server_proxy_sources = none};
     int err = worker_create(0, &config, &worker);
     dg_assert(err == 0);
     err = connection_pool_create(worker);
