@@ -45,6 +45,28 @@ static bool read_seconds(struct provisioning_call *call, const char *name, unsig
     return true;
 }
 
+/* A misspelt time-out is not passed over: it would be another one. False after answering. */
+static bool check_parameters(struct provisioning_call *call) {
+    static const char *const known[] = {"connect_timeout", "response_timeout"};
+    enum { KNOWN = sizeof(known) / sizeof(known[0]) };
+    struct slice name;
+    unsigned seen = 0;
+    for (unsigned i = 0; http_query_name(call->exchange, i, &name); i++) {
+        unsigned at = 0;
+        while (at < KNOWN && !slice_equals_string(name, known[at]))
+            at++;
+        if (at == KNOWN || seen & 1u << at) {
+            call_problem(call, DG_ERR_MALFORMED, "query parameter %.*s: %s", (int)name.size,
+                         (const char *)name.data,
+                         at == KNOWN ? "not known; there are connect_timeout and response_timeout"
+                                     : "given twice");
+            return false;
+        }
+        seen |= 1u << at;
+    }
+    return true;
+}
+
 static bool read_content_type(struct provisioning_call *call, struct slice *ret_type) {
     struct slice type = slice_make(NULL, 0);
     (void)http_request_header(call->exchange, "Content-Type", &type);
@@ -149,6 +171,15 @@ static void on_answered(struct worker *worker, uint64_t owner, const struct call
         answer_problem(call, answer);
 }
 
+/* The caller may go while the device is away: its connection is not read until it has an answer. */
+static bool is_wanted(struct worker *worker, uint64_t owner) {
+    struct http_exchange *x = http_find(worker, owner);
+    if (!x || !connection_peer_is_gone(http_connection(x)))
+        return x != NULL;
+    connection_close(http_connection(x), DG_ERR_CLOSED);
+    return false;
+}
+
 /* ---- the call ---- */
 
 enum device_key_column { COLUMN_TENANT_KEY, COLUMN_DEVICE_KEY };
@@ -158,6 +189,7 @@ static void begin(struct provisioning_call *call, struct call_request *request) 
     request->name = http_path_parameter(x, "method");
     request->payload = http_request_body(x);
     request->owner = http_exchange_id(x);
+    request->is_wanted = is_wanted;
     request->answered = on_answered;
     int err = calls_begin(call->worker, request);
     if (err < 0) {
@@ -179,7 +211,8 @@ static void then_begin(struct provisioning_call *call, struct registry_request *
     }
     request.tenant_key = strtoll(registry_value(result, 0, COLUMN_TENANT_KEY), NULL, 10);
     request.device_key = strtoll(registry_value(result, 0, COLUMN_DEVICE_KEY), NULL, 10);
-    if (read_seconds(call, "connect_timeout", 0, CONNECT_TIMEOUT_MAX_S,
+    if (check_parameters(call) &&
+        read_seconds(call, "connect_timeout", 0, CONNECT_TIMEOUT_MAX_S,
                      &request.connect_timeout_ms) &&
         read_seconds(call, "response_timeout", 1, RESPONSE_TIMEOUT_MAX_S,
                      &request.response_timeout_ms) &&

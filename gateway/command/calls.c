@@ -38,6 +38,7 @@ struct call {
     struct worker *worker;
     struct parcel *parcel; /* between two tries; else it is on its way */
     void (*answered)(struct worker *worker, uint64_t owner, const struct call_answer *answer);
+    bool (*is_wanted)(struct worker *worker, uint64_t owner);
     uint64_t owner;
     int64_t id, tenant_key;
     uint64_t connect_until_ms;
@@ -263,12 +264,24 @@ static void deliver_back(struct mail *mail, void *receiver) {
         parcel_free(parcel);
 }
 
+/* What nobody waits for is not done when the device comes. */
+static void try_again(struct calls *calls, struct call *call) {
+    struct parcel *parcel = call->parcel;
+    if (!call->is_wanted || call->is_wanted(call->worker, call->owner)) {
+        try_now(calls, call, parcel);
+        return;
+    }
+    forget(calls, call);
+    parcel_free(parcel);
+    count_answer(DG_ERR_CLOSED);
+}
+
 static void on_timer(evutil_socket_t fd, short what, void *context) {
     struct call *call = context;
     struct calls *calls = calls_of(call->worker);
     worker_refresh_time(call->worker);
     if (call->parcel)
-        try_now(calls, call, call->parcel);
+        try_again(calls, call);
     else
         answer(calls, call, &(struct call_answer){.err = DG_ERR_TIMEOUT});
 }
@@ -300,6 +313,7 @@ int calls_begin(struct worker *worker, const struct call_request *request) {
     }
     *call = (struct call){.worker = worker,
                           .answered = request->answered,
+                          .is_wanted = request->is_wanted,
                           .owner = request->owner,
                           .id = ++calls->last_id,
                           .tenant_key = request->tenant_key,

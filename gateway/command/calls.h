@@ -39,11 +39,14 @@ struct call_request {
     struct slice payload, content_type;
     uint32_t connect_timeout_ms, response_timeout_ms;
     uint64_t owner; /* the asker's own */
-    /* Once, never from within calls_begin(). */
+    /* Asked while the device is away; false ends the call without an answer. NULL: always. */
+    bool (*is_wanted)(struct worker *worker, uint64_t owner);
+    /* Once at most, never from within calls_begin(). */
     void (*answered)(struct worker *worker, uint64_t owner, const struct call_answer *answer);
 };
 
-/* 0: answered() follows. DG_ERR_LIMIT, DG_ERR_BUSY (of this worker), DG_ERR_NO_MEMORY. */
+/* 0: answered() follows, as long as it is wanted. DG_ERR_LIMIT, DG_ERR_BUSY (of this worker),
+ * DG_ERR_NO_MEMORY. */
 DG_NODISCARD int calls_begin(struct worker *worker, const struct call_request *request);
 
 /* Gives a message to the session that holds a device, on its worker's thread; owner is the claim's.

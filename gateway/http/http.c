@@ -372,6 +372,13 @@ bool http_query_parameter(struct http_exchange *x, const char *name, struct slic
     return false;
 }
 
+bool http_query_name(struct http_exchange *x, unsigned number, struct slice *ret_name) {
+    bool is_there = number < x->target.parameter_count;
+    if (is_there)
+        *ret_name = x->target.parameters[number].name;
+    return is_there;
+}
+
 bool http_request_header(struct http_exchange *x, const char *name, struct slice *ret_value) {
     for (unsigned i = 0; i < x->head.field_count; i++)
         if (http_name_equals(http_span_slice(x->bytes, x->head.fields[i].name), name)) {

@@ -61,6 +61,8 @@ struct http_exchange *http_find(struct worker *worker, uint64_t exchange_id);
 struct slice http_path_parameter(struct http_exchange *x, const char *name); /* percent-decoded */
 /* Decoded value of a query parameter; false when absent. */
 bool http_query_parameter(struct http_exchange *x, const char *name, struct slice *ret_value);
+/* The name of the parameter with this number, from 0 on; false when there are no more. */
+bool http_query_name(struct http_exchange *x, unsigned number, struct slice *ret_name);
 /* Header value, name compared without case; false when absent. */
 bool http_request_header(struct http_exchange *x, const char *name, struct slice *ret_value);
 /* How often the request has this field. */

@@ -12,6 +12,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -569,6 +570,11 @@ void connection_resume(struct connection *c) {
         connection_set(c, CONNECTION_AGAIN);
         connection_mark_dirty(c);
     }
+}
+
+bool connection_peer_is_gone(const struct connection *c) {
+    struct pollfd end = {.fd = c->fd, .events = POLLRDHUP};
+    return connection_has(c, CONNECTION_CLOSING) || poll(&end, 1, 0) > 0;
 }
 
 void connection_set_deadline(struct connection *c, uint64_t deadline_ms) {

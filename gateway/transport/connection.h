@@ -127,6 +127,11 @@ size_t connection_unsent(const struct connection *c);
 void connection_pause(struct connection *c);
 void connection_resume(struct connection *c);
 
+/* Whether the peer has closed its side, which nobody notices while input is paused; asks the
+ * kernel.
+ */
+bool connection_peer_is_gone(const struct connection *c);
+
 /* Closes: no more input, later writes are ignored, pending output is sent (for at most 2 s), then
  * closed(), at a turn's end. err is what closed() is told. */
 void connection_close(struct connection *c, int err);

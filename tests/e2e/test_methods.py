@@ -300,6 +300,12 @@ class Methods(unittest.TestCase):
         self.assertEqual(self.call(device.name, query="?response_timeout=0").result()[0], 400)
         self.assertEqual(self.call(device.name, query="?connect_timeout=1000").result()[0], 400)
         self.assertEqual(self.call(device.name, "a%20b").result()[0], 422)
+        self.assertEqual(self.call(device.name, "a" * 65).result()[0], 422)
+        self.assertEqual(self.call(device.name, content_type="a/" + "b" * 255).result()[0], 415)
+        for query in ("response_timout=60", "response_timeout=1&response_timeout=60"):
+            status, problem = self.call(device.name, query="?" + query).result()
+            self.assertEqual(status, 400)
+            self.assertIn(query.split("=")[0], problem["detail"])
 
     def test_caller_goes(self):
         device = self.device("left")
@@ -311,6 +317,26 @@ class Methods(unittest.TestCase):
         received = device.called()
         device.acknowledged(received)
         self.assertEqual(device.reply(received), 0)  # it was in time
+
+    def test_caller_goes_before_the_device_comes(self):
+        """What nobody waits for any more is not done when the device comes at last."""
+        self.keys["sleeper"] = self.gateway.device("sleeper")
+        unanswered = 'duragate_calls_total{result="no_answer"}'
+        before = self.gateway.metric(unanswered)
+        request = urllib.request.Request(
+            f"{self.gateway.HTTP_URL}/v1/tenants/{self.gateway.TENANT}/devices/sleeper/methods/first?connect_timeout=60",
+            b"1", method="POST")
+        request.add_header("Authorization", "Bearer " + self.gateway.API_KEY)
+        with self.assertRaises((TimeoutError, urllib.error.URLError)):
+            urllib.request.urlopen(request, timeout=0.5)
+        wait_until(lambda: self.gateway.metric(unanswered) == before + 1, 10)
+        device = self.device("sleeper")
+        call = self.call("sleeper", "second")
+        received = device.called()
+        self.assertTrue(received.topic.endswith("/second"), received.topic)
+        device.acknowledged(received)
+        device.reply(received)
+        self.assertEqual(call.result()[0], 200)
 
 
 class Clients(unittest.TestCase):

@@ -16,7 +16,7 @@ enum { WORKERS = 2, HOLDER_OWNER = 9, GIVEN_MAX = 8 };
 static struct worker fakes[WORKERS], *workers[WORKERS];
 static struct claim *held;
 static struct outbox_message *given[GIVEN_MAX];
-static unsigned given_count, given_worker, answer_count;
+static unsigned given_count, given_worker, answer_count, wanted_asked;
 static int deliver_err;
 static struct call_answer last;
 static unsigned last_status;
@@ -224,6 +224,38 @@ Test(calls, limit_of_a_tenant) {
     cr_assert_eq(call(1, device, 0, 60000), 0, "another worker's");
     deliver_all(); /* they wait for the device, and end with the worker */
     cr_assert_eq(answer_count, 1);
+    end();
+}
+
+static bool is_wanted(struct worker *worker, uint64_t owner) {
+    wanted_asked++;
+    return false;
+}
+
+/* A caller that has gone is not called for when the device comes. */
+Test(calls, caller_that_goes_while_the_device_is_away) {
+    begin();
+    int64_t device = device_at_home(1);
+    struct call_request request = {.tenant_key = 7,
+                                   .device_key = device,
+                                   .name = slice_from_string("reboot"),
+                                   .connect_timeout_ms = 60000,
+                                   .response_timeout_ms = 60000,
+                                   .owner = 5,
+                                   .is_wanted = is_wanted,
+                                   .answered = on_answered};
+    wanted_asked = 0;
+    for (unsigned i = 0; i < LIMIT_CALLS_OF_TENANT; i++)
+        cr_assert_eq(calls_begin(workers[0], &request), 0);
+    deliver_all();
+    run_until(&wanted_asked, LIMIT_CALLS_OF_TENANT);
+    hold(0, device);
+    cr_assert_eq(call(0, device, 0, 60000), 0, "there is room again");
+    deliver_all();
+    cr_assert_eq(given_count, 1);
+    reply(given[0], 200);
+    deliver_all();
+    cr_assert(answer_count == 1 && last.err == 0);
     end();
 }
 
