@@ -126,12 +126,17 @@ static int append_text(struct buffer *out, const char *text) {
     return buffer_append(out, text, strlen(text), LIMIT_OUTPUT_BYTES);
 }
 
-/* A JSON string; text that is not UTF-8 is left out rather than sent on. */
+/* A JSON string; what is not UTF-8 is left out rather than sent on: half a character, where a long
+ * name was cut off. */
 static int append_json_string(struct buffer *out, const char *text) {
     int err = append_text(out, "\"");
-    if (!utf8_is_valid(text, strlen(text)))
-        text = "";
+    size_t left_of_character = 0;
     for (; err == 0 && *text; text++) {
+        if (left_of_character == 0)
+            left_of_character = utf8_character_size(text, strlen(text));
+        if (left_of_character == 0)
+            continue;
+        left_of_character--;
         unsigned char byte = (unsigned char)*text;
         char escaped[8] = {(char)byte};
         if (byte == '"' || byte == '\\')

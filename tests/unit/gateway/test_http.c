@@ -52,6 +52,9 @@ static void handle_echo(struct http_exchange *x, const struct http_route *route)
     http_respond(x, 201, "application/octet-stream", http_request_body(x));
 }
 
+static void handle_cut(struct http_exchange *x, const struct http_route *route) {
+    http_respond_problem(x, DG_ERR_INVALID, "/\xc3\xa9\xc3: \xff\xe2\x82: why");
+}
 static void handle_problem(struct http_exchange *x, const struct http_route *route) {
     http_respond_problem(x, DG_ERR_TOO_LARGE, "a \"quoted\"\nthing");
 }
@@ -128,6 +131,7 @@ static const struct http_route second_table[] = {
     {HTTP_METHOD_POST, "/echo", 200000, handle_echo, NULL},
     {HTTP_METHOD_PUT, "/small", 5, handle_echo, NULL},
     {HTTP_METHOD_GET, "/problem", 0, handle_problem, NULL},
+    {HTTP_METHOD_GET, "/cut", 0, handle_cut, NULL},
     {HTTP_METHOD_GET, "/empty", 0, handle_empty, NULL},
     {HTTP_METHOD_GET, "/later", 0, handle_later, NULL},
     {HTTP_METHOD_GET, "/never", 0, handle_never, NULL},
@@ -222,6 +226,9 @@ Test(http, requests_and_answers) {
          {"413 ", "application/problem+json",
           "{\"type\":\"/problems/too-large\",\"title\":\"too large\",\"status\":413,"
           "\"detail\":\"a \\\"quoted\\\"\\u000athing\"}"},
+         NULL},
+        {"GET /cut HTTP/1.1\r\n" HOST CLOSE "\r\n",
+         {"422 ", "\"detail\":\"/\xc3\xa9: : why\""},
          NULL},
         {"POST /echo HTTP/1.1\r\n" HOST CLOSE "Content-Length: 5\r\n\r\nabcde",
          {"201 Created", "\r\n\r\nabcde"},
