@@ -39,22 +39,19 @@ static struct curl_slist *make_headers(struct cli_run *run, bool with_body) {
     return headers;
 }
 
-void api_call(struct cli_run *run, const char *method, const char *path, const char *body,
-              struct api_answer *ret_answer) {
-    api_call_for(run, method, path, body, 0, ret_answer);
-}
-
-void api_call_for(struct cli_run *run, const char *method, const char *path, const char *body,
-                  long more_s, struct api_answer *ret_answer) {
+/* Takes headers over. */
+static void perform(struct cli_run *run, const char *method, const char *path, const char *body,
+                    struct curl_slist *headers, long more_s, struct api_answer *ret_answer) {
     *ret_answer = (struct api_answer){0};
     const char *base = cli_setting(run, CLI_URL, "DURAGATE_HTTP_URL", "http://127.0.0.1:8080");
     const char *ca_file = cli_setting(run, CLI_CA_FILE, "DURAGATE_CA_FILE", NULL);
     char url[4096];
     snprintf(url, sizeof(url), "%s%s", base, path);
     CURL *curl = curl_easy_init();
-    if (!curl)
+    if (!curl) {
+        curl_slist_free_all(headers);
         return;
-    struct curl_slist *headers = make_headers(run, body != NULL);
+    }
     curl_easy_setopt(curl, CURLOPT_URL, url);
     curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, method);
     curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers);
@@ -75,6 +72,22 @@ void api_call_for(struct cli_run *run, const char *method, const char *path, con
                  curl_easy_strerror(code));
     curl_slist_free_all(headers);
     curl_easy_cleanup(curl);
+}
+
+void api_call(struct cli_run *run, const char *method, const char *path, const char *body,
+              struct api_answer *ret_answer) {
+    api_call_for(run, method, path, body, 0, ret_answer);
+}
+
+void api_call_for(struct cli_run *run, const char *method, const char *path, const char *body,
+                  long more_s, struct api_answer *ret_answer) {
+    perform(run, method, path, body, make_headers(run, body != NULL), more_s, ret_answer);
+}
+
+void api_create(struct cli_run *run, const char *path, const char *body,
+                struct api_answer *ret_answer) {
+    struct curl_slist *headers = curl_slist_append(make_headers(run, true), "If-None-Match: *");
+    perform(run, "PUT", path, body, headers, 0, ret_answer);
 }
 
 void api_answer_free(struct api_answer *answer) {

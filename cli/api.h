@@ -19,6 +19,9 @@ void api_call(struct cli_run *run, const char *method, const char *path, const c
 /* ... of a request that may take so much longer. */
 void api_call_for(struct cli_run *run, const char *method, const char *path, const char *body,
                   long more_s, struct api_answer *ret_answer);
+/* PUT of what is not there yet: status 412 when it is. */
+void api_create(struct cli_run *run, const char *path, const char *body,
+                struct api_answer *ret_answer);
 void api_answer_free(struct api_answer *answer);
 
 /* Prints what went wrong (the problem's detail, or the transport's error); returns the exit code.

@@ -128,8 +128,18 @@ int resource_show_run(struct cli_run *run) {
     return call_member(run, "GET", NULL);
 }
 
+/* What is there stays as it is: a device that was switched off would be let in again. */
 int resource_create_run(struct cli_run *run) {
-    return call_member(run, "PUT", cli_has(run, CLI_DATA) ? run->option[CLI_DATA] : "{}");
+    char path[PATH_SIZE];
+    struct api_answer answer;
+    make_path(run, true, path);
+    api_create(run, path, cli_has(run, CLI_DATA) ? run->option[CLI_DATA] : "{}", &answer);
+    if (answer.status != 412)
+        return print_answer(run, &answer);
+    api_answer_free(&answer);
+    return cli_fail(run, DG_EXIT_FAILURE,
+                    "%s '%s' is there already; `duragate %s update` changes it",
+                    run->command->group, run->operand[0], run->command->group);
 }
 
 int resource_update_run(struct cli_run *run) {

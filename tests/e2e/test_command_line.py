@@ -73,6 +73,14 @@ class CommandLine(unittest.TestCase):
         self.assertIn(error, done.stderr)
         return done.stdout
 
+    def test_create_leaves_what_is_there(self):
+        self.run_duragate("device", "create", "twice", "--data", '{"tags":{"floor":"2"}}')
+        self.run_duragate("device", "disable", "twice")
+        self.run_duragate("device", "create", "twice", code=1, error="device 'twice' is there already; `duragate device update`")
+        shown = json.loads(self.run_duragate("device", "show", "twice", "--json"))
+        self.assertEqual((shown["enabled"], shown["tags"]), (False, {"floor": "2"}))
+        self.run_duragate("tenant", "create", self.gateway.TENANT, code=1, error="is there already")
+
     def test_tail_says_what_is_wrong(self):
         self.run_duragate("tail", code=77, error=f"the user '{self.gateway.KAFKA_USER}'",
                           DURAGATE_KAFKA_PASSWORD="wrong")
