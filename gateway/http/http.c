@@ -7,6 +7,7 @@
  */
 #include "gateway/http/http.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "common/assert.h"
@@ -109,7 +110,10 @@ static bool find_route(struct http_exchange *x) {
         return false;
     }
     if (x->body_expected > x->route->body_limit_bytes) {
-        respond_status(x, 413);
+        char detail[64];
+        snprintf(detail, sizeof(detail), "the body may have at most %zu bytes here",
+                 (size_t)x->route->body_limit_bytes);
+        http_respond_problem(x, DG_ERR_TOO_LARGE, detail);
         return false;
     }
     x->handling = false;
