@@ -4,9 +4,11 @@ import json
 import os
 import shutil
 import subprocess
+import time
 import unittest
 
 from harness import Gateway, BUILDS
+from raw_mqtt import Raw
 
 CONTROL = "\x1b[2J"
 
@@ -72,6 +74,17 @@ class CommandLine(unittest.TestCase):
         self.assertEqual(done.returncode, code, (arguments, done.stdout, done.stderr))
         self.assertIn(error, done.stderr)
         return done.stdout
+
+    def test_simulate_over_a_quota(self):
+        tenant, key = f"/v1/tenants/{self.gateway.TENANT}", self.gateway.device("second")
+        device = Raw(self.gateway.MQTT_PORT)
+        self.addCleanup(device.socket.close)
+        device.resumed(self.gateway.MQTT_USER, self.gateway.DEVICE_KEY, client_id="first", version=5)
+        self.assertEqual(self.gateway.api("PATCH", tenant, {"quota": {"connections": 1}})[0], 200)
+        self.addCleanup(self.gateway.api, "PATCH", tenant, {"quota": None})
+        time.sleep(1)
+        self.run_duragate("device", "simulate", "--device", "second", "--count", "1", code=69,
+                          error="busy, or a quota", DURAGATE_DEVICE_KEY=key)
 
     def test_create_leaves_what_is_there(self):
         self.run_duragate("device", "create", "twice", "--data", '{"tags":{"floor":"2"}}')
