@@ -235,7 +235,10 @@ struct session {
     uint8_t device_size;
     uint8_t state;   /* enum session_state */
     uint8_t version; /* enum mqtt_version; 0 before CONNECT */
-    uint8_t end_reason;
+    union {
+        uint8_t end_reason;    /* what the device's DISCONNECT says */
+        uint8_t filters_asked; /* until then: of the SUBSCRIBE that waits for the registry */
+    };
 };
 
 /* A new connection. id must be unique among the worker's sessions. */

@@ -47,8 +47,8 @@ static int subscribe(struct session *session, const struct mqtt_subscribe *reque
     uint8_t qos = wanted->qos;
     struct session_permit permit;
     int err = may_subscribe(session, wanted, &permit);
-    if (err == SESSION_ASK) /* out of memory to do so */
-        err = DG_ERR_NO_MEMORY;
+    if (err == SESSION_ASK) /* it was, too long ago, or memory is out */
+        err = DG_ERR_UNAVAILABLE;
     if (err == 0)
         err = session_keep(session);
     if (err < 0)
@@ -118,13 +118,17 @@ static void answer_subscribe(struct session *session, const struct mqtt_subscrib
 }
 
 /* Before anything is granted: true when the registry was asked for a device behind this one, and
- * the packet is offered again. */
+ * the packet is offered again. For each filter once: what it says may be forgotten before it has
+ * said the rest. */
 static bool asks_for_child(struct session *session, const struct mqtt_subscribe *request) {
     struct session_permit permit;
-    for (unsigned i = 0; i < request->filter_count; i++)
+    while (session->filters_asked < request->filter_count) {
+        unsigned i = session->filters_asked++;
         if (may_subscribe(session, &request->filters[i], &permit) == SESSION_ASK &&
             session_ask_child(session, permit.child_name) == 0)
             return true;
+    }
+    session->filters_asked = 0;
     return false;
 }
 
