@@ -182,6 +182,8 @@ static bool is_through(struct session *session, int err) {
 void session_settle(struct session *session) {
     if (session->flags & (SESSION_FINISHED | SESSION_PAUSED_STREAM))
         return;
+    if (session->flags & SESSION_SAVING) /* its record must not be written after the will's */
+        return;
     if (!is_through(session, session_will_settle(session)))
         return;
     if (session->flags & SESSION_PRESENT) {
@@ -189,7 +191,7 @@ void session_settle(struct session *session) {
             return;
         session->flags &= ~(uint32_t)SESSION_PRESENT;
     }
-    if (!(session->flags & SESSION_SAVING) && !is_through(session, session_save_end(session)))
+    if (!is_through(session, session_save_end(session)))
         return;
     if (session->outstanding > 0 || session->flags & SESSION_CLAIM_ASKED)
         return;

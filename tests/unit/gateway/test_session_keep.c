@@ -408,6 +408,8 @@ Test(session_keep, a_removal_whose_answer_did_not_leave) {
     struct recorder *r = durable(MQTT_VERSION_3_1_1, NULL);
     feed_change(r, subscribe3, sizeof(subscribe3));
     cr_assert_eq(session_receive(&r->session, unsubscribe3, sizeof(unsubscribe3)), 0);
+    session_unlinked(&r->session, DG_ERR_CLOSED);
+    session_append_done(&r->session, last(r)->tag, 0);
     close_and_settle(r);
     cr_assert_null(r->kept->subscriptions);
     recorder_free(r);

@@ -322,6 +322,25 @@ Test(session_will, pressure_at_the_end) {
     recorder_free(r);
 }
 
+/* Changes of state alone are written after those that go with events: the record that a SUBSCRIBE
+ * has written would come after the end's, and bring the will back at the next start. */
+Test(session_will, not_before_a_change_that_is_on_the_way) {
+    static const uint8_t subscribe[] = "\x82\x14\0\x09\0\0\x0e$dg/commands/#\1";
+    for (unsigned stored = 0; stored < 2; stored++) {
+        struct recorder *r = durable(HOUR_S, 0);
+        feed(r, subscribe, sizeof(subscribe) - 1);
+        cr_assert(r->mutation_count == 2 && written_with_will(last(r)));
+        session_unlinked(&r->session, DG_ERR_CLOSED);
+        cr_assert_eq(r->event_count, 1);
+        session_append_done(&r->session, last(r)->tag, stored ? 0 : DG_ERR_STORAGE_FULL);
+        cr_assert_eq(r->event_count, 3);
+        cr_assert_eq(last(r)->with_event, 1);
+        cr_assert(!written_with_will(last(r)));
+        settle(r);
+        recorder_free(r);
+    }
+}
+
 Test(session_will, goodbye_and_revocation_leave_none) {
     static const uint8_t goodbye[] = {0xE0, 0};
     for (unsigned how = 0; how < 3; how++) {
