@@ -269,7 +269,7 @@ Test(session_via, subscribing_for_a_child) {
     }
 }
 
-/* A no is believed for less long than the next answer takes: each is asked for once all the same. */
+/* A no is believed for less long than the next answer takes: each is asked for once. */
 Test(session_via, subscribing_while_the_registry_is_slow) {
     struct recorder *r = connected(MQTT_VERSION_5);
     for (unsigned packet = 1; packet <= 2; packet++) {
