@@ -122,7 +122,9 @@ class Cases:
         relay = Relay(port_of(gateway, self.row.transport), 10_000)
         self.addCleanup(relay.close)
         driver = self.connect(port=relay.port, clean=False, reconnect=True)
-        self.publish(driver, self.topic(), 2, 100, 200)
+        # Paho C does not call back for a message that was between PUBREL and PUBCOMP: what is stored counts.
+        driver.tell("publish", self.topic(), 2, 100, 200)
+        wait_until(lambda: len(self.payloads(self.topic())) >= 100, 25)
         self.assertTrue(relay.cut)
         self.assertEqual(sorted(self.payloads(self.topic())), sorted(self.numbers(100, 200)))
 
