@@ -86,7 +86,7 @@
 #define LIMIT_GROUP_BYTES (4 * 1024 * 1024)
 #define LIMIT_PARTITIONS_PER_STREAM 1024
 #define LIMIT_APPENDER_BYTES (16 * 1024 * 1024)        /* open and in flight, of one worker */
-#define LIMIT_SESSION_SHARE_BYTES (32 * 1024)          /* ... of one device, while others publish */
+#define LIMIT_SESSION_SHARE_BYTES (128 * 1024)         /* ... of one device, while others publish */
 #define LIMIT_TENANT_SHARE_BYTES (128 * 1024)          /* ... of one tenant, likewise */
 #define LIMIT_PLACER_BACKLOG_BYTES (64 * 1024 * 1024)  /* durable, not yet in a segment */
 #define LIMIT_PLACER_RETAINED_BYTES (32 * 1024 * 1024) /* placed, kept for close readers */
