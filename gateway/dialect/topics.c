@@ -17,7 +17,7 @@ static int classify_natively(struct slice topic, struct topic_meaning *ret_meani
     ret_meaning->kind = kind;
     ret_meaning->topic = topic;
     ret_meaning->subject = subject;
-    ret_meaning->device = slice_make(NULL, 0);
+    ret_meaning->device = ret_meaning->id = ret_meaning->status = slice_make(NULL, 0);
     if (kind == NATIVE_VIA)
         native_via_parts(topic, &ret_meaning->device, &ret_meaning->subject);
     if (kind == NATIVE_REPLY)

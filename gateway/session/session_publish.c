@@ -92,11 +92,8 @@ static void begin_withholding(struct session *session, int err) {
     session->shared->effects->set_deadline(session, session_next_deadline(session));
 }
 
-/* For a device behind this one. Nobody could look it up: later that may be another matter, so 3.1.1
- * gets no ack and sends it again. Or it may not speak for that device, which MQTT 5 is told. It is
- * nothing to the other devices behind it, so the connection stays. */
-static void refuse_child(struct session *session, const struct mqtt_publish *publish, int err) {
-    metric_add(METRIC_MQTT_VIA_REFUSED, 1);
+/* The connection stays: QoS 0 is dropped, MQTT 5 is told, 3.1.1 gets no ack and sends it again. */
+static void refuse_and_stay(struct session *session, const struct mqtt_publish *publish, int err) {
     if (publish->qos == 0) {
         session_note_dropped(session, err);
     } else if (session_is_mqtt5(session)) {
@@ -110,8 +107,11 @@ static void refuse_child(struct session *session, const struct mqtt_publish *pub
 /* A publish that will never be stored: MQTT 5 says so in the ack, QoS 0 and 3.1.1 have no ack that
  * could (MQTT 3.1.1 3.3.5-2), so the connection ends. */
 static void refuse_publish(struct session *session, const struct mqtt_publish *publish, int err) {
+    /* Of a device behind this one, which is nothing to the others behind it: it may not be spoken
+     * for, or nobody could look it up, and later that may be another matter. */
     if (err == DG_ERR_VIA || err == DG_ERR_UNAVAILABLE) {
-        refuse_child(session, publish, err);
+        metric_add(METRIC_MQTT_VIA_REFUSED, 1);
+        refuse_and_stay(session, publish, err);
         return;
     }
     session_note_refused(session, FLIGHT_PUBLISH_REFUSED, err, publish->topic);
@@ -330,15 +330,9 @@ static bool over_quota(struct session *session, const struct mqtt_publish *publi
         return false;
     }
     admission_count_refused(session->admission, publish->qos == 0);
-    if (publish->qos == 0) {
-        session_note_dropped(session, err);
-    } else if (session_is_mqtt5(session)) {
-        session_note_refused(session, FLIGHT_PUBLISH_REFUSED, err, publish->topic);
-        session_answer_in_turn(session, publish, err, -1);
-    } else {
-        begin_withholding(session, err);
+    refuse_and_stay(session, publish, err);
+    if (session->flags & SESSION_WITHHOLDING)
         withhold(session, publish);
-    }
     return true;
 }
 
