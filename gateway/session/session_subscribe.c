@@ -118,12 +118,14 @@ static void answer_subscribe(struct session *session, const struct mqtt_subscrib
 }
 
 /* Before anything is granted: true when the registry was asked for a device behind this one, and
- * the packet is offered again. For each filter once: what it says may be forgotten before it has
- * said the rest. */
+ * the packet is offered again. Each filter is looked at twice: a change that is heard meanwhile
+ * makes the gateway forget what it has just been told of another one. Not more often, since the
+ * registry may be slower than what it says is believed. */
 static bool asks_for_child(struct session *session, const struct mqtt_subscribe *request) {
     struct session_permit permit;
-    while (session->filters_asked < request->filter_count) {
-        unsigned i = session->filters_asked++;
+    _Static_assert(2 * LIMIT_MQTT_SUBSCRIPTIONS <= UINT8_MAX, "filters_asked counts both rounds");
+    while (session->filters_asked < 2 * request->filter_count) {
+        unsigned i = session->filters_asked++ % request->filter_count;
         if (may_subscribe(session, &request->filters[i], &permit) == SESSION_ASK &&
             session_ask_child(session, permit.child_name) == 0)
             return true;
