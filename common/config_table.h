@@ -66,4 +66,6 @@ CONFIG(storage, reserve,            SIZE, "64MiB", 0, 9000000000000000, RELOAD, 
 
 CONFIG(events, device_time_window,  DURATION_MS, "7d", 0, 315360000000, RELOAD, "A device's own time is believed if it is at most so far from the receive time")
 CONFIG(events, presence,            BOOL, "true", 0, 1, RELOAD, "Write connected and disconnected events")
+
+CONFIG(commands, retention,         DURATION_MS, "1d", 0, 31536000000, RELOAD, "How long commands that have come to their end can still be looked up")
 /* clang-format on */

@@ -77,6 +77,21 @@
 #define LIMIT_CALL_CONTENT_TYPE_BYTES 256
 #define LIMIT_METHOD_NAME_BYTES 64
 
+/* commands */
+#define LIMIT_COMMAND_PAYLOAD_BYTES (64 * 1024)
+#define LIMIT_COMMAND_PROPERTY_BYTES (8 * 1024) /* as JSON */
+#define LIMIT_COMMAND_REPLY_BYTES (32 * 1024)
+#define LIMIT_COMMANDS_PENDING 1000 /* of one device */
+#define LIMIT_COMMAND_DELIVERIES 10 /* without an acknowledgement; then it is dead-lettered */
+#define LIMIT_COMMAND_TTL_MS (30LL * 24 * 3600 * 1000)
+#define LIMIT_COMMANDS_OFFERED 16             /* of one device, in memory and not delivered yet */
+#define LIMIT_COMMANDS_PER_WORKER (64 * 1024) /* in memory, of all devices */
+#define LIMIT_COMMAND_BYTES_PER_WORKER (128 * 1024 * 1024)
+#define LIMIT_COMMAND_REPLIES 4096      /* to commands that are not in memory, of one worker */
+#define LIMIT_COMMANDS_OF_STATEMENT 256 /* created, taken or projected at a time */
+#define LIMIT_COMMAND_BYTES_OF_STATEMENT (1024 * 1024)
+#define LIMIT_INSTANCE_LEASE_MS 30000 /* how long others wait for a gateway that says nothing */
+
 /* events */
 #define LIMIT_EVENT_PAYLOAD_BYTES (512 * 1024)
 #define LIMIT_EVENT_HEADERS_BYTES (32 * 1024)

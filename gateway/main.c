@@ -25,6 +25,9 @@
 #include "common/log.h"
 #include "common/metrics.h"
 #include "gateway/command/calls.h"
+#include "gateway/command/commands.h"
+#include "gateway/command/relay.h"
+#include "gateway/command/transitions.h"
 #include "gateway/http/http.h"
 #include "gateway/kafka/endpoint.h"
 #include "gateway/kafka/group_store.h"
@@ -66,6 +69,7 @@ struct server {
     struct event *drain_limit;
     struct watched_file watched[WATCHED_FILES];
     bool wrote_pid_file;
+    struct commands_options commands;
     atomic_bool draining;
     atomic_uint drained_workers;
 };
@@ -163,6 +167,12 @@ static void deliver_revocation(struct mail *mail, void *receiver) {
     free(revocation);
 }
 
+static void deliver_notice(struct mail *mail, void *receiver) {
+    struct registry_notice *notice = (struct registry_notice *)(void *)mail;
+    commands_notice(receiver, notice->text);
+    free(notice);
+}
+
 static void deliver_update(struct mail *mail, void *receiver) {
     struct registry_update *update = (struct registry_update *)(void *)mail;
     mqtt_update(receiver, update);
@@ -180,6 +190,7 @@ static int server_create_worker(struct server *server, unsigned index) {
     };
     /* The order of the turn hooks: events go to the stream before acknowledgements to sockets. */
     if ((err = mqtt_worker_start(worker, server->stream, server->registry)) < 0 ||
+        (err = transitions_worker_start(worker, server->stream, server->registry)) < 0 ||
         (err = kafka_worker_start(worker, server->stream, server->registry)) < 0 ||
         (err = http_worker_start(worker)) < 0 ||
         (err = provisioning_worker_start(worker, server->registry, server->stream, &options)) < 0 ||
@@ -187,9 +198,10 @@ static int server_create_worker(struct server *server, unsigned index) {
         return err;
     if (server->tls && (err = tls_install(worker, server->tls)) < 0)
         return err;
-    return registry_listen(
-        server->registry, &worker->mailbox,
-        &(struct registry_receiver){.revoked = deliver_revocation, .updated = deliver_update});
+    return registry_listen(server->registry, &worker->mailbox,
+                           &(struct registry_receiver){.revoked = deliver_revocation,
+                                                       .updated = deliver_update,
+                                                       .noticed = deliver_notice});
 }
 
 static unsigned default_worker_count(const struct config *config) {
@@ -202,7 +214,12 @@ static unsigned default_worker_count(const struct config *config) {
 }
 
 static int server_create_workers(struct server *server) {
-    server->worker_count = default_worker_count(server->config);
+    server->commands = (struct commands_options){.workers = server->workers,
+                                                 .stream = server->stream,
+                                                 .registry = server->registry,
+                                                 .deliver = mqtt_deliver,
+                                                 .replied = mqtt_reply_done};
+    server->commands.worker_count = server->worker_count = default_worker_count(server->config);
     for (unsigned index = 0; index < server->worker_count; index++) {
         int err = server_create_worker(server, index);
         if (err < 0)
@@ -216,6 +233,8 @@ static int server_create_workers(struct server *server) {
             err = kafka_groups_start(worker, server->workers, server->worker_count);
         if (err == 0)
             err = calls_worker_start(worker, server->workers, server->worker_count, mqtt_deliver);
+        if (err == 0)
+            err = commands_worker_start(worker, &server->commands);
         if (err < 0)
             return err;
     }
@@ -223,6 +242,9 @@ static int server_create_workers(struct server *server) {
                                     clock_wall_ms());
     if (err == 0)
         err = mqtt_restore_producers(server->stream, server->workers, server->worker_count);
+    if (err == 0)
+        err = transitions_restore(server->stream, server->workers, server->worker_count,
+                                  commands_restored);
     if (err < 0)
         return err;
     for (unsigned index = 0; index < server->worker_count; index++) {
@@ -618,10 +640,13 @@ static void server_free_events(struct server *server) {
 
 /* Workers have ended; registry and stream still answer what a worker's parts wait for. */
 static void free_worker_parts(struct worker *worker) {
+    commands_worker_free(worker);
     mqtt_worker_free(worker);
     provisioning_worker_free(worker);
     kafka_worker_free(worker);
     calls_worker_free(worker);
+    relay_worker_free(worker);
+    transitions_worker_free(worker);
 }
 
 static void server_free_workers(struct server *server) {

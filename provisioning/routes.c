@@ -1,5 +1,6 @@
 /* The tables that http walks, made from routes_table.h. */
 #include "provisioning/auth.h"
+#include "provisioning/commands.h"
 #include "provisioning/connection.h"
 #include "provisioning/credentials.h"
 #include "provisioning/methods.h"
@@ -26,6 +27,8 @@ enum {
     SECRET_BYTES = 32 * 1024,
     POLICY_BYTES = 2 * LIMIT_POLICY_BYTES,
     RESET_BYTES = 4 * 1024,
+    /* A payload in base64, or JSON with escapes. */
+    COMMAND_BYTES = 4 * LIMIT_COMMAND_PAYLOAD_BYTES,
 };
 
 const struct provisioning_route provisioning_rows[] = {

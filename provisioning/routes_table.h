@@ -24,6 +24,8 @@ ROUTE(LIST_RECENT,        GET,    "/v1/tenants/{tenant}/devices/{device}/recent"
 
 ROUTE(CALL_METHOD,        POST,   "/v1/tenants/{tenant}/devices/{device}/methods/{method}", TENANT, COMMAND, LIMIT_OUTGOING_PAYLOAD_BYTES, method_call, method, "Call a connected device and wait for its answer")
 
+ROUTE(POST_COMMAND,       POST,   "/v1/tenants/{tenant}/devices/{device}/commands", TENANT, COMMAND, COMMAND_BYTES, command_post, command, "Queue a command for a device")
+
 ROUTE(LIST_CREDENTIALS,   GET,    "/v1/tenants/{tenant}/devices/{device}/credentials",              TENANT, READ,   0,            resource_list,     credential, "List the credentials of a device")
 ROUTE(POST_CREDENTIAL,    POST,   "/v1/tenants/{tenant}/devices/{device}/credentials",              TENANT, MANAGE, SECRET_BYTES, credential_post,   credential, "Add a credential; a generated secret is shown only in this answer")
 ROUTE(GET_CREDENTIAL,     GET,    "/v1/tenants/{tenant}/devices/{device}/credentials/{credential}", TENANT, READ,   0,            resource_get,      credential, "Show one credential, without its secret")

@@ -85,6 +85,27 @@ static void tell_update(struct registry *registry, const struct registry_update 
     }
 }
 
+const char *const changes_channels[] = {
+    [REGISTRY_CHANNEL_CHANGES] = "duragate_registry",
+    [REGISTRY_CHANNEL_COMMANDS] = "duragate_command",
+    [REGISTRY_CHANNEL_COUNT] = NULL,
+};
+
+/* What is lost here is found later: rows are the truth, and are looked at now and then. */
+static void tell_notice(struct registry *registry, enum registry_channel channel,
+                        const char *text) {
+    for (const struct registry_listener *l = atomic_load(&registry->listeners); l; l = l->next) {
+        struct registry_notice *copy =
+            l->receiver.noticed ? malloc(sizeof(*copy) + strlen(text) + 1) : NULL;
+        if (!copy)
+            continue;
+        copy->channel = channel;
+        strcpy(copy->text, text);
+        copy->mail.deliver = l->receiver.noticed;
+        mailbox_post(l->mailbox, &copy->mail);
+    }
+}
+
 static struct change_query *
 make_query(struct registry *registry, int64_t revision_before, enum registry_statement statement,
            void (*done)(struct postgres_query *, int, const PGresult *, const char *)) {
@@ -451,6 +472,8 @@ void changes_ready(void *context) {
     struct registry *registry = context;
     registry->reading_changes = registry->range_known = registry->synced = false;
     read_changes(registry);
+    for (int channel = REGISTRY_CHANNEL_CHANGES + 1; channel < REGISTRY_CHANNEL_COUNT; channel++)
+        tell_notice(registry, (enum registry_channel)channel, "");
 }
 
 void changes_lost(void *context) {
@@ -459,7 +482,12 @@ void changes_lost(void *context) {
     changes_update_condition(registry);
 }
 
-void changes_notified(void *context) {
+void changes_notified(void *context, const char *channel, const char *text) {
+    for (int i = REGISTRY_CHANNEL_CHANGES + 1; i < REGISTRY_CHANNEL_COUNT; i++)
+        if (strcmp(channel, changes_channels[i]) == 0) {
+            tell_notice(context, (enum registry_channel)i, text);
+            return;
+        }
     read_changes(context);
 }
 

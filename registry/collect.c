@@ -39,6 +39,7 @@ void collect_on_timer(evutil_socket_t fd, short what, void *context) {
         return;
     }
     request->account = REGISTRY_ACCOUNT_COLLECT;
+    request->is_own = true;
     request->reply = collected;
     request->reply_to = &registry->mailbox;
     registry->is_collecting = true;

@@ -149,7 +149,9 @@ void collect_soon(struct registry *registry);
 /* changes.c */
 void changes_ready(void *context);
 void changes_lost(void *context);
-void changes_notified(void *context);
+void changes_notified(void *context, const char *channel, const char *text);
+/* The names of enum registry_channel, NULL at the end. */
+extern const char *const changes_channels[];
 void changes_on_timer(evutil_socket_t fd, short what, void *context);
 void changes_update_condition(struct registry *registry);
 /* Whether the cache is not much older than a second. */

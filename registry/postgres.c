@@ -268,10 +268,12 @@ static bool send_settings(struct postgres *p) {
 
 static bool send_listen(struct postgres *p) {
     char sql[128];
-    if (!p->options.listen)
-        return true;
-    snprintf(sql, sizeof(sql), "listen %s", p->options.listen);
-    return send_text(p, sql);
+    bool sent = true;
+    for (unsigned i = 0; sent && p->options.listen && p->options.listen[i]; i++) {
+        snprintf(sql, sizeof(sql), "listen %s", p->options.listen[i]);
+        sent = send_text(p, sql);
+    }
+    return sent;
 }
 
 /* Of a sequence and the number it has to be beyond: where it stands, then moved if need be, one
@@ -500,11 +502,11 @@ static void take_results(struct postgres *p) {
 }
 
 static void take_notifications(struct postgres *p) {
-    bool any = false;
-    for (PGnotify *notify; (notify = PQnotifies(p->connection)); any = true)
+    for (PGnotify *notify; p->connection && (notify = PQnotifies(p->connection));) {
+        if (p->state == POSTGRES_READY)
+            p->options.notified(p->options.context, notify->relname, notify->extra);
         PQfreemem(notify);
-    if (any && p->state == POSTGRES_READY)
-        p->options.notified(p->options.context);
+    }
 }
 
 static void on_socket(evutil_socket_t fd, short what, void *context) {

@@ -38,13 +38,13 @@ struct postgres_query {
 struct postgres_options {
     const char *name; /* for log lines: "queries", "changes" */
     const char *conninfo, *password;
-    const char *listen;  /* channel to LISTEN to, or NULL */
-    uint64_t timeout_ms; /* of each statement */
+    const char *const *listen; /* channels to LISTEN to, NULL at the end; or NULL */
+    uint64_t timeout_ms;       /* of each statement */
     bool waits_for_each; /* whoever asks keeps the total itself, and one statement under way */
     void *context;
-    void (*ready)(void *context);    /* connected and prepared */
-    void (*lost)(void *context);     /* is ready no longer, or could not become it */
-    void (*notified)(void *context); /* a NOTIFY came in */
+    void (*ready)(void *context); /* connected and prepared */
+    void (*lost)(void *context);  /* is ready no longer, or could not become it */
+    void (*notified)(void *context, const char *channel, const char *text); /* a NOTIFY came in */
 };
 
 DG_NODISCARD int postgres_create(struct event_base *base, const struct postgres_options *options,

@@ -337,7 +337,7 @@ static void queries_changed(void *context) {
     changes_update_condition(registry);
 }
 
-static void ignore(void *context) {
+static void ignore(void *context, const char *channel, const char *text) {
 }
 
 static void on_mail(evutil_socket_t fd, short what, void *context) {
@@ -379,7 +379,7 @@ static int create_connections(struct registry *registry) {
     if (err < 0)
         return err;
     options.name = "changes";
-    options.listen = "duragate_registry";
+    options.listen = changes_channels;
     options.ready = changes_ready;
     options.lost = changes_lost;
     options.notified = changes_notified;

@@ -210,6 +210,13 @@ static inline bool registry_is_listed(const char *names, struct slice name) {
 /* ---- what changed ------------------------------------------------------------------------------
  */
 
+/* What PostgreSQL notifies of: the channels. */
+enum registry_channel {
+    REGISTRY_CHANNEL_CHANGES,  /* duragate_registry: the registry's own */
+    REGISTRY_CHANNEL_COMMANDS, /* duragate_command: "<instance that says it>:<device key>,..." */
+    REGISTRY_CHANNEL_COUNT
+};
+
 /* Posted to each listener when a device, a tenant or a principal changed: connections in scope
  * whose credential is not among those listed must end now. The receiver frees it with free(). */
 struct registry_revocation {
@@ -234,10 +241,19 @@ struct registry_update {
 };
 void registry_update_free(struct registry_update *update);
 
+/* Posted to each listener: another gateway, or this one, has something for devices. Freed with
+ * free(). */
+struct registry_notice {
+    struct mail mail;
+    enum registry_channel channel;
+    char text[]; /* as it was notified; "": some may have been missed, look at everything */
+};
+
 /* What a receiver is called with, on the thread of its mailbox. */
 struct registry_receiver {
     void (*revoked)(struct mail *mail, void *receiver); /* a struct registry_revocation */
     void (*updated)(struct mail *mail, void *receiver); /* a struct registry_update */
+    void (*noticed)(struct mail *mail, void *receiver); /* a struct registry_notice */
 };
 
 /* Registers a receiver. One caller at a time. DG_ERR_NO_MEMORY. */
@@ -257,6 +273,7 @@ struct registry_request {
     uint64_t owner;
     int64_t account;          /* whose requests are counted together: registry_account() */
     int64_t scope_tenant_key; /* the one tenant that it may see and change; 0: any */
+    bool is_own; /* the gateway's, of whatever tenants: has no scope as its last parameter */
     enum registry_statement statement;
     unsigned parameter_count;
     char *parameters[REGISTRY_PARAMETERS_MAX]; /* text format, owned; NULL is SQL NULL */
@@ -278,6 +295,11 @@ enum { REGISTRY_ACCOUNT_COLLECT = 0 }; /* the registry's own, collect.c */
 /* Of a worker's questions about wills: far from those of principals. */
 static inline int64_t registry_account_of_wills(unsigned worker) {
     return INT64_MIN + worker;
+}
+
+/* Of a worker's statements about commands. */
+static inline int64_t registry_account_of_commands(unsigned worker) {
+    return INT64_MIN + LIMIT_WORKERS + worker;
 }
 
 struct registry_request *registry_request_new(enum registry_statement statement);

@@ -148,7 +148,7 @@ static void send_scoped(struct postgres *connection, struct request_query *q) {
     snprintf(scope, sizeof(scope), "%lld", (long long)request->scope_tenant_key);
     for (unsigned i = 0; i < count; i++)
         parameters[i] = request->parameters[i];
-    if (request->statement != STATEMENT_COLLECT)
+    if (!request->is_own)
         parameters[count++] = request->scope_tenant_key != 0 ? scope : NULL;
     postgres_send(connection, &q->query, count, parameters);
 }
@@ -298,7 +298,7 @@ static void on_lost(void *context) {
     changes_update_condition(registry);
 }
 
-static void on_notified(void *context) {
+static void on_notified(void *context, const char *channel, const char *text) {
 }
 
 void requests_set_timeout(struct registry *registry) {

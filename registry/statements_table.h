@@ -69,6 +69,166 @@ STATEMENT(WILL_IS_ALLOWED, 3,
     " and c.device_key = d.device_key) or exists (select from certificate_authority a"
     " where a.credential_key = $2::bigint and a.tenant_key = d.tenant_key))")
 
+/* ---- gateway: commands (gateway/command/) ----
+ * What comes as one parameter is a JSON array with an object for each row. Nobody holds a row whose
+ * holder is null, or an instance whose lease is over. */
+#define SQL_IS_FREE(row, instance) \
+    "(" row ".holder is null or (" row ".holder <> " instance "::text and not exists (select from" \
+    " gateway_instance g where g.instance = " row ".holder and g.lease_until > now())))"
+/* The device keys of rows (an aliased table), told as "<instance>:<key>,...", many at a time. */
+#define SQL_NOTIFY(rows, instance) \
+    "(select count(pg_notify('duragate_command', " instance "::text || ':' || keys)) from (select" \
+    " string_agg(device_key::text, ',') as keys from (select device_key, row_number() over () / 400" \
+    " as part from (select distinct device_key from " rows ") each_once) numbered" \
+    " group by part) told)"
+/* Columns of enum command_column (gateway/command/command_store.c). */
+#define SQL_COMMAND_ROW(c) \
+    c ".command_key, " c ".device_key, " c ".name, encode(" c ".payload, 'base64'), " \
+    c ".content_type, " c ".properties::text, " c ".dialect, " c ".wants_reply, " c ".state, " \
+    c ".delivery_count, " SQL_MS(c ".created_at") ", " SQL_MS(c ".expires_at") ", " \
+    SQL_MS(c ".sent_at") ", " SQL_MS(c ".delivered_at") ", " c ".is_final, t.tenant_key," \
+    " t.stream_id, d.partition, t.name, d.device_id"
+#define SQL_COMMAND_FROM(c) \
+    " from " c " c join device d on d.device_key = c.device_key" \
+    " join tenant t on t.tenant_key = c.tenant_key"
+/* instance, ms */
+STATEMENT(INSTANCE_RENEW, 2,
+    "insert into gateway_instance (instance, lease_until)"
+    " values ($1::text, now() + $2::integer * interval '1 ms')"
+    " on conflict (instance) do update set lease_until = excluded.lease_until")
+/* instance: what it held before it was started, and has said all about */
+STATEMENT(INSTANCE_RELEASE, 1,
+    "with freed as (update command set holder = null where holder = $1::text returning device_key)"
+    " select " SQL_NOTIFY("freed", "$1"))
+/* tenant, device; where commands for it go */
+STATEMENT(COMMAND_DEVICE, 3,
+    "select t.tenant_key, t.stream_id, d.device_key, d.partition, t.name, d.device_id"
+    " from device d join tenant t using (tenant_key)"
+    " where " SQL_TENANT("t.", "$3") " and d.device_id = $2::text")
+/* commands, instance, most pending of one device. Outcomes: created, exists, limit, gone (the
+ * device), again (one with the same idempotency key is being created). Not held: for others to
+ * deliver as well. */
+STATEMENT(COMMAND_CREATE, 3,
+    "with wanted as materialized (select w.*, nextval(pg_get_serial_sequence('command',"
+    " 'command_key')) as command_key, row_number() over (partition by w.device_key order by w.n) +"
+    " (select count(*) from command c where c.device_key = w.device_key and not c.is_final) as place,"
+    " d.tenant_key from json_to_recordset($1::json) as w (n integer, device_key bigint, name text,"
+    " payload text, content_type text, properties jsonb, dialect text, wants_reply boolean,"
+    " ttl_ms bigint, idempotency_key text, held boolean, most bigint)"
+    " left join device d on d.device_key = w.device_key order by w.n),"
+    " made as (insert into command (command_key, tenant_key, device_key, name, payload,"
+    " content_type, properties, dialect, wants_reply, idempotency_key, holder, expires_at)"
+    " overriding system value select command_key, tenant_key, device_key, name,"
+    " decode(payload, 'base64'), content_type, properties, dialect, wants_reply, idempotency_key,"
+    " case when held then $2::text end, now() + ttl_ms * interval '1 ms' from wanted"
+    " where tenant_key is not null and place <= least(most, $3::bigint)"
+    " and not exists (select from command e where e.device_key = wanted.device_key"
+    " and e.idempotency_key = wanted.idempotency_key) order by n"
+    " on conflict (device_key, idempotency_key) do nothing"
+    " returning command_key, tenant_key, device_key, holder, created_at, expires_at),"
+    " told as (insert into stream_outbox (instance, tenant_key, device_key, kind, command_key)"
+    " select $2::text, tenant_key, device_key, 'command.queued', command_key from made"
+    " returning outbox_key, command_key),"
+    " free as (select device_key from made where holder is null)"
+    " select w.n, coalesce(m.command_key, e.command_key), case when m.command_key is not null then"
+    " 'created' when e.command_key is not null then 'exists' when w.tenant_key is null then 'gone'"
+    " when w.place > least(w.most, $3::bigint) then 'limit' else 'again' end, told.outbox_key, "
+    SQL_MS("coalesce(m.created_at, e.created_at)") ", "
+    SQL_MS("coalesce(m.expires_at, e.expires_at)") ", " SQL_NOTIFY("free", "$2")
+    " from wanted w left join made m using (command_key) left join told using (command_key)"
+    " left join command e on e.device_key = w.device_key and e.idempotency_key = w.idempotency_key")
+/* devices and how many of each, instance, most deliveries: those that wait, in order, now held here */
+STATEMENT(COMMAND_TAKE, 3,
+    "with found as (select c.command_key from json_to_recordset($1::json) as w (device_key bigint,"
+    " most integer), lateral (select command_key from command c where c.device_key = w.device_key"
+    " and not c.is_final and c.state <> 'delivered' and c.expires_at > now()"
+    " and c.delivery_count < $3::integer and " SQL_IS_FREE("c", "$2")
+    " order by c.command_key limit w.most for update skip locked) c),"
+    " taken as (update command c set holder = $2::text from found f"
+    " where c.command_key = f.command_key returning c.*)"
+    " select " SQL_COMMAND_ROW("c") SQL_COMMAND_FROM("taken") " order by c.command_key")
+/* instance, after this key, most: what it holds, and has for a while */
+STATEMENT(COMMAND_HELD, 3,
+    "select " SQL_COMMAND_ROW("c") SQL_COMMAND_FROM("command") " where c.holder = $1::text"
+    " and not c.is_final and c.command_key > $2::bigint"
+    " and c.created_at < now() - interval '10 s' order by c.command_key limit $3::integer")
+/* instance, after this device, most: devices that something waits for */
+STATEMENT(COMMAND_WAITING, 3,
+    "select distinct c.device_key from command c where not c.is_final and c.state <> 'delivered'"
+    " and c.device_key > $2::bigint and " SQL_IS_FREE("c", "$1")
+    " order by c.device_key limit $3::integer")
+/* device, command, instance: the one that a device replies to; held here unless it is over */
+STATEMENT(COMMAND_FIND, 3,
+    "with found as (select command_key from command c where c.device_key = $1::bigint"
+    " and c.command_key = $2::bigint and not c.is_final and (c.holder = $3::text or "
+    SQL_IS_FREE("c", "$3") ") for update),"
+    " taken as (update command c set holder = $3::text from found f"
+    " where c.command_key = f.command_key returning c.*)"
+    " select " SQL_COMMAND_ROW("c") ", k.command_key is not null" SQL_COMMAND_FROM("command")
+    " left join taken k on k.command_key = c.command_key"
+    " where c.device_key = $1::bigint and c.command_key = $2::bigint")
+/* commands (keys only), instance: not held any more, and others may deliver them */
+STATEMENT(COMMAND_RELEASE, 2,
+    "with freed as (update command c set holder = null from json_to_recordset($1::json) as r"
+    " (k bigint) where c.command_key = r.k and c.holder = $2::text and not c.is_final"
+    " returning c.device_key) select " SQL_NOTIFY("freed", "$2"))
+/* rows of gateway/command/command_event.h, instance. What is said twice is said once; the last row
+ * of a command holds. A reply that was taken before the command was called expired, by a gateway
+ * that could not know, is what holds. */
+STATEMENT(COMMAND_PROJECT, 2,
+    "with said as (select distinct on (r.k) r.* from rows from (json_to_recordset($1::json) as"
+    " (k bigint, s text, f boolean, n integer, st bigint, dt bigint, ft bigint, rs integer, rt text,"
+    " rp text, why text)) with ordinality as r (k, s, f, n, st, dt, ft, rs, rt, rp, why, place)"
+    " order by r.k, r.place desc)"
+    " update command c set state = r.s, is_final = r.f, delivery_count = r.n,"
+    " sent_at = to_timestamp(r.st / 1000.0), delivered_at = to_timestamp(r.dt / 1000.0),"
+    " finished_at = to_timestamp(r.ft / 1000.0), reply_status = r.rs, reply_content_type = r.rt,"
+    " reply = decode(r.rp, 'base64'), reason = r.why,"
+    " holder = case when r.f then null else c.holder end"
+    " from said r where c.command_key = r.k and (c.holder = $2::text or r.f) and (not c.is_final"
+    " or (c.state = 'expired' and r.s in ('completed', 'rejected')))")
+/* instance, most deliveries, at most so many: what time has decided */
+STATEMENT(COMMAND_EXPIRE, 3,
+    "with found as (select command_key, expires_at > now() as is_dead from command c"
+    " where not c.is_final and (c.expires_at <= now() or (c.delivery_count >= $2::integer"
+    " and c.state <> 'delivered' and c.holder is null)) and " SQL_IS_FREE("c", "$1")
+    " order by c.expires_at limit $3::integer for update skip locked),"
+    " changed as (update command c set is_final = true, finished_at = now(), holder = null,"
+    " state = case when f.is_dead then 'dead_lettered' else 'expired' end,"
+    " reason = case when f.is_dead then 'delivered too often without an acknowledgement'"
+    " else 'its time to live was over' end"
+    " from found f where c.command_key = f.command_key"
+    " returning c.command_key, c.tenant_key, c.device_key, c.state),"
+    " told as (insert into stream_outbox (instance, tenant_key, device_key, kind, command_key)"
+    " select $1::text, tenant_key, device_key, 'command.' || state, command_key from changed"
+    " returning 1) select count(*) from told")
+/* ms that finished commands are kept, at most so many */
+STATEMENT(COMMAND_COLLECT, 2,
+    "delete from command where command_key in (select c.command_key from command c"
+    " where c.is_final and c.finished_at < now() - $1::bigint * interval '1 ms'"
+    " and not exists (select from stream_outbox o where o.command_key = c.command_key)"
+    " order by c.finished_at limit $2::integer)")
+/* instance, after this key, everything or only what no answer is awaited of, most: columns of enum
+ * outbox_column (gateway/command/relay.c) */
+STATEMENT(OUTBOX_READ, 4,
+    "select o.outbox_key, o.kind, o.device_key, t.tenant_key, t.stream_id, d.partition, t.name,"
+    " d.device_id, o.detail::text, o.command_key, c.name, c.delivery_count, "
+    SQL_MS("c.created_at") ", " SQL_MS("c.expires_at") ", c.reason"
+    " from stream_outbox o left join device d on d.device_key = o.device_key"
+    " left join tenant t on t.tenant_key = o.tenant_key"
+    " left join command c on c.command_key = o.command_key"
+    " where o.instance = $1::text and o.outbox_key > $2::bigint and ($3::boolean"
+    " or o.kind <> 'command.queued' or o.created_at < now() - interval '10 s')"
+    " order by o.outbox_key limit $4::integer")
+/* keys: "{1,2,...}" */
+STATEMENT(OUTBOX_DELETE, 1,
+    "delete from stream_outbox where outbox_key = any ($1::bigint[])")
+/* instance: rows of those that have gone for good are its own from now on */
+STATEMENT(OUTBOX_ADOPT, 1,
+    "update stream_outbox o set instance = $1::text where o.instance <> $1::text and exists (select"
+    " from gateway_instance g where g.instance = o.instance"
+    " and g.lease_until < now() - interval '5 minutes')")
+
 /* ---- provisioning: tenants ---- */
 /* Shapes that the rows below share. A body is JSON as clients see it; times are UTC with ms. */
 #define SQL_TIME(column) \

@@ -56,24 +56,3 @@ create table stream_outbox (
     created_at  timestamptz not null default now()
 );
 create index stream_outbox_instance on stream_outbox (instance, outbox_key);
-
--- Rows that nobody delivers yet are told of: device keys, many to a NOTIFY, never one for each.
-create function command_announce() returns trigger language plpgsql as $$
-declare
-    keys text;
-begin
-    for keys in
-        select string_agg(device_key::text, ',')
-        from (select device_key, row_number() over () / 400 as part
-              from (select distinct device_key from changed
-                    where holder is null and not is_final) waiting) numbered
-        group by part
-    loop
-        perform pg_notify('duragate_command', keys);
-    end loop;
-    return null;
-end $$;
-create trigger command_inserted after insert on command referencing new table as changed
-    for each statement execute function command_announce();
-create trigger command_updated after update on command referencing new table as changed
-    for each statement execute function command_announce();

@@ -99,7 +99,9 @@ enum stream_namespace {
     STREAM_STATE_QOS2 = 2,
     STREAM_STATE_CONSUMER = 3, /* committed offsets: gateway/kafka/group_store.c */
     STREAM_STATE_SESSION = 4,
-    STREAM_STATE_PRODUCER = 6, /* gateway/session/producers.h */
+    STREAM_STATE_PRODUCER = 6,   /* gateway/session/producers.h */
+    STREAM_STATE_PROJECTION = 7, /* gateway/command/transitions.h */
+    STREAM_STATE_OUTBOX = 8,     /* gateway/command/relay.h */
 };
 
 struct stream_mutation {
@@ -165,6 +167,10 @@ void stream_offsets(struct stream *stream, uint64_t stream_id, uint32_t partitio
 /* The leader epoch of all partitions: rises when the end of the stream was taken back (restored
  * from a backup, cut by a repair) and offsets are given a second time; never while it is open. */
 int32_t stream_epoch(const struct stream *stream);
+
+/* 16 bytes that no other store has, a copy or a backup of this one excepted. Not to be told: they
+ * keep payloads from being taken for parts of the journal. */
+struct slice stream_secret(const struct stream *stream);
 
 /* One past the last record of an epoch, and the epoch that this was in fact, when the partition has
  * none of the one asked for: an earlier one. DG_ERR_NOT_FOUND: no such epoch yet. */

@@ -65,6 +65,18 @@ static const struct type_row type_rows[EVENT_TYPE_COUNT] = {
     [EVENT_DEVICE_CONNECTED] = TYPE("duragate.device.connected.v1", false, "application/json"),
     [EVENT_DEVICE_DISCONNECTED] =
         TYPE("duragate.device.disconnected.v1", false, "application/json"),
+    [EVENT_COMMAND_QUEUED] = TYPE("duragate.command.queued.v1", false, "application/json"),
+    [EVENT_COMMAND_SENT] = TYPE("duragate.command.sent.v1", false, "application/json"),
+    [EVENT_COMMAND_DELIVERED] = TYPE("duragate.command.delivered.v1", false, "application/json"),
+    [EVENT_COMMAND_COMPLETED] = TYPE("duragate.command.completed.v1", false, "application/json"),
+    [EVENT_COMMAND_REJECTED] = TYPE("duragate.command.rejected.v1", false, "application/json"),
+    [EVENT_COMMAND_ABANDONED] = TYPE("duragate.command.abandoned.v1", false, "application/json"),
+    [EVENT_COMMAND_EXPIRED] = TYPE("duragate.command.expired.v1", false, "application/json"),
+    [EVENT_COMMAND_DEAD_LETTERED] =
+        TYPE("duragate.command.dead_lettered.v1", false, "application/json"),
+    [EVENT_COMMAND_CANCELLED] = TYPE("duragate.command.cancelled.v1", false, "application/json"),
+    [EVENT_STATE_DESIRED] = TYPE("duragate.state.desired.v1", false, "application/json"),
+    [EVENT_STATE_REPORTED] = TYPE("duragate.state.reported.v1", false, "application/json"),
 };
 
 /* Every attribute absent: most events. */

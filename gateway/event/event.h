@@ -19,6 +19,18 @@ enum event_type {                            /* a row each in event.c: ce_type t
                   EVENT_EVENT,               /* duragate.event.v1: alarms, notifications */
                   EVENT_DEVICE_CONNECTED,    /* duragate.device.connected.v1 */
                   EVENT_DEVICE_DISCONNECTED, /* duragate.device.disconnected.v1 */
+                  /* duragate.command.<state>.v1, in the order of enum command_state */
+                  EVENT_COMMAND_QUEUED,
+                  EVENT_COMMAND_SENT,
+                  EVENT_COMMAND_DELIVERED,
+                  EVENT_COMMAND_COMPLETED,
+                  EVENT_COMMAND_REJECTED,
+                  EVENT_COMMAND_ABANDONED,
+                  EVENT_COMMAND_EXPIRED,
+                  EVENT_COMMAND_DEAD_LETTERED,
+                  EVENT_COMMAND_CANCELLED,
+                  EVENT_STATE_DESIRED,  /* duragate.state.desired.v1 */
+                  EVENT_STATE_REPORTED, /* duragate.state.reported.v1 */
                   EVENT_TYPE_COUNT
 };
 

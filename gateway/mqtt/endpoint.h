@@ -42,6 +42,9 @@ void mqtt_worker_free(struct worker *worker);
 DG_NODISCARD int mqtt_deliver(struct worker *worker, uint64_t owner,
                               struct outbox_message *message);
 
+/* commands_options.replied: of a reply that this session's device has given. */
+void mqtt_reply_done(struct worker *worker, uint64_t owner, uint64_t tag, int err);
+
 /* Ends the sessions that a change of the registry concerns. */
 void mqtt_revoke(struct worker *worker, const struct registry_revocation *revocation);
 

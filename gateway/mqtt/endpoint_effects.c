@@ -7,6 +7,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/metrics.h"
+#include "gateway/command/commands.h"
 #include "gateway/dialect/native.h"
 #include "gateway/mqtt/endpoint_internal.h"
 #include "gateway/session/tenants.h"
@@ -285,6 +286,22 @@ static int effect_append(struct session *session, const struct device_event *eve
     return wait_if_pressed(session, err);
 }
 
+static void effect_receives(struct session *session) {
+    commands_wake(worker_of(session)->worker, session->device_key, 0);
+}
+
+static int effect_reply(struct session *session, const struct session_command_reply *reply,
+                        uint64_t tag) {
+    return commands_reply(worker_of(session)->worker,
+                          &(struct command_reply){.device_key = reply->device_key,
+                                                  .command_key = reply->command_key,
+                                                  .status = reply->status,
+                                                  .content_type = reply->content_type,
+                                                  .payload = reply->payload,
+                                                  .owner = session->id,
+                                                  .tag = tag});
+}
+
 static int effect_mutate(struct session *session, const struct stream_mutation *mutation,
                          uint64_t tag) {
     struct stream_ticket ticket = {.owner = session->id, .tag = tag};
@@ -394,6 +411,8 @@ const struct session_effects mqtt_effects = {
     .release = effect_release,
     .find_child = effect_find_child,
     .append = effect_append,
+    .receives = effect_receives,
+    .reply = effect_reply,
     .mutate = effect_mutate,
     .find_offset = effect_find_offset,
     .discard = effect_discard,

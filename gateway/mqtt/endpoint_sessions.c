@@ -138,6 +138,17 @@ int mqtt_deliver(struct worker *worker, uint64_t owner, struct outbox_message *m
     return session_deliver(session, message);
 }
 
+void mqtt_reply_done(struct worker *worker, uint64_t owner, uint64_t tag, int err) {
+    struct mqtt_worker *mqtt = mqtt_of(worker);
+    /* A session lives until its last ticket came back. */
+    struct session *session = mqtt ? mqtt_find(mqtt, owner) : NULL;
+    if (!session)
+        return; /* freed with the worker */
+    mqtt_set_time(mqtt);
+    mqtt->shared.done_offset = -1;
+    session_reply_done(session, tag, err);
+}
+
 /* ---- walks ---- */
 
 static void revoke_one(struct session *session, const struct registry_revocation *revocation) {

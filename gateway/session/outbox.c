@@ -150,8 +150,11 @@ bool outbox_is_due(struct outbox **outbox, struct outbox_entry *entry, uint64_t 
 
 void outbox_sent(struct outbox **outbox, struct outbox_entry *entry) {
     entry->state = OUTBOX_INFLIGHT;
-    if (entry->qos > 0)
+    if (entry->qos > 0) {
+        if (entry->message->sent)
+            entry->message->sent(entry->message);
         return;
+    }
     taken(entry, OUTBOX_SENT);
     close_entry(outbox, entry);
 }

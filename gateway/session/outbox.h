@@ -29,6 +29,13 @@ enum outbox_outcome {
     OUTBOX_DROPPED,      /* not delivered, or no reply came: message->err */
 };
 
+/* What a message is to the device, which may have a topic of its own for it. */
+enum outbox_kind {
+    OUTBOX_CALL,    /* somebody waits for the reply: calls.h */
+    OUTBOX_COMMAND, /* command queue: commands.h */
+    OUTBOX_STATE,   /* desired state */
+};
+
 /* Freed with free(). */
 struct outbox_reply {
     unsigned status;
@@ -40,11 +47,15 @@ struct outbox_message {
     /* Takes the message over. Must not call back into session or outbox: it posts mail. Called on
      * whichever worker has the session. */
     void (*finished)(struct outbox_message *message);
+    /* Each time that it was given to the connection, but over QoS 0, where that is the end; NULL:
+     * nobody wants to know. Like finished(). */
+    void (*sent)(struct outbox_message *message);
     uint64_t expires_ms;     /* monotonic; UINT64_MAX: never */
     struct slice topic;      /* of at most LIMIT_MQTT_TOPIC_BYTES */
     struct slice properties; /* MQTT 5: a section, without what the delivery itself adds */
     uint8_t *payload;        /* owned; NULL as soon as the device has it */
     uint32_t payload_size;
+    uint8_t kind;      /* enum outbox_kind */
     uint8_t qos;       /* at most */
     bool topic_recurs; /* other messages will have the same: worth an alias */
     /* What the device names in its reply; "": none is wanted, an acknowledgement is the end. */

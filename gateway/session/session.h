@@ -72,6 +72,13 @@ struct session_takeover {
     char old_session_id[SESSION_ID_TEXT_SIZE];
 };
 
+/* What a device says to a command. Slices are valid during the call. */
+struct session_command_reply {
+    int64_t device_key, command_key;
+    unsigned status;
+    struct slice content_type, payload;
+};
+
 /* What a session does to the world. None of them calls back into the session but claim(). */
 struct session_effects {
     void (*send)(struct session *session, const void *data, size_t size);
@@ -89,6 +96,10 @@ struct session_effects {
      * session_ready() follows. Others: refused. */
     int (*append)(struct session *session, const struct device_event *event,
                   const struct stream_mutation *with, unsigned count, uint64_t tag);
+    /* The device receives commands from now on. */
+    void (*receives)(struct session *session);
+    /* A reply of the device to a command of the queue. As append, but for DG_ERR_PRESSURE. */
+    int (*reply)(struct session *session, const struct session_command_reply *reply, uint64_t tag);
     /* Changes state. As append. */
     int (*mutate)(struct session *session, const struct stream_mutation *mutation, uint64_t tag);
     /* The offset that the state has under the key of a QoS 2 identity; -1: none. */
@@ -257,6 +268,8 @@ void session_login_done(struct session *session, int err, const struct registry_
 void session_claim_done(struct session *session, int err, struct session_kept *kept, bool may_keep);
 /* What was appended with this tag is durable (err 0), or was refused. */
 void session_append_done(struct session *session, uint64_t tag, int err);
+/* What the effect reply() was given is durable (err 0), or was not taken: DG_ERR_NO_CALL ... */
+void session_reply_done(struct session *session, uint64_t tag, int err);
 /* What find_child() asked for is known. */
 void session_child_done(struct session *session);
 /* After append() answered DG_ERR_PRESSURE: try again. */

@@ -297,4 +297,5 @@ void session_connect_finish(struct session *session) {
     shared->effects->connected(session);
     session_unpause(session, SESSION_PAUSED_LOGIN);
     session_deliver_resume(session);
+    session_deliver_wake(session);
 }

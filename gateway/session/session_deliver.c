@@ -147,6 +147,14 @@ int session_deliver(struct session *session, struct outbox_message *message) {
     return err;
 }
 
+void session_deliver_wake(struct session *session) {
+    uint8_t room[LIMIT_MQTT_TOPIC_BYTES];
+    struct slice topic;
+    if (session->kept &&
+        choose_topic(session, slice_from_string("$dg/commands/c1/any"), &topic, room))
+        session->shared->effects->receives(session);
+}
+
 /* ---- another connection, and time ---- */
 
 void session_deliver_resume(struct session *session) {

@@ -110,7 +110,19 @@ session_handler session_on_puback, session_on_pubrec, session_on_pubcomp;
 void session_answer_in_turn(struct session *session, const struct mqtt_publish *publish, int err,
                             int64_t offset);
 
+/* For a publish that is stored elsewhere: room for what is remembered of it until it is answered;
+ * then it is remembered, and counted as on its way; session_append_done() with the tag ends it. */
+DG_NODISCARD int session_reserve_answer(struct session *session,
+                                        const struct mqtt_publish *publish);
+uint64_t session_publish_tag(const struct session *session, const struct mqtt_publish *publish);
+void session_await_answer(struct session *session, const struct mqtt_publish *publish);
+/* As session_publish(), for one that will not be stored. */
+bool session_not_stored(struct session *session, const struct mqtt_publish *publish, int err);
+
 /* ---- session_deliver.c, session_reply.c ---- */
+
+/* The device has subscribed, or goes on: what waits for it elsewhere may come. */
+void session_deliver_wake(struct session *session);
 
 /* After CONNACK: what the session has for the device and what it has not acknowledged. */
 void session_deliver_resume(struct session *session);

@@ -180,7 +180,7 @@ static unsigned put_identity(struct session *session, const struct mqtt_publish 
     return 1;
 }
 
-static uint64_t tag_of(const struct session *session, const struct mqtt_publish *publish) {
+uint64_t session_publish_tag(const struct session *session, const struct mqtt_publish *publish) {
     static const enum session_tag kinds[] = {SESSION_TAG_QOS0, SESSION_TAG_QOS1, SESSION_TAG_QOS2};
     return session_tag_make(kinds[publish->qos], publish->packet_id,
                             publish->qos > 0 ? session->inflight->next : 0);
@@ -225,7 +225,7 @@ static int append_publish(struct session *session, const struct mqtt_publish *pu
         verdict = 0; /* there is no word for it: stored, though elsewhere */
     uint8_t key[KEPT_IDENTITY_KEY_BYTES];
     struct stream_mutation identity;
-    uint64_t tag = session_tag_with(tag_of(session, publish), verdict);
+    uint64_t tag = session_tag_with(session_publish_tag(session, publish), verdict);
     if (__builtin_expect(change == NULL, 1))
         return session_append_all(session, &event, &identity,
                                   put_identity(session, publish, permit, verdict, &identity, key),
@@ -237,7 +237,7 @@ static int append_publish(struct session *session, const struct mqtt_publish *pu
 }
 
 /* As session_publish(). */
-static bool not_stored(struct session *session, const struct mqtt_publish *publish, int err) {
+bool session_not_stored(struct session *session, const struct mqtt_publish *publish, int err) {
     if (inflight_count(session->inflight) == 0)
         inflight_release(&session->shared->inflight_pool, &session->inflight);
     if (session->kept)
@@ -253,7 +253,7 @@ static bool not_stored(struct session *session, const struct mqtt_publish *publi
 }
 
 /* Room for what is to be remembered of a publish until it is answered. */
-static int reserve(struct session *session, const struct mqtt_publish *publish) {
+int session_reserve_answer(struct session *session, const struct mqtt_publish *publish) {
     if (publish->qos == 0)
         return 0;
     int err = inflight_reserve(&session->shared->inflight_pool, &session->inflight);
@@ -271,6 +271,12 @@ static void remember(struct session *session, const struct mqtt_publish *publish
     inflight_set_offset(session->inflight, sequence, permit->child ? INFLIGHT_ELSEWHERE : -1);
     if (publish->qos == 2)
         identities_set(session->kept->identities, publish->packet_id, IDENTITY_SUBMITTED);
+}
+
+void session_await_answer(struct session *session, const struct mqtt_publish *publish) {
+    static const struct session_permit own;
+    remember(session, publish, &own);
+    share_take(session, 0);
 }
 
 /* MQTT5 3.3.2.3.2: what a device calls text, readers may take for it. */
@@ -352,7 +358,7 @@ static void count_publish(struct session *session, const struct mqtt_publish *pu
 static bool answer_stored(struct session *session, const struct mqtt_publish *publish) {
     int err = publish->qos == 2 ? session_identity_reserve(session) : 0;
     if (err < 0)
-        return not_stored(session, publish, err);
+        return session_not_stored(session, publish, err);
     if (publish->qos == 2)
         identities_set(session->kept->identities, publish->packet_id, IDENTITY_STORED);
     if (publish->qos > 0)
@@ -375,13 +381,13 @@ __attribute__((noinline)) static bool store_sequence(struct session *session,
         return false;
     }
     if (err == PRODUCERS_NEW)
-        err = reserve(session, publish);
+        err = session_reserve_answer(session, publish);
     if (err == 0)
         err = session_sequence_prepare(session, sequence, &change);
     if (err == 0)
         err = append_publish(session, publish, permit, sequence->text, &change);
     if (err < 0)
-        return not_stored(session, publish, err);
+        return session_not_stored(session, publish, err);
     producers_submit(&change, sequence, session->shared->wall_ms);
     remember(session, publish, permit);
     count_publish(session, publish, permit);
@@ -421,11 +427,11 @@ static bool store(struct session *session, struct mqtt_publish *publish) {
     if (__builtin_expect(err == 0 && sequence.sequence != 0, 0))
         return store_sequence(session, publish, &permit, &sequence);
     if (err == 0)
-        err = reserve(session, publish);
+        err = session_reserve_answer(session, publish);
     if (err == 0)
         err = append_publish(session, publish, &permit, slice_make(NULL, 0), NULL);
     if (__builtin_expect(err < 0, 0))
-        return not_stored(session, publish, err);
+        return session_not_stored(session, publish, err);
     remember(session, publish, &permit);
     count_publish(session, publish, &permit);
     return true;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "common/metrics.h"
+#include "gateway/command/command_event.h"
 #include "gateway/session/session_internal.h"
 
 static struct slice put(uint8_t **at, struct slice from) {
@@ -48,9 +49,44 @@ static int take(struct session *session, const struct mqtt_publish *publish,
     return 0;
 }
 
+/* To a command of the queue: answered when it is stored. */
+static bool reply_to_command(struct session *session, const struct mqtt_publish *publish,
+                             const struct session_permit *permit, int64_t command_key) {
+    struct session_command_reply reply = {.device_key = session->device_key,
+                                          .command_key = command_key,
+                                          .status = 200,
+                                          .content_type = publish->properties.content_type,
+                                          .payload = publish->payload};
+    int err =
+        permit->reply_status.size > 0 ? native_read_status(permit->reply_status, &reply.status) : 0;
+    if (err == 0)
+        err = session_reserve_answer(session, publish);
+    if (err == 0)
+        err =
+            session->shared->effects->reply(session, &reply, session_publish_tag(session, publish));
+    if (err < 0)
+        return session_not_stored(session, publish, err);
+    session_await_answer(session, publish);
+    return true;
+}
+
+/* 3.1.1 has no word for a reply that nobody waits for, and nothing would come of withholding. */
+void session_reply_done(struct session *session, uint64_t tag, int err) {
+    if (err == DG_ERR_NO_CALL) {
+        metric_add(METRIC_REPLIES_UNEXPECTED, 1);
+        session_note_refused(session, FLIGHT_PUBLISH_REFUSED, err, slice_make(NULL, 0));
+        if (!session_is_mqtt5(session))
+            err = 0;
+    }
+    session_append_done(session, tag, err);
+}
+
 bool session_reply(struct session *session, const struct mqtt_publish *publish,
                    const struct session_permit *permit) {
     bool exactly_once = publish->qos == 2;
+    int64_t command_key = command_parse_id(permit->reply_id);
+    if (command_key != 0)
+        return reply_to_command(session, publish, permit, command_key);
     /* Room first: what is taken is acknowledged. */
     int err = exactly_once ? session_identity_reserve(session) : 0;
     if (err < 0) {

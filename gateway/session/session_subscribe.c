@@ -152,6 +152,7 @@ bool session_on_subscribe(struct session *session, const struct mqtt_packet *pac
         session_note(session, granted[i] < 0 ? FLIGHT_SUBSCRIBE_REFUSED : FLIGHT_SUBSCRIBED,
                      granted[i] < 0 ? granted[i] : 0, request->filters[i].filter);
     answer_subscribe(session, request, granted);
+    session_deliver_wake(session);
     return true;
 }
 

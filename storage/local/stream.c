@@ -183,6 +183,10 @@ int32_t stream_epoch(const struct stream *stream) {
     return stream->epochs.current;
 }
 
+struct slice stream_secret(const struct stream *stream) {
+    return slice_make(stream->secret, sizeof(stream->secret));
+}
+
 int stream_epoch_end(struct stream *stream, uint64_t stream_id, uint32_t number, int32_t epoch,
                      int32_t *ret_epoch, int64_t *ret_end) {
     struct partition_key key = {.stream_id = stream_id, .number = number};

@@ -92,7 +92,7 @@ static const struct refusal file_refusals[] = {
      "3: events.zzzzzz: unknown key; allowed: device_time_window, presence"},
     {"mqttt:\n  bind: x\n", "1: mqttt: unknown section; did you mean mqtt?"},
     {"nonsense:\n", "1: nonsense: unknown section; allowed: server, mqtt, kafka, https, "
-                    "management, tls, registry, security, storage, events"},
+                    "management, tls, registry, security, storage, events, commands"},
     {"mqtt:\n  bind: a\n  bind: b\n", "3: mqtt.bind: given twice; allowed: once"},
     {"mqtt:\n  bind: a\nmqtt:\n", "3: mqtt: section given twice; allowed: once"},
     {"mqtt:\n  bind: [a, b]\n", "2: a list is not allowed; write one text, comma separated"},

@@ -61,6 +61,11 @@ struct recorder {
     char child[160]; /* that was asked for last */
     unsigned find_child_count;
     int find_child_err;
+    unsigned receives_count;
+    uint64_t reply_tag; /* of the reply to a command that came last */
+    int64_t reply_key;
+    unsigned reply_status;
+    int reply_err;
 };
 
 static inline struct recorder *recorder_of(struct session *session) {
@@ -137,6 +142,19 @@ static inline int record_mutate(struct session *session, const struct stream_mut
     if (r->append_err == 0)
         record_mutation(r, mutation, -1, tag);
     return r->append_err;
+}
+
+static inline void record_receives(struct session *session) {
+    recorder_of(session)->receives_count++;
+}
+
+static inline int record_reply(struct session *session, const struct session_command_reply *reply,
+                               uint64_t tag) {
+    struct recorder *r = recorder_of(session);
+    r->reply_tag = tag;
+    r->reply_key = reply->command_key;
+    r->reply_status = reply->status;
+    return r->reply_err;
 }
 
 /* Whatever was asked for. */
@@ -221,6 +239,8 @@ static const struct session_effects recorder_effects = {
     .find_child = record_find_child,
     .release = record_release,
     .append = record_append,
+    .receives = record_receives,
+    .reply = record_reply,
     .mutate = record_mutate,
     .find_offset = record_find_offset,
     .discard = record_discard,

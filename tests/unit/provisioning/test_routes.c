@@ -126,6 +126,7 @@ static const struct {
     {PROVISIONING_DELETE_DEVICE, "++--++-----", "++--0000000"},
     {PROVISIONING_LIST_RECENT, "+++-+++----", "+++-0000000"},
     {PROVISIONING_CALL_METHOD, "+---+----+-", "+---0000000"},
+    {PROVISIONING_POST_COMMAND, "+---+----+-", "+---0000000"},
     {PROVISIONING_LIST_CREDENTIALS, "+++-+++----", "+++-0000000"},
     {PROVISIONING_POST_CREDENTIAL, "++--++-----", "++--0000000"},
     {PROVISIONING_GET_CREDENTIAL, "+++-+++----", "+++-0000000"},

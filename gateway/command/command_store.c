@@ -1,0 +1,695 @@
+/* The statements of the command queue: one of each kind under way, the next one gathers. */
+#include <jansson.h>
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common/metrics.h"
+#include "gateway/command/commands_internal.h"
+#include "gateway/session/claims.h"
+
+static int64_t number_at(const struct registry_request *result, unsigned row, unsigned column) {
+    const char *text = registry_value(result, row, column);
+    return text ? strtoll(text, NULL, 10) : 0;
+}
+
+static int add_json(struct registry_request *request, json_t *array) {
+    char *text = json_dumps(array, JSON_COMPACT);
+    int err = text ? registry_request_add(request, slice_from_string(text)) : DG_ERR_NO_MEMORY;
+    free(text);
+    return err;
+}
+
+static int add_instance(struct commands *commands, struct registry_request *request) {
+    return registry_request_add(request, slice_from_string(transitions_instance(commands->worker)));
+}
+
+static int add_number(struct registry_request *request, int64_t number) {
+    char text[24];
+    snprintf(text, sizeof(text), "%lld", (long long)number);
+    return registry_request_add(request, slice_from_string(text));
+}
+
+/* ---- rows ---- */
+
+/* The columns of SQL_COMMAND_ROW. */
+enum command_column {
+    COLUMN_KEY,
+    COLUMN_DEVICE_KEY,
+    COLUMN_NAME,
+    COLUMN_PAYLOAD,
+    COLUMN_CONTENT_TYPE,
+    COLUMN_PROPERTIES,
+    COLUMN_DIALECT,
+    COLUMN_WANTS_REPLY,
+    COLUMN_STATE,
+    COLUMN_DELIVERIES,
+    COLUMN_CREATED,
+    COLUMN_EXPIRES,
+    COLUMN_SENT,
+    COLUMN_DELIVERED,
+    COLUMN_IS_FINAL,
+    COLUMN_TENANT_KEY,
+    COLUMN_STREAM_ID,
+    COLUMN_PARTITION,
+    COLUMN_TENANT,
+    COLUMN_DEVICE,
+    COLUMN_IS_TAKEN, /* of COMMAND_FIND */
+};
+
+static bool is_true(const struct registry_request *result, unsigned row, unsigned column) {
+    return registry_value(result, row, column)[0] == 't';
+}
+
+static void read_target(const struct registry_request *result, unsigned row,
+                        struct command_target *target) {
+    *target =
+        (struct command_target){.tenant_key = number_at(result, row, COLUMN_TENANT_KEY),
+                                .stream_id = number_at(result, row, COLUMN_STREAM_ID),
+                                .device_key = number_at(result, row, COLUMN_DEVICE_KEY),
+                                .partition = (uint32_t)number_at(result, row, COLUMN_PARTITION)};
+    snprintf(target->tenant, sizeof(target->tenant), "%s",
+             registry_value(result, row, COLUMN_TENANT));
+    snprintf(target->device, sizeof(target->device), "%s",
+             registry_value(result, row, COLUMN_DEVICE));
+}
+
+/* PostgreSQL's base64 has line breaks, which EVP_DecodeUpdate() passes over. */
+static uint8_t *decode_payload(const char *text, struct slice *ret_payload) {
+    size_t size = strlen(text);
+    uint8_t *bytes = malloc(size + 4);
+    EVP_ENCODE_CTX *context = EVP_ENCODE_CTX_new();
+    int most = 0, last = 0;
+    bool is_good = bytes && context;
+    if (is_good) {
+        EVP_DecodeInit(context);
+        is_good = EVP_DecodeUpdate(context, bytes, &most, (const uint8_t *)text, (int)size) >= 0 &&
+                  EVP_DecodeFinal(context, bytes + most, &last) == 1;
+    }
+    EVP_ENCODE_CTX_free(context);
+    if (!is_good) {
+        free(bytes);
+        return NULL;
+    }
+    *ret_payload = slice_make(bytes, (size_t)(most + last));
+    return bytes;
+}
+
+/* NULL: no memory. */
+static struct command *add_row(struct commands *commands, const struct registry_request *result,
+                               unsigned row) {
+    struct command_content content = {
+        .key = number_at(result, row, COLUMN_KEY),
+        .created_ms = number_at(result, row, COLUMN_CREATED),
+        .expires_ms = number_at(result, row, COLUMN_EXPIRES),
+        .sent_ms = number_at(result, row, COLUMN_SENT),
+        .delivered_ms = number_at(result, row, COLUMN_DELIVERED),
+        .name = slice_from_string(registry_value(result, row, COLUMN_NAME)),
+        .content_type = slice_from_string(registry_value(result, row, COLUMN_CONTENT_TYPE)),
+        .properties = slice_from_string(registry_value(result, row, COLUMN_PROPERTIES)),
+        .state = command_state_find(slice_from_string(registry_value(result, row, COLUMN_STATE))),
+        .dialect =
+            registry_value(result, row, COLUMN_DIALECT)[0] == 'i' ? COMMAND_IOTHUB : COMMAND_NATIVE,
+        .deliveries = (unsigned)number_at(result, row, COLUMN_DELIVERIES),
+        .wants_reply = is_true(result, row, COLUMN_WANTS_REPLY),
+    };
+    uint8_t *payload =
+        decode_payload(registry_value(result, row, COLUMN_PAYLOAD), &content.payload);
+    struct command_line *line =
+        payload ? line_get(commands, number_at(result, row, COLUMN_DEVICE_KEY)) : NULL;
+    struct command *command = NULL;
+    if (line) {
+        read_target(result, row, &line->target);
+        command = command_add(commands, line, &content);
+    }
+    free(payload);
+    if (line && !command)
+        line_drop_if_empty(commands, line);
+    return command;
+}
+
+/* Held by this gateway from now on. */
+static void add_rows(struct commands *commands, const struct registry_request *result) {
+    for (unsigned row = 0; row < result->row_count; row++)
+        if (!add_row(commands, result, row))
+            commands_release(commands, number_at(result, row, COLUMN_KEY));
+    for (unsigned row = 0; row < result->row_count; row++) {
+        struct command_line *line =
+            commands_line(commands, number_at(result, row, COLUMN_DEVICE_KEY));
+        if (line)
+            line_offer(commands, line);
+    }
+}
+
+/* ---- creating ---- */
+
+static bool may_hold(struct commands *commands, const struct creation *creation) {
+    unsigned worker;
+    uint64_t owner, value;
+    int64_t device_key = creation->request.target.device_key;
+    const struct command_line *line = commands_line(commands, device_key);
+    return commands->is_ready && command_has_room(commands, creation->request.payload.size) &&
+           !(line && line->may_have_more) && line_count_waiting(line) < LIMIT_COMMANDS_OFFERED &&
+           !device_map_get(&commands->taken.now, device_key, &value) &&
+           !device_map_get(&commands->taken.next, device_key, &value) &&
+           line_route(commands, line, device_key, &worker, &owner);
+}
+
+static json_t *base64(struct slice bytes) {
+    unsigned char *text = malloc(bytes.size / 3 * 4 + 5);
+    int size = text ? EVP_EncodeBlock(text, bytes.data, (int)bytes.size) : 0;
+    json_t *value = text ? json_stringn((const char *)text, (size_t)size) : NULL;
+    free(text);
+    return value;
+}
+
+static json_t *text_or_null(struct slice text) {
+    return text.size > 0 ? json_stringn((const char *)text.data, text.size) : json_null();
+}
+
+static json_t *write_creation(const struct creation *creation, unsigned n) {
+    const struct command_request *request = &creation->request;
+    json_t *properties =
+        json_loadb((const char *)request->properties.data, request->properties.size, 0, NULL);
+    return json_pack("{s:i, s:I, s:s%, s:o, s:s%, s:o, s:s, s:b, s:I, s:o, s:b, s:I}", "n", (int)n,
+                     "device_key", (json_int_t)request->target.device_key, "name",
+                     (const char *)request->name.data, request->name.size, "payload",
+                     base64(request->payload), "content_type",
+                     (const char *)request->content_type.data, request->content_type.size,
+                     "properties", properties ? properties : json_object(), "dialect",
+                     request->dialect == COMMAND_IOTHUB ? "iothub" : "native", "wants_reply",
+                     request->wants_reply, "ttl_ms", (json_int_t)request->ttl_ms, "idempotency_key",
+                     text_or_null(request->idempotency_key), "held", creation->is_held, "most",
+                     (json_int_t)request->pending_max);
+}
+
+/* Moves those that fit into one statement. */
+static json_t *gather_creations(struct commands *commands) {
+    json_t *array = json_array();
+    struct creation **end = &commands->creating;
+    size_t size = 0;
+    for (unsigned n = 0; array && commands->creations && n < LIMIT_COMMANDS_OF_STATEMENT &&
+                         size < LIMIT_COMMAND_BYTES_OF_STATEMENT;
+         n++) {
+        struct creation *creation = commands->creations;
+        creation->is_held = may_hold(commands, creation);
+        if (json_array_append_new(array, write_creation(creation, n)) != 0)
+            break;
+        size += creation->request.payload.size;
+        commands->creations = creation->next;
+        creation->next = NULL;
+        *end = creation;
+        end = &creation->next;
+    }
+    if (!commands->creations)
+        commands->creations_end = &commands->creations;
+    return array;
+}
+
+enum created_column {
+    CREATED_N,
+    CREATED_KEY,
+    CREATED_OUTCOME,
+    CREATED_OUTBOX_KEY,
+    CREATED_AT,
+    CREATED_EXPIRES
+};
+
+static void deliver_created(struct mail *mail, void *receiver) {
+    struct creation *creation = (struct creation *)(void *)mail;
+    creation->request.created(receiver, creation->request.owner, &creation->result);
+    free(creation);
+}
+
+static void answer(struct creation *creation, int err) {
+    creation->result.err = err;
+    creation->mail.deliver = deliver_created;
+    mailbox_post(&creation->asker->mailbox, &creation->mail);
+}
+
+static void say_queued(struct commands *commands, const struct creation *creation,
+                       int64_t outbox_key) {
+    const struct command_created *result = &creation->result;
+    char id[COMMAND_ID_SIZE], name[LIMIT_METHOD_NAME_BYTES + 1];
+    snprintf(name, sizeof(name), "%.*s", (int)creation->request.name.size,
+             (const char *)creation->request.name.data);
+    command_format_id(result->key, id);
+    char *event = command_write_event(&(struct command_facts){.key = result->key,
+                                                              .state = COMMAND_QUEUED,
+                                                              .name = name,
+                                                              .created_ms = result->created_ms,
+                                                              .expires_ms = result->expires_ms});
+    metric_add(METRIC_COMMANDS_QUEUED, 1);
+    if (!event)
+        return; /* the row is read again */
+    relay_append(commands->worker, &(struct relay_row){.outbox_key = outbox_key,
+                                                       .target = creation->request.target,
+                                                       .type = EVENT_COMMAND_QUEUED,
+                                                       .subject = slice_from_string(id),
+                                                       .payload = slice_from_string(event)});
+    free(event);
+}
+
+static void keep_created(struct commands *commands, const struct creation *creation) {
+    const struct command_request *request = &creation->request;
+    struct command_content content = {.key = creation->result.key,
+                                      .created_ms = creation->result.created_ms,
+                                      .expires_ms = creation->result.expires_ms,
+                                      .name = request->name,
+                                      .content_type = request->content_type,
+                                      .properties = request->properties,
+                                      .payload = request->payload,
+                                      .state = COMMAND_QUEUED,
+                                      .dialect = request->dialect,
+                                      .wants_reply = request->wants_reply};
+    struct command_line *line = line_get(commands, request->target.device_key);
+    if (line)
+        line->target = request->target;
+    if (line && command_add(commands, line, &content)) {
+        line_offer(commands, line);
+        return;
+    }
+    if (line)
+        line_drop_if_empty(commands, line);
+    commands_release(commands, creation->result.key);
+}
+
+/* It waits in PostgreSQL, though the device may have come meanwhile. */
+static void leave_created(struct commands *commands, const struct creation *creation) {
+    unsigned worker;
+    uint64_t owner;
+    int64_t device_key = creation->request.target.device_key;
+    struct command_line *line = commands_line(commands, device_key);
+    if (line && line_count_waiting(line) > 0)
+        line->may_have_more = true;
+    else if (line_route(commands, line, device_key, &worker, &owner))
+        commands_take(commands, device_key);
+}
+
+static void take_created(struct commands *commands, struct creation *creation,
+                         const struct registry_request *result, unsigned row) {
+    const char *outcome = registry_value(result, row, CREATED_OUTCOME);
+    creation->result = (struct command_created){
+        .key = number_at(result, row, CREATED_KEY),
+        .is_repeated = strcmp(outcome, "exists") == 0,
+        .created_ms = number_at(result, row, CREATED_AT),
+        .expires_ms = number_at(result, row, CREATED_EXPIRES),
+    };
+    if (strcmp(outcome, "created") == 0) {
+        say_queued(commands, creation, number_at(result, row, CREATED_OUTBOX_KEY));
+        if (creation->is_held)
+            keep_created(commands, creation);
+        else
+            leave_created(commands, creation);
+    }
+    answer(creation, strcmp(outcome, "limit") == 0   ? DG_ERR_QUOTA
+                     : strcmp(outcome, "gone") == 0  ? DG_ERR_NOT_FOUND
+                     : strcmp(outcome, "again") == 0 ? DG_ERR_BUSY
+                                                     : 0);
+}
+
+/* The rows are in no order. */
+static int find_created(const struct registry_request *result, unsigned n, unsigned *ret_row) {
+    for (unsigned row = 0; row < result->row_count; row++)
+        if (number_at(result, row, CREATED_N) == n) {
+            *ret_row = row;
+            return 0;
+        }
+    return DG_ERR_INTERNAL;
+}
+
+static void on_created(struct mail *mail, void *receiver) {
+    struct registry_request *result = (struct registry_request *)(void *)mail;
+    struct commands *commands = commands_of(receiver);
+    struct creation *list = commands ? commands->creating : NULL;
+    unsigned row, n = 0;
+    if (commands)
+        commands->creating = NULL;
+    if (commands && result->err == DG_ERR_TIMEOUT)
+        commands->lost_answer = true;
+    for (struct creation *creation = list, *next; creation; creation = next, n++) {
+        next = creation->next;
+        int err = result->err == 0 ? find_created(result, n, &row) : result->err;
+        if (err == 0)
+            take_created(commands, creation, result, row);
+        else
+            answer(creation, err);
+    }
+    registry_request_free(result);
+    if (commands)
+        commands_send_creations(commands);
+}
+
+void commands_send_creations(struct commands *commands) {
+    if (commands->creating || !commands->creations)
+        return;
+    struct registry_request *request = commands_request(STATEMENT_COMMAND_CREATE);
+    json_t *array = request ? gather_creations(commands) : NULL;
+    int err = array && commands->creating ? add_json(request, array) : DG_ERR_NO_MEMORY;
+    json_decref(array);
+    if (err == 0)
+        err = add_instance(commands, request);
+    if (err == 0)
+        err = add_number(request, LIMIT_COMMANDS_PENDING);
+    if (err == 0) {
+        commands_execute(commands, request, on_created);
+        return;
+    }
+    registry_request_free(request);
+    if (!commands->creating) { /* not even one could be gathered */
+        commands->creating = commands->creations;
+        commands->creations = commands->creating->next;
+        commands->creating->next = NULL;
+        if (!commands->creations)
+            commands->creations_end = &commands->creations;
+    }
+    for (struct creation *creation = commands->creating, *next; creation; creation = next) {
+        next = creation->next;
+        answer(creation, err);
+    }
+    commands->creating = NULL;
+}
+
+/* ---- taking ---- */
+
+/* What is asked for next becomes what is asked for now: an array of objects with each key. */
+static json_t *gather_keys(struct command_keys *keys, const char *name, unsigned most) {
+    json_t *array = json_array();
+    for (uint32_t i = 0;
+         array && i < keys->next.capacity && json_array_size(array) < LIMIT_COMMANDS_OF_STATEMENT;
+         i++) {
+        int64_t key = keys->next.slots[i].key;
+        if (key == 0)
+            continue;
+        json_t *object = json_pack("{s:I, s:i}", name, (json_int_t)key, "most", (int)most);
+        if (json_array_append_new(array, object) != 0 || device_map_reserve(&keys->now) < 0)
+            break;
+        device_map_set(&keys->now, key, 1); /* of what is taken: one more than there is */
+    }
+    for (uint32_t i = 0; i < keys->now.capacity; i++)
+        if (keys->now.slots[i].key != 0)
+            device_map_remove(&keys->next, keys->now.slots[i].key);
+    return array;
+}
+
+/* In the end, or to be asked for again. */
+static void put_back_keys(struct command_keys *keys, bool again) {
+    for (uint32_t i = 0; again && i < keys->now.capacity; i++)
+        if (keys->now.slots[i].key != 0 && device_map_reserve(&keys->next) == 0)
+            device_map_set(&keys->next, keys->now.slots[i].key, 1);
+    device_map_free(&keys->now);
+    keys->now = (struct device_map){0};
+}
+
+static void add_key(struct command_keys *keys, int64_t key) {
+    if (device_map_reserve(&keys->next) == 0)
+        device_map_set(&keys->next, key, 1);
+}
+
+/* As many as were asked for: there may be more. */
+static void count_taken(struct commands *commands, const struct registry_request *result) {
+    struct device_map *counts = &commands->taken.now;
+    uint64_t count;
+    for (unsigned row = 0; row < result->row_count; row++) {
+        int64_t device_key = number_at(result, row, COLUMN_DEVICE_KEY);
+        struct command_line *line = commands_line(commands, device_key);
+        if (!line || !device_map_get(counts, device_key, &count))
+            continue;
+        device_map_set(counts, device_key, count + 1);
+        line->may_have_more = count >= LIMIT_COMMANDS_OFFERED;
+    }
+}
+
+/* What was asked for and is not there is not there any more. */
+static void forget_more(struct commands *commands) {
+    for (uint32_t i = 0; i < commands->taken.now.capacity; i++) {
+        struct command_line *line = commands_line(commands, commands->taken.now.slots[i].key);
+        if (commands->taken.now.slots[i].key != 0 && line)
+            line->may_have_more = false;
+    }
+}
+
+static void on_taken(struct mail *mail, void *receiver) {
+    struct registry_request *result = (struct registry_request *)(void *)mail;
+    struct commands *commands = commands_of(receiver);
+    if (commands && result->err == 0) {
+        forget_more(commands);
+        add_rows(commands, result);
+        count_taken(commands, result);
+    } else if (commands) {
+        commands->lost_answer |= result->err == DG_ERR_TIMEOUT;
+    }
+    if (commands) {
+        put_back_keys(&commands->taken, result->err < 0);
+        if (result->err == 0)
+            commands_send_take(commands);
+    }
+    registry_request_free(result);
+}
+
+void commands_send_take(struct commands *commands) {
+    if (commands->taken.now.count > 0 || commands->taken.next.count == 0 || !commands->is_ready)
+        return;
+    struct registry_request *request = commands_request(STATEMENT_COMMAND_TAKE);
+    json_t *array =
+        request ? gather_keys(&commands->taken, "device_key", LIMIT_COMMANDS_OFFERED) : NULL;
+    int err = array ? add_json(request, array) : DG_ERR_NO_MEMORY;
+    json_decref(array);
+    if (err == 0)
+        err = add_instance(commands, request);
+    if (err == 0)
+        err = add_number(request, LIMIT_COMMAND_DELIVERIES);
+    if (err == 0) {
+        commands_execute(commands, request, on_taken);
+        return;
+    }
+    registry_request_free(request);
+    put_back_keys(&commands->taken, true);
+}
+
+void commands_take(struct commands *commands, int64_t device_key) {
+    add_key(&commands->taken, device_key);
+    commands_send_take(commands);
+}
+
+/* ---- letting go ---- */
+
+static void on_released(struct mail *mail, void *receiver) {
+    struct registry_request *result = (struct registry_request *)(void *)mail;
+    struct commands *commands = commands_of(receiver);
+    int err = result->err;
+    registry_request_free(result);
+    if (!commands)
+        return;
+    put_back_keys(&commands->released, err < 0);
+    if (err == 0)
+        commands_send_release(commands);
+}
+
+void commands_send_release(struct commands *commands) {
+    if (commands->released.now.count > 0 || commands->released.next.count == 0)
+        return;
+    struct registry_request *request = commands_request(STATEMENT_COMMAND_RELEASE);
+    json_t *array = request ? gather_keys(&commands->released, "k", 0) : NULL;
+    int err = array ? add_json(request, array) : DG_ERR_NO_MEMORY;
+    json_decref(array);
+    if (err == 0)
+        err = add_instance(commands, request);
+    if (err == 0) {
+        commands_execute(commands, request, on_released);
+        return;
+    }
+    registry_request_free(request);
+    put_back_keys(&commands->released, true);
+}
+
+void commands_release(struct commands *commands, int64_t command_key) {
+    add_key(&commands->released, command_key);
+    commands_send_release(commands);
+}
+
+/* ---- replies to what is not here ---- */
+
+static bool is_answered(const struct registry_request *result) {
+    enum command_state state =
+        command_state_find(slice_from_string(registry_value(result, 0, COLUMN_STATE)));
+    return is_true(result, 0, COLUMN_IS_FINAL) &&
+           (state == COMMAND_COMPLETED || state == COMMAND_REJECTED);
+}
+
+static void take_found(struct commands *commands, struct reply_mail *reply,
+                       const struct registry_request *result) {
+    bool is_ours = result->row_count == 1 && is_true(result, 0, COLUMN_IS_TAKEN);
+    struct command *command = is_ours ? add_row(commands, result, 0) : NULL;
+    if (command && command->sent_ms != 0) {
+        /* It is known to have come: it is not to be sent once more. */
+        free(command->payload);
+        command->payload = NULL;
+        commands_on_reply(commands, reply);
+        return;
+    }
+    if (command)
+        line_offer(commands, command->line);
+    int err = is_ours && !command                             ? DG_ERR_NO_MEMORY
+              : result->row_count == 1 && is_answered(result) ? 0
+                                                              : DG_ERR_NO_CALL;
+    commands_answer_reply(reply, err);
+    free(reply);
+}
+
+static void found(struct commands *commands, struct reply_mail *reply,
+                  const struct registry_request *result) {
+    struct command *known = commands ? commands_find(commands, reply->reply.command_key) : NULL;
+    if (known && commands_device_of(known) == reply->reply.device_key) {
+        commands_on_reply(commands, reply); /* taken meanwhile */
+    } else if (commands && result->err == 0) {
+        take_found(commands, reply, result);
+    } else {
+        commands_answer_reply(reply, commands ? result->err : DG_ERR_SHUTTING_DOWN);
+        free(reply);
+    }
+}
+
+enum { LOOK_UPS = 8 };
+
+static void send_look_up(struct commands *commands, struct reply_mail *reply);
+
+/* Not all at once: others ask PostgreSQL too. */
+static void look_up_next(struct commands *commands) {
+    struct reply_mail *reply = commands->replies;
+    if (!reply || commands->looked_up >= LOOK_UPS)
+        return;
+    commands->replies = reply->next;
+    commands->reply_count--;
+    send_look_up(commands, reply);
+}
+
+static void on_found(struct mail *mail, void *receiver) {
+    struct registry_request *result = (struct registry_request *)(void *)mail;
+    struct commands *commands = commands_of(receiver);
+    struct reply_mail *reply = (struct reply_mail *)(uintptr_t)result->owner;
+    found(commands, reply, result);
+    registry_request_free(result);
+    if (commands) {
+        commands->looked_up--;
+        look_up_next(commands);
+    }
+}
+
+static void send_look_up(struct commands *commands, struct reply_mail *reply) {
+    struct registry_request *request =
+        commands->is_ready ? commands_request(STATEMENT_COMMAND_FIND) : NULL;
+    int err = !commands->is_ready ? DG_ERR_UNAVAILABLE : request ? 0 : DG_ERR_NO_MEMORY;
+    if (err == 0)
+        err = add_number(request, reply->reply.device_key);
+    if (err == 0)
+        err = add_number(request, reply->reply.command_key);
+    if (err == 0)
+        err = add_instance(commands, request);
+    if (err == 0) {
+        request->owner = (uintptr_t)reply;
+        commands->looked_up++;
+        commands_execute(commands, request, on_found);
+        return;
+    }
+    registry_request_free(request);
+    commands_answer_reply(reply, err);
+    free(reply);
+}
+
+void commands_look_up_reply(struct commands *commands, struct reply_mail *reply) {
+    struct reply_mail **end = &commands->replies;
+    if (commands->reply_count >= LIMIT_COMMAND_REPLIES) {
+        commands_answer_reply(reply, DG_ERR_BUSY);
+        free(reply);
+        return;
+    }
+    while (*end)
+        end = &(*end)->next;
+    reply->next = NULL;
+    *end = reply;
+    commands->reply_count++;
+    look_up_next(commands);
+}
+
+/* ---- looking ---- */
+
+static int send_look(struct commands *commands, enum registry_statement statement, int64_t after,
+                     unsigned most, void (*deliver)(struct mail *, void *)) {
+    struct registry_request *request = commands_request(statement);
+    int err = request ? add_instance(commands, request) : DG_ERR_NO_MEMORY;
+    if (err == 0)
+        err = add_number(request, after);
+    if (err == 0)
+        err = add_number(request, most);
+    if (err == 0)
+        commands_execute(commands, request, deliver);
+    else
+        registry_request_free(request);
+    return err;
+}
+
+/* Those whose home this is. */
+static void add_unknown(struct commands *commands, const struct registry_request *result) {
+    for (unsigned row = 0; row < result->row_count; row++) {
+        int64_t device_key = number_at(result, row, COLUMN_DEVICE_KEY);
+        if (claims_home(device_key, commands->options->worker_count) != commands->worker->index ||
+            commands_find(commands, number_at(result, row, COLUMN_KEY)))
+            continue;
+        struct command *command = add_row(commands, result, row);
+        if (command)
+            line_offer(commands, command->line);
+    }
+}
+
+enum { LOOK_ROWS = 256 };
+
+static void on_held(struct mail *mail, void *receiver) {
+    struct registry_request *result = (struct registry_request *)(void *)mail;
+    struct commands *commands = commands_of(receiver);
+    if (commands) {
+        commands->is_looking = false;
+        if (result->err == 0)
+            add_unknown(commands, result);
+        bool more = result->err == 0 && result->row_count == LOOK_ROWS;
+        if (more)
+            commands->looked_until = number_at(result, LOOK_ROWS - 1, COLUMN_KEY);
+        else
+            commands->looked_until = 0;
+        commands->lost_answer |= result->err < 0;
+        if (more)
+            commands_look_for_held(commands);
+    }
+    registry_request_free(result);
+}
+
+void commands_look_for_held(struct commands *commands) {
+    commands->lost_answer = false;
+    commands->is_looking = true;
+    if (send_look(commands, STATEMENT_COMMAND_HELD, commands->looked_until, LOOK_ROWS, on_held) <
+        0) {
+        commands->lost_answer = true;
+        commands->is_looking = false;
+    }
+}
+
+static void on_waiting(struct mail *mail, void *receiver) {
+    struct registry_request *result = (struct registry_request *)(void *)mail;
+    struct commands *commands = commands_of(receiver);
+    unsigned worker;
+    uint64_t owner;
+    int64_t device_key = 0;
+    for (unsigned row = 0; commands && result->err == 0 && row < result->row_count; row++) {
+        device_key = number_at(result, row, 0);
+        if (claims_home(device_key, commands->options->worker_count) == commands->worker->index &&
+            line_route(commands, commands_line(commands, device_key), device_key, &worker, &owner))
+            commands_take(commands, device_key);
+    }
+    if (commands && result->err == 0 && result->row_count == LOOK_ROWS)
+        commands_look_for_waiting(commands, device_key);
+    registry_request_free(result);
+}
+
+void commands_look_for_waiting(struct commands *commands, int64_t after) {
+    (void)!send_look(commands, STATEMENT_COMMAND_WAITING, after, LOOK_ROWS, on_waiting);
+}
