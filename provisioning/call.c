@@ -154,3 +154,42 @@ void call_execute(struct provisioning_call *call, struct registry_request *reque
     request->scope_tenant_key = call->principal.tenant_key;
     registry_execute(call->registry, request);
 }
+
+static void deliver_device(struct mail *mail, void *receiver) {
+    struct registry_device_query *found = (struct registry_device_query *)(void *)mail;
+    struct http_exchange *x = http_find(receiver, found->owner);
+    struct provisioning_call *call = x ? http_context(x) : NULL;
+    if (call && found->err == DG_ERR_NOT_FOUND)
+        call_problem(call, found->err, "no device '%s'", found->device);
+    else if (call && found->err < 0)
+        call_fail(call, found->err, NULL);
+    else if (call)
+        call->then_device(call, found);
+    free(found);
+}
+
+void call_find_device(struct provisioning_call *call,
+                      void (*then)(struct provisioning_call *call,
+                                   const struct registry_device_query *found)) {
+    struct slice tenant = http_path_parameter(call->exchange, "tenant");
+    struct slice device = http_path_parameter(call->exchange, "device");
+    struct registry_device_query *query = calloc(1, sizeof(*query));
+    if (!query) {
+        call_fail(call, DG_ERR_NO_MEMORY, NULL);
+        return;
+    }
+    if (tenant.size >= sizeof(query->tenant) || device.size >= sizeof(query->device) ||
+        memchr(device.data, 0, device.size) || memchr(tenant.data, 0, tenant.size)) {
+        free(query);
+        call_problem(call, DG_ERR_NOT_FOUND, "no device of this name");
+        return;
+    }
+    memcpy(query->tenant, tenant.data, tenant.size);
+    memcpy(query->device, device.data, device.size);
+    query->scope_tenant_key = call->principal.tenant_key;
+    query->owner = http_exchange_id(call->exchange);
+    query->reply_to = &call->worker->mailbox;
+    query->mail.deliver = deliver_device;
+    call->then_device = then;
+    registry_find_device(call->registry, query);
+}

@@ -24,6 +24,7 @@ struct provisioning_call {
     struct registry_identity principal;
     bool permitted; /* the principal may use the route for the path's tenant */
     void (*then)(struct provisioning_call *call, struct registry_request *result);
+    void (*then_device)(struct provisioning_call *call, const struct registry_device_query *found);
     json_t *body; /* owned; NULL before call_read_body() */
     struct etag_condition precondition;
     unsigned attempts;
@@ -45,6 +46,12 @@ bool call_read_precondition(struct provisioning_call *call);
  * is not called. Takes the request over; then may read it until it returns. */
 void call_execute(struct provisioning_call *call, struct registry_request *request,
                   void (*then)(struct provisioning_call *call, struct registry_request *result));
+
+/* Finds the device that the path names ({tenant}, {device}); then runs when it is known, failures
+ * are answered here. then may read found until it returns. */
+void call_find_device(struct provisioning_call *call,
+                      void (*then)(struct provisioning_call *call,
+                                   const struct registry_device_query *found));
 
 /* The problem of err with a detail for people (printf style). */
 void call_problem(struct provisioning_call *call, int err, const char *format, ...)

@@ -31,20 +31,7 @@ static void on_created(struct worker *worker, uint64_t owner,
     call_answer(call, 202, NULL, slice_from_string(body));
 }
 
-enum device_column {
-    COLUMN_TENANT_KEY,
-    COLUMN_STREAM_ID,
-    COLUMN_DEVICE_KEY,
-    COLUMN_PARTITION,
-    COLUMN_TENANT,
-    COLUMN_DEVICE
-};
-
-static int64_t number_at(const struct registry_request *result, unsigned column) {
-    return strtoll(registry_value(result, 0, column), NULL, 10);
-}
-
-static void then_create(struct provisioning_call *call, struct registry_request *result) {
+static void then_create(struct provisioning_call *call, const struct registry_device_query *found) {
     struct command_request request = {.ttl_ms = TTL_MS,
                                       .pending_max = LIMIT_COMMANDS_PENDING,
                                       .wants_reply = true,
@@ -52,19 +39,12 @@ static void then_create(struct provisioning_call *call, struct registry_request 
                                       .content_type = slice_from_string("application/json"),
                                       .owner = http_exchange_id(call->exchange),
                                       .created = on_created};
-    if (result->row_count == 0) {
-        call_problem(call, DG_ERR_NOT_FOUND, "no such device");
-        return;
-    }
-    request.target = (struct command_target){.tenant_key = number_at(result, COLUMN_TENANT_KEY),
-                                             .stream_id = number_at(result, COLUMN_STREAM_ID),
-                                             .device_key = number_at(result, COLUMN_DEVICE_KEY),
-                                             .partition =
-                                                 (uint32_t)number_at(result, COLUMN_PARTITION)};
-    snprintf(request.target.tenant, sizeof(request.target.tenant), "%s",
-             registry_value(result, 0, COLUMN_TENANT));
-    snprintf(request.target.device, sizeof(request.target.device), "%s",
-             registry_value(result, 0, COLUMN_DEVICE));
+    request.target = (struct command_target){.tenant_key = found->tenant_key,
+                                             .stream_id = found->stream_id,
+                                             .device_key = found->device_key,
+                                             .partition = found->partition};
+    memcpy(request.target.tenant, found->tenant, sizeof(request.target.tenant));
+    memcpy(request.target.device, found->device, sizeof(request.target.device));
     json_t *name = json_object_get(call->body, "name");
     json_t *wants_reply = json_object_get(call->body, "wants_reply");
     if (wants_reply)
@@ -81,8 +61,5 @@ static void then_create(struct provisioning_call *call, struct registry_request 
 void command_post(struct provisioning_call *call) {
     if (!call_read_body(call))
         return;
-    struct registry_request *request =
-        resource_request_named(call, STATEMENT_COMMAND_DEVICE, slice_make(NULL, 0));
-    if (request)
-        call_execute(call, request, then_create);
+    call_find_device(call, then_create);
 }

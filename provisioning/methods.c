@@ -182,8 +182,6 @@ static bool is_wanted(struct worker *worker, uint64_t owner) {
 
 /* ---- the call ---- */
 
-enum device_key_column { COLUMN_TENANT_KEY, COLUMN_DEVICE_KEY };
-
 static void begin(struct provisioning_call *call, struct call_request *request) {
     struct http_exchange *x = call->exchange;
     request->name = http_path_parameter(x, "method");
@@ -201,16 +199,10 @@ static void begin(struct provisioning_call *call, struct call_request *request) 
                                                     request->response_timeout_ms + GRACE_MS);
 }
 
-static void then_begin(struct provisioning_call *call, struct registry_request *result) {
-    struct call_request request = {.response_timeout_ms = RESPONSE_TIMEOUT_S * 1000};
-    struct slice device = http_path_parameter(call->exchange, "device");
-    if (result->row_count == 0) {
-        call_problem(call, DG_ERR_NOT_FOUND, "no device '%.*s'", (int)device.size,
-                     (const char *)device.data);
-        return;
-    }
-    request.tenant_key = strtoll(registry_value(result, 0, COLUMN_TENANT_KEY), NULL, 10);
-    request.device_key = strtoll(registry_value(result, 0, COLUMN_DEVICE_KEY), NULL, 10);
+static void then_begin(struct provisioning_call *call, const struct registry_device_query *found) {
+    struct call_request request = {.response_timeout_ms = RESPONSE_TIMEOUT_S * 1000,
+                                   .tenant_key = found->tenant_key,
+                                   .device_key = found->device_key};
     if (check_parameters(call) &&
         read_seconds(call, "connect_timeout", 0, CONNECT_TIMEOUT_MAX_S,
                      &request.connect_timeout_ms) &&
@@ -227,8 +219,5 @@ void method_call(struct provisioning_call *call) {
                      name_rule(NAME_OTHER));
         return;
     }
-    struct registry_request *request =
-        resource_request_named(call, STATEMENT_DEVICE_KEY, slice_make(NULL, 0));
-    if (request)
-        call_execute(call, request, then_begin);
+    call_find_device(call, then_begin);
 }

@@ -263,7 +263,8 @@ static bool send_settings(struct postgres *p) {
     snprintf(sql, sizeof(sql), "set statement_timeout = %llu",
              (unsigned long long)(timeout_ms - timeout_ms / 10));
     p->told_timeout_ms = timeout_ms;
-    return send_text(p, sql);
+    /* Plans are made when tables may be empty, and kept while they grow: by their indices only. */
+    return send_text(p, sql) && send_text(p, "set enable_seqscan = off");
 }
 
 static bool send_listen(struct postgres *p) {

@@ -207,6 +207,24 @@ static inline bool registry_is_listed(const char *names, struct slice name) {
     return false;
 }
 
+/* Where something for a device goes. */
+struct registry_device_query {
+    struct mail mail;
+    struct mailbox *reply_to;
+    void (*reply)(struct mail *mail, void *receiver); /* the registry's */
+    uint64_t owner;
+    int64_t scope_tenant_key; /* the one tenant that the asker may see; 0: any */
+    char tenant[LIMIT_TENANT_BYTES + 1];
+    char device[LIMIT_DEVICE_ID_BYTES + 1];
+
+    /* 0, DG_ERR_NOT_FOUND; else nobody knows: DG_ERR_UNAVAILABLE, DG_ERR_NO_MEMORY ... */
+    int err;
+    int64_t tenant_key, stream_id, device_key;
+    uint32_t partition;
+};
+/* Any thread; the query comes back, and is the caller's to free. */
+void registry_find_device(struct registry *registry, struct registry_device_query *query);
+
 /* ---- what changed ------------------------------------------------------------------------------
  */
 

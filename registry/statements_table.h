@@ -100,11 +100,6 @@ STATEMENT(INSTANCE_RENEW, 2,
 STATEMENT(INSTANCE_RELEASE, 1,
     "with freed as (update command set holder = null where holder = $1::text returning device_key)"
     " select " SQL_NOTIFY("freed", "$1"))
-/* tenant, device; where commands for it go */
-STATEMENT(COMMAND_DEVICE, 3,
-    "select t.tenant_key, t.stream_id, d.device_key, d.partition, t.name, d.device_id"
-    " from device d join tenant t using (tenant_key)"
-    " where " SQL_TENANT("t.", "$3") " and d.device_id = $2::text")
 /* commands, instance, most pending of one device. Outcomes: created, exists, limit, gone (the
  * device), again (one with the same idempotency key is being created). Not held: for others to
  * deliver as well. */
@@ -112,31 +107,33 @@ STATEMENT(COMMAND_CREATE, 3,
     "with wanted as materialized (select w.*, nextval(pg_get_serial_sequence('command',"
     " 'command_key')) as command_key, row_number() over (partition by w.device_key order by w.n) +"
     " (select count(*) from command c where c.device_key = w.device_key and not c.is_final) as place,"
-    " d.tenant_key from json_to_recordset($1::json) as w (n integer, device_key bigint, name text,"
-    " payload text, content_type text, properties jsonb, dialect text, wants_reply boolean,"
-    " ttl_ms bigint, idempotency_key text, held boolean, most bigint)"
-    " left join device d on d.device_key = w.device_key order by w.n),"
+    " d.tenant_key, e.command_key as known_key, e.created_at as known_at, e.expires_at as known_until"
+    " from json_to_recordset($1::json) as w (n integer, device_key bigint, name text, payload text,"
+    " content_type text, properties jsonb, dialect text, wants_reply boolean, ttl_ms bigint,"
+    " idempotency_key text, held boolean, most bigint)"
+    " left join lateral (select tenant_key from device where device_key = w.device_key limit 1) d on true"
+    " left join lateral (select command_key, created_at, expires_at from command"
+    " where device_key = w.device_key and idempotency_key = w.idempotency_key limit 1) e on true"
+    " order by w.n),"
     " made as (insert into command (command_key, tenant_key, device_key, name, payload,"
     " content_type, properties, dialect, wants_reply, idempotency_key, holder, expires_at)"
     " overriding system value select command_key, tenant_key, device_key, name,"
     " decode(payload, 'base64'), content_type, properties, dialect, wants_reply, idempotency_key,"
     " case when held then $2::text end, now() + ttl_ms * interval '1 ms' from wanted"
-    " where tenant_key is not null and place <= least(most, $3::bigint)"
-    " and not exists (select from command e where e.device_key = wanted.device_key"
-    " and e.idempotency_key = wanted.idempotency_key) order by n"
+    " where tenant_key is not null and place <= least(most, $3::bigint) and known_key is null"
+    " order by n"
     " on conflict (device_key, idempotency_key) do nothing"
     " returning command_key, tenant_key, device_key, holder, created_at, expires_at),"
     " told as (insert into stream_outbox (instance, tenant_key, device_key, kind, command_key)"
     " select $2::text, tenant_key, device_key, 'command.queued', command_key from made"
     " returning outbox_key, command_key),"
     " free as (select device_key from made where holder is null)"
-    " select w.n, coalesce(m.command_key, e.command_key), case when m.command_key is not null then"
-    " 'created' when e.command_key is not null then 'exists' when w.tenant_key is null then 'gone'"
+    " select w.n, coalesce(m.command_key, w.known_key), case when m.command_key is not null then"
+    " 'created' when w.known_key is not null then 'exists' when w.tenant_key is null then 'gone'"
     " when w.place > least(w.most, $3::bigint) then 'limit' else 'again' end, told.outbox_key, "
-    SQL_MS("coalesce(m.created_at, e.created_at)") ", "
-    SQL_MS("coalesce(m.expires_at, e.expires_at)") ", " SQL_NOTIFY("free", "$2")
-    " from wanted w left join made m using (command_key) left join told using (command_key)"
-    " left join command e on e.device_key = w.device_key and e.idempotency_key = w.idempotency_key")
+    SQL_MS("coalesce(m.created_at, w.known_at)") ", "
+    SQL_MS("coalesce(m.expires_at, w.known_until)") ", " SQL_NOTIFY("free", "$2")
+    " from wanted w left join made m using (command_key) left join told using (command_key)")
 /* devices and how many of each, instance, most deliveries: those that wait, in order, now held here */
 STATEMENT(COMMAND_TAKE, 3,
     "with found as (select c.command_key from json_to_recordset($1::json) as w (device_key bigint,"
@@ -350,10 +347,6 @@ STATEMENT(DEVICE_GET, 3,
     "select 'found', d.version, " SQL_DEVICE_BODY ", d.device_key, " SQL_MS("d.created_at")
     " from device d join tenant t using (tenant_key)"
     " where " SQL_TENANT("t.", "$3") " and d.device_id = $2::text")
-/* tenant, device */
-STATEMENT(DEVICE_KEY, 3,
-    "select t.tenant_key, d.device_key from device d join tenant t using (tenant_key)"
-    " where " SQL_TENANT("t.", "$3") " and d.device_id = $2::text")
 /* tenant, device, enabled, group, via, metadata, tags, precondition, murmur2 of the device id */
 #define SQL_DEVICE_DIFFERS \
     "row(excluded.enabled, excluded.group_name, excluded.via, excluded.metadata, excluded.tags)" \
@@ -539,5 +532,12 @@ STATEMENT(API_KEY_DELETE, 4,
     " returning k.credential_key)"
     " select case when gone.credential_key is null then 'precondition' else 'deleted' end, null,"
     " null from found left join gone on true")
+
+/* ---- where commands and calls for a device go (registry/device.c) ---- */
+/* tenant, device; where commands for it go */
+STATEMENT(COMMAND_DEVICE, 3,
+    "select t.tenant_key, t.stream_id, d.device_key, d.partition, t.name, d.device_id"
+    " from device d join tenant t using (tenant_key)"
+    " where " SQL_TENANT("t.", "$3") " and d.device_id = $2::text")
 
 /* clang-format on */
