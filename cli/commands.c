@@ -54,6 +54,12 @@ const struct cli_command cli_commands[] = {
      "A call is answered with status 200 and its own payload.", device_simulate_run,
      OPTIONS(CLI_ENV, CLI_HOST, CLI_PORT, CLI_TLS, CLI_CA_FILE, CLI_TENANT, CLI_DEVICE,
              CLI_INTERVAL, CLI_COUNT)},
+    {"twin", "show", "DEVICE", "show desired and reported state and tags of a device", NULL,
+     resource_show_run, OPTIONS(API, CLI_TENANT)},
+    {"twin", "update", "DEVICE", "change desired state or tags of a device (JSON merge patch)",
+     "--data '{\"desired\":{\"interval_s\":60},\"tags\":{\"floor\":\"2\"}}'; null removes a name.\n"
+     "The key needs the role commander (desired), operator (tags) or admin.",
+     resource_update_run, OPTIONS(API, CLI_TENANT, CLI_DATA)},
     {"credential", "list", "DEVICE", "list the credentials of a device", NULL, resource_list_run,
      OPTIONS(API, CLI_TENANT)},
     {"credential", "show", "DEVICE NAME", "show one credential, without its secret", NULL,

@@ -1,5 +1,5 @@
 /*
- * tenant, device and credential: the same five verbs on three kinds of resource. One row per kind
+ * tenant, device, credential and twin: the same verbs on each kind of resource. One row per kind
  * says where it lives in the API and which members its table shows.
  */
 #include <jansson.h>
@@ -29,6 +29,7 @@ static const struct resource {
      "/v1/tenants/%t/devices/%1/credentials",
      "/%2",
      {"name", "kind", "not_before", "not_after", "created_at"}},
+    {"twin", "/v1/tenants/%t/devices/%1/twin", "", {NULL}},
 };
 
 static const struct resource *find_resource(const struct cli_run *run) {

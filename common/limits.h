@@ -92,6 +92,21 @@
 #define LIMIT_COMMAND_BYTES_OF_STATEMENT (1024 * 1024)
 #define LIMIT_INSTANCE_LEASE_MS 30000 /* how long others wait for a gateway that says nothing */
 
+/* device twins */
+#define LIMIT_TWIN_BYTES (32 * 1024) /* of desired, and of reported state, as compact JSON */
+#define LIMIT_TWIN_DEPTH 10          /* of objects and arrays below the document */
+#define LIMIT_TWIN_KEY_BYTES 1024
+#define LIMIT_TWIN_STRING_BYTES 4096
+#define LIMIT_TWIN_NUMBER (1LL << 52)
+#define LIMIT_TWIN_NOTE_BYTES 512
+#define LIMIT_TWIN_LISTENERS 9 /* of one device: itself and its gateways */
+#define LIMIT_TWIN_ASKS 4096   /* of one worker, not answered */
+#define LIMIT_TWIN_ASK_BYTES (16 * 1024 * 1024)
+#define LIMIT_TWIN_LOADS 64                         /* devices read at a time */
+#define LIMIT_TWIN_KNOWN_BYTES (32 * 1024 * 1024)   /* documents that a worker remembers */
+#define LIMIT_TWIN_MESSAGE_BYTES (64 * 1024 * 1024) /* ... of desired state, on their way */
+#define LIMIT_TWIN_UNSAID_BYTES (64 * 1024 * 1024)  /* ... reported, not in PostgreSQL yet */
+
 /* events */
 #define LIMIT_EVENT_PAYLOAD_BYTES (512 * 1024)
 #define LIMIT_EVENT_HEADERS_BYTES (32 * 1024)

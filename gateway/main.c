@@ -28,6 +28,7 @@
 #include "gateway/command/commands.h"
 #include "gateway/command/relay.h"
 #include "gateway/command/transitions.h"
+#include "gateway/command/twins.h"
 #include "gateway/http/http.h"
 #include "gateway/kafka/endpoint.h"
 #include "gateway/kafka/group_store.h"
@@ -61,6 +62,7 @@ struct server {
     struct tls_files *tls;
     struct worker *workers[LIMIT_WORKERS];
     unsigned worker_count;
+    struct twins_options twins;
     struct event_base *base;
     struct listener_set *listeners;
     struct event *signal_events[3];
@@ -169,7 +171,10 @@ static void deliver_revocation(struct mail *mail, void *receiver) {
 
 static void deliver_notice(struct mail *mail, void *receiver) {
     struct registry_notice *notice = (struct registry_notice *)(void *)mail;
-    commands_notice(receiver, notice->text);
+    if (notice->channel == REGISTRY_CHANNEL_TWINS)
+        twins_notice(receiver, notice->text);
+    else
+        commands_notice(receiver, notice->text);
     free(notice);
 }
 
@@ -213,13 +218,24 @@ static unsigned default_worker_count(const struct config *config) {
     return processors - 1 > LIMIT_WORKERS ? LIMIT_WORKERS : (unsigned)processors - 1;
 }
 
+/* PostgreSQL says all that the process before left. */
+static void restored(struct worker *worker) {
+    twins_restored(worker);
+    commands_restored(worker);
+}
+
 static int server_create_workers(struct server *server) {
     server->commands = (struct commands_options){.workers = server->workers,
                                                  .stream = server->stream,
                                                  .registry = server->registry,
                                                  .deliver = mqtt_deliver,
                                                  .replied = mqtt_reply_done};
-    server->commands.worker_count = server->worker_count = default_worker_count(server->config);
+    server->twins = (struct twins_options){.workers = server->workers,
+                                           .registry = server->registry,
+                                           .deliver = mqtt_deliver,
+                                           .answered = mqtt_twin_answered};
+    server->worker_count = default_worker_count(server->config);
+    server->commands.worker_count = server->twins.worker_count = server->worker_count;
     for (unsigned index = 0; index < server->worker_count; index++) {
         int err = server_create_worker(server, index);
         if (err < 0)
@@ -235,6 +251,8 @@ static int server_create_workers(struct server *server) {
             err = calls_worker_start(worker, server->workers, server->worker_count, mqtt_deliver);
         if (err == 0)
             err = commands_worker_start(worker, &server->commands);
+        if (err == 0)
+            err = twins_worker_start(worker, &server->twins);
         if (err < 0)
             return err;
     }
@@ -243,8 +261,7 @@ static int server_create_workers(struct server *server) {
     if (err == 0)
         err = mqtt_restore_producers(server->stream, server->workers, server->worker_count);
     if (err == 0)
-        err = transitions_restore(server->stream, server->workers, server->worker_count,
-                                  commands_restored);
+        err = transitions_restore(server->stream, server->workers, server->worker_count, restored);
     if (err < 0)
         return err;
     for (unsigned index = 0; index < server->worker_count; index++) {
@@ -645,6 +662,7 @@ static void free_worker_parts(struct worker *worker) {
     provisioning_worker_free(worker);
     kafka_worker_free(worker);
     calls_worker_free(worker);
+    twins_worker_free(worker);
     relay_worker_free(worker);
     transitions_worker_free(worker);
 }

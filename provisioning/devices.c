@@ -10,7 +10,7 @@ static const struct member members[] = {
     {"group", MEMBER_NAME, false, NAME_OTHER, 0, NULL},
     {"via", MEMBER_NAMES, false, NAME_DEVICE, LIMIT_VIA_GATEWAYS, "{}"},
     {"metadata", MEMBER_METADATA, false, 0, LIMIT_METADATA_BYTES, "{}"},
-    {"tags", MEMBER_TAGS, false, 0, LIMIT_TAGS_BYTES, "{}"},
+    {"tags", MEMBER_METADATA, false, 0, LIMIT_TAGS_BYTES, "{}"},
     {"device_id", MEMBER_READ_ONLY},
     {"partition", MEMBER_READ_ONLY},
     {"version", MEMBER_READ_ONLY},

@@ -5,6 +5,7 @@
 
 #include "common/err.h"
 #include "common/slice.h"
+#include "registry/json.h"
 
 /*
  * One JSON object: no duplicate names, no U+0000, no trailing text, not deeper than
@@ -12,18 +13,6 @@
  */
 DG_NODISCARD int json_parse_object(struct slice text, json_t **ret_object, char *ret_detail,
                                    size_t detail_size);
-
-/* Nesting of arrays and objects; 1 for an empty object. Stops counting at limit + 1. */
-unsigned json_depth(const json_t *value, unsigned limit);
-
-/* RFC 7396: a new value, target with patch applied; both stay the caller's. NULL: out of memory. */
-json_t *json_merge_patch(const json_t *target, const json_t *patch);
-
-/* Compact text, numbers with the fewest digits that give the same number. NULL: out of memory. */
-char *json_print_exact(const json_t *value);
-
-/* Appends "/name" as a JSON pointer (RFC 6901), whole characters only, cut with "..." */
-void json_pointer_append(char *pointer, size_t pointer_size, const char *name);
 
 /* array with item at its end; takes both over. NULL when either is, or out of memory. */
 json_t *json_append(json_t *array, json_t *item);

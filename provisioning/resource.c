@@ -39,6 +39,9 @@ static const struct outcome {
      "/proof: must be a certificate that this authority signed for the common name that GET of the "
      "tenant shows as registration_code"},
     {"crowded", 0, DG_ERR_INVALID, "there are as many API keys as a tenant may have; delete one"},
+    {"large_desired", 0, DG_ERR_STATE_SIZE,
+     "/desired: would have more than 32 KiB as compact JSON"},
+    {"large_tags", 0, DG_ERR_STATE_SIZE, "/tags: would have more than 8 KiB as compact JSON"},
     {"shrink", 0, DG_ERR_INVALID, "/partition_count: may grow, not shrink"},
 };
 

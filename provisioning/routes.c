@@ -9,6 +9,7 @@
 #include "provisioning/resource.h"
 #include "provisioning/route.h"
 #include "provisioning/stream_call.h"
+#include "provisioning/twins.h"
 
 /* Roles that columns of the table stand for. */
 enum {
@@ -19,6 +20,7 @@ enum {
     ROLES_CONSUME = REGISTRY_ROLE_ADMIN | REGISTRY_ROLE_CONSUMER | REGISTRY_ROLE_AUDITOR,
     ROLES_WATCH = ROLES_READ | ROLES_CONSUME,
     ROLES_COMMAND = REGISTRY_ROLE_ADMIN | REGISTRY_ROLE_COMMANDER,
+    ROLES_SHAPE = ROLES_MANAGE | ROLES_COMMAND, /* each its members of a twin */
 };
 
 /* Largest bodies: metadata and tags with their names and escapes; certificates and secrets. */
@@ -29,6 +31,7 @@ enum {
     RESET_BYTES = 4 * 1024,
     /* A payload in base64, or JSON with escapes. */
     COMMAND_BYTES = 4 * LIMIT_COMMAND_PAYLOAD_BYTES,
+    TWIN_BYTES = 4 * LIMIT_TWIN_BYTES, /* with nulls, escapes and white space */
 };
 
 const struct provisioning_route provisioning_rows[] = {

@@ -25,6 +25,9 @@ ROUTE(LIST_RECENT,        GET,    "/v1/tenants/{tenant}/devices/{device}/recent"
 ROUTE(CALL_METHOD,        POST,   "/v1/tenants/{tenant}/devices/{device}/methods/{method}", TENANT, COMMAND, LIMIT_OUTGOING_PAYLOAD_BYTES, method_call, method, "Call a connected device and wait for its answer")
 
 ROUTE(POST_COMMAND,       POST,   "/v1/tenants/{tenant}/devices/{device}/commands", TENANT, COMMAND, COMMAND_BYTES, command_post, command, "Queue a command for a device")
+ROUTE(GET_TWIN,           GET,    "/v1/tenants/{tenant}/devices/{device}/twin",         TENANT, READ,    0,          twin_get,         device, "Show the twin of a device: desired and reported state, and tags")
+ROUTE(PATCH_TWIN,         PATCH,  "/v1/tenants/{tenant}/devices/{device}/twin",         TENANT, SHAPE,   TWIN_BYTES, twin_patch,       device, "Change desired state, tags or both")
+ROUTE(PUT_DESIRED,        PUT,    "/v1/tenants/{tenant}/devices/{device}/twin/desired", TENANT, COMMAND, TWIN_BYTES, twin_put_desired, device, "Replace desired state as a whole")
 
 ROUTE(LIST_CREDENTIALS,   GET,    "/v1/tenants/{tenant}/devices/{device}/credentials",              TENANT, READ,   0,            resource_list,     credential, "List the credentials of a device")
 ROUTE(POST_CREDENTIAL,    POST,   "/v1/tenants/{tenant}/devices/{device}/credentials",              TENANT, MANAGE, SECRET_BYTES, credential_post,   credential, "Add a credential; a generated secret is shown only in this answer")

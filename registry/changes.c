@@ -88,6 +88,7 @@ static void tell_update(struct registry *registry, const struct registry_update 
 const char *const changes_channels[] = {
     [REGISTRY_CHANNEL_CHANGES] = "duragate_registry",
     [REGISTRY_CHANNEL_COMMANDS] = "duragate_command",
+    [REGISTRY_CHANNEL_TWINS] = "duragate_twin",
     [REGISTRY_CHANNEL_COUNT] = NULL,
 };
 

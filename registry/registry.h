@@ -232,6 +232,7 @@ void registry_find_device(struct registry *registry, struct registry_device_quer
 enum registry_channel {
     REGISTRY_CHANNEL_CHANGES,  /* duragate_registry: the registry's own */
     REGISTRY_CHANNEL_COMMANDS, /* duragate_command: "<instance that says it>:<device key>,..." */
+    REGISTRY_CHANNEL_TWINS,    /* duragate_twin: "<device key>,..." whose twin was written */
     REGISTRY_CHANNEL_COUNT
 };
 

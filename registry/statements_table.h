@@ -226,6 +226,15 @@ STATEMENT(OUTBOX_ADOPT, 1,
     " from gateway_instance g where g.instance = o.instance"
     " and g.lease_until < now() - interval '5 minutes')")
 
+/* ---- gateway: device twins (gateway/command/twins.h) ---- */
+/* devices, those of them whose last changes are asked for: columns of enum twin_column */
+STATEMENT(TWIN_LOAD, 2,
+    "select device_key, desired_version, desired::text, case when device_key = any ($2::bigint[])"
+    " then desired_recent::text end, reported_version, reported::text from twin"
+    " where device_key = any ($1::bigint[])")
+/* rows (schemas/0008_twins.sql), instance */
+STATEMENT(TWIN_PROJECT, 2, "select twin_project($1::jsonb, $2::text)")
+
 /* ---- provisioning: tenants ---- */
 /* Shapes that the rows below share. A body is JSON as clients see it; times are UTC with ms. */
 #define SQL_TIME(column) \
@@ -375,6 +384,25 @@ STATEMENT(DEVICE_DELETE, 4,
     SQL_MATCHES("$3", "d.version") " returning d.device_key)"
     " select case when gone.device_key is null then 'precondition' else 'deleted' end, null, null"
     " from found left join gone on true")
+
+/* ---- provisioning: device twins ---- */
+#define SQL_TWIN_BODY(v, etag, desired_at) \
+    "json_build_object('device_id', r.device_id, 'tags', " v ".tags, 'desired', " v ".desired," \
+    " 'version', " etag ", 'desired_version', " v ".desired_version, 'desired_at', twin_time(" desired_at ")," \
+    " 'reported', r.reported, 'reported_version', r.reported_version," \
+    " 'reported_at', twin_time(r.reported_at))::text as body"
+STATEMENT(TWIN_GET, 3,
+    "select 'found', r.etag, " SQL_TWIN_BODY("r", "r.etag", "r.desired_at")
+    " from twin r join tenant t using (tenant_key)"
+    " where " SQL_TENANT("t.", "$3") " and r.device_id = $2::text")
+/* tenant, device, desired or null, tags or null, whether they replace what there is (else they are
+ * merge patches), precondition, instance */
+STATEMENT(TWIN_WRITE, 8,
+    "select w.outcome, w.etag, "
+    SQL_TWIN_BODY("w", "w.etag", "case when $3::jsonb is null then r.desired_at else now() end")
+    " from twin r join tenant t using (tenant_key) cross join lateral"
+    " twin_write(array[r.device_key], $3::jsonb, $4::jsonb, $5::boolean, $6::bigint[], $7::text) w"
+    " where " SQL_TENANT("t.", "$8") " and r.device_id = $2::text")
 
 /* ---- provisioning: credentials, CAs, API keys ---- */
 /* tenant, device, cursor, limit, bytes */

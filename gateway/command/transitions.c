@@ -26,6 +26,7 @@ struct queue {
 /* What the statement of a kind says; rows are gathered while the one before is under way. */
 static const enum registry_statement statements[] = {
     [PROJECTION_COMMAND] = STATEMENT_COMMAND_PROJECT,
+    [PROJECTION_TWIN] = STATEMENT_TWIN_PROJECT,
 };
 enum { KIND_COUNT = sizeof(statements) / sizeof(statements[0]) };
 

@@ -81,3 +81,18 @@ int topic_check_filter(const struct topic_map *map, struct slice filter, struct 
     *ret_device = device;
     return 0;
 }
+
+bool topic_split_out(struct slice topic, enum topic_map_out *ret_out,
+                     struct slice ret_names[TOPIC_NAME_COUNT]) {
+    struct slice rest = {0}, *names = ret_names;
+    if (native_split_command(topic, &names[TOPIC_NAME_ID], &names[TOPIC_NAME_NAME])) {
+        *ret_out = TOPIC_OUT_COMMAND;
+        return true;
+    }
+    native_via_parts(topic, &names[TOPIC_NAME_DEVICE], &rest);
+    if (!slice_equals_string(topic, "$dg/state/desired") &&
+        !slice_equals_string(rest, "state/desired"))
+        return false;
+    *ret_out = rest.size > 0 ? TOPIC_OUT_VIA_STATE_DESIRED : TOPIC_OUT_STATE_DESIRED;
+    return true;
+}

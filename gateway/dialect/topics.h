@@ -26,3 +26,7 @@ DG_NODISCARD int topic_classify(const struct topic_map *map, struct slice topic,
  * ret_device: behind it; empty: none. */
 DG_NODISCARD int topic_check_filter(const struct topic_map *map, struct slice filter,
                                     struct slice *ret_device);
+
+/* What a native topic of ours is, and the names in it; false: none that a map has others for. */
+bool topic_split_out(struct slice topic, enum topic_map_out *ret_out,
+                     struct slice ret_names[TOPIC_NAME_COUNT]);

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 
 #include "common/err.h"
+#include "gateway/command/twins.h"
 #include "gateway/loop/worker.h"
 #include "gateway/session/outbox.h"
 #include "gateway/transport/connection.h"
@@ -44,6 +45,9 @@ DG_NODISCARD int mqtt_deliver(struct worker *worker, uint64_t owner,
 
 /* commands_options.replied: of a reply that this session's device has given. */
 void mqtt_reply_done(struct worker *worker, uint64_t owner, uint64_t tag, int err);
+
+/* Gives a session what the home of a twin says; harmless when it has gone. */
+void mqtt_twin_answered(struct worker *worker, const struct twin_answer *answer);
 
 /* Ends the sessions that a change of the registry concerns. */
 void mqtt_revoke(struct worker *worker, const struct registry_revocation *revocation);

@@ -316,6 +316,18 @@ static int64_t effect_find_offset(struct session *session, struct slice key) {
     return size == sizeof(offset) ? offset : -1;
 }
 
+static int effect_ask_twin(struct session *session, const struct twin_request *request) {
+    return twins_ask(worker_of(session)->worker, request);
+}
+
+static int effect_listen_state(struct session *session, const struct twin_listener *listener) {
+    return twins_listen(worker_of(session)->worker, listener);
+}
+
+static void effect_ignore_state(struct session *session, int64_t device_key) {
+    twins_ignore(worker_of(session)->worker, device_key, session->id);
+}
+
 static void effect_discard(struct session *session, struct session_kept *kept) {
     mqtt_kept_discard(worker_of(session), session->device_key, kept);
 }
@@ -414,6 +426,9 @@ const struct session_effects mqtt_effects = {
     .receives = effect_receives,
     .reply = effect_reply,
     .mutate = effect_mutate,
+    .ask_twin = effect_ask_twin,
+    .listen_state = effect_listen_state,
+    .ignore_state = effect_ignore_state,
     .find_offset = effect_find_offset,
     .discard = effect_discard,
     .pause = effect_pause,

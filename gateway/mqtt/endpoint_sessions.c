@@ -149,6 +149,15 @@ void mqtt_reply_done(struct worker *worker, uint64_t owner, uint64_t tag, int er
     session_reply_done(session, tag, err);
 }
 
+void mqtt_twin_answered(struct worker *worker, const struct twin_answer *answer) {
+    struct mqtt_worker *mqtt = mqtt_of(worker);
+    struct session *session = mqtt ? mqtt_find(mqtt, answer->owner) : NULL;
+    if (!session) /* the gateway ends */
+        return;
+    mqtt_set_time(mqtt);
+    session_twin_answered(session, answer);
+}
+
 /* ---- walks ---- */
 
 static void revoke_one(struct session *session, const struct registry_revocation *revocation) {

@@ -14,7 +14,7 @@ static const struct topic_rule {
     [NATIVE_TELEMETRY] = {0, EVENT_TELEMETRY},
     [NATIVE_EVENT] = {0, EVENT_EVENT},
     [NATIVE_REPLY] = {0, EVENT_TYPE_COUNT},
-    [NATIVE_STATE_REPORTED] = {DG_ERR_NOT_SUPPORTED, EVENT_TYPE_COUNT},
+    [NATIVE_STATE_REPORTED] = {0, EVENT_STATE_REPORTED},
 };
 
 static bool credential_holds(const struct session *session) {
@@ -75,7 +75,8 @@ int authorize_topic(const struct topic_map *topics, struct slice topic,
                     struct session_permit *ret_permit) {
     struct topic_meaning meaning;
     int err = classify(topics, topic, &meaning);
-    if (err == 0 && (meaning.device.size > 0 || meaning.kind == NATIVE_REPLY))
+    if (err == 0 && (meaning.device.size > 0 || meaning.kind == NATIVE_REPLY ||
+                     meaning.kind == NATIVE_STATE_REPORTED))
         err = DG_ERR_NOT_AUTHORIZED;
     if (err == 0)
         *ret_permit = permit_for(&meaning, NULL);

@@ -40,7 +40,8 @@ struct session_subscription {
     uint8_t qos;
     bool is_removed; /* goes as soon as that is durable */
     uint16_t filter_size;
-    uint32_t id; /* subscription identifier (MQTT5 3.8.2.1.2); 0: none */
+    uint32_t id;      /* subscription identifier (MQTT5 3.8.2.1.2); 0: none */
+    int64_t told_key; /* the device to whose desired state the connection listens; 0: none */
     uint8_t filter[];
 };
 

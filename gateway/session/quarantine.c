@@ -59,5 +59,5 @@ int quarantine_judge_by(const struct registry_policy *policy, struct device_even
 
 void quarantine_refused(struct device_event *event, int err) {
     event->quarantine_reason = slice_from_string(dg_err_text(err));
-    event->quarantine_rule = slice_from_string("via");
+    event->quarantine_rule = slice_from_string(err == DG_ERR_VIA ? "via" : "state");
 }

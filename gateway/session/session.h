@@ -25,6 +25,7 @@
 #include "common/config.h"
 #include "common/err.h"
 #include "common/slice.h"
+#include "gateway/command/twin.h"
 #include "gateway/event/event.h"
 #include "gateway/mqtt/packet.h"
 #include "gateway/session/admission.h"
@@ -64,7 +65,7 @@ struct session_end {
     const char *text; /* in words; NULL: the error's text */
 };
 
-enum { SESSION_PEER_TEXT_SIZE = 64, SESSION_ID_TEXT_SIZE = 64 };
+enum { SESSION_PEER_TEXT_SIZE = 64, SESSION_ID_TEXT_SIZE = 64, SESSION_WHY_SIZE = 192 };
 
 /* A connection that took the place of another one of its device. */
 struct session_takeover {
@@ -102,6 +103,13 @@ struct session_effects {
     int (*reply)(struct session *session, const struct session_command_reply *reply, uint64_t tag);
     /* Changes state. As append. */
     int (*mutate)(struct session *session, const struct stream_mutation *mutation, uint64_t tag);
+    /* Asks the home of a device's twin. 0: session_twin_answered() follows. DG_ERR_BUSY,
+     * DG_ERR_NO_MEMORY. */
+    int (*ask_twin)(struct session *session, const struct twin_request *request);
+    /* Desired state of a device comes by session_deliver() from now on, or no more. As
+     * twins_listen() and twins_ignore(). */
+    int (*listen_state)(struct session *session, const struct twin_listener *listener);
+    void (*ignore_state)(struct session *session, int64_t device_key);
     /* The offset that the state has under the key of a QoS 2 identity; -1: none. */
     int64_t (*find_offset)(struct session *session, struct slice key);
     /* A session that is over, and whose record is gone or replaced: its identities go too. Takes
@@ -152,8 +160,15 @@ struct session_shared {
     uint32_t latency_count; /* acknowledgements of equal latency not yet observed */
     uint64_t latency_ns;
     struct flight *flight; /* the endpoint's; NULL: nothing is recorded */
-    int64_t claimed_key;   /* flight.h: of who the CONNECT being handled says it is; else 0 */
-    void *context;         /* the endpoint's */
+    /* Of the report of state that was refused last, until it is answered: more than an error's text
+     * says. The device gets that when others came in between. */
+    struct session_why {
+        uint64_t session; /* 0: nothing */
+        uint16_t packet_id;
+        char text[SESSION_WHY_SIZE];
+    } why;
+    int64_t claimed_key; /* flight.h: of who the CONNECT being handled says it is; else 0 */
+    void *context;       /* the endpoint's */
 };
 
 /* prefix: at most 47 characters. */
@@ -270,6 +285,8 @@ void session_claim_done(struct session *session, int err, struct session_kept *k
 void session_append_done(struct session *session, uint64_t tag, int err);
 /* What the effect reply() was given is durable (err 0), or was not taken: DG_ERR_NO_CALL ... */
 void session_reply_done(struct session *session, uint64_t tag, int err);
+/* The home of a twin has answered. */
+void session_twin_answered(struct session *session, const struct twin_answer *answer);
 /* What find_child() asked for is known. */
 void session_child_done(struct session *session);
 /* After append() answered DG_ERR_PRESSURE: try again. */

@@ -298,4 +298,5 @@ void session_connect_finish(struct session *session) {
     session_unpause(session, SESSION_PAUSED_LOGIN);
     session_deliver_resume(session);
     session_deliver_wake(session);
+    session_state_resume(session);
 }

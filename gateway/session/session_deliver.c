@@ -3,17 +3,17 @@
  * message is how far is outbox.h's; here it becomes packets.
  */
 #include "common/metrics.h"
+#include "gateway/dialect/topics.h"
 #include "gateway/session/session_internal.h"
 #include "gateway/session/tenants.h"
-#include "registry/topic_map.h"
 
 /* ---- sending ---- */
 
 /* A subscription that takes the topic. Filters that the tenant's map allows are MQTT's; native ones
  * are few and compared as they are. */
-static const struct session_subscription *find_subscription(const struct session *session,
-                                                            struct slice topic, bool is_native) {
-    const struct session_subscription *s = session->kept ? session->kept->subscriptions : NULL;
+static struct session_subscription *find_subscription(const struct session *session,
+                                                      struct slice topic, bool is_native) {
+    struct session_subscription *s = session->kept ? session->kept->subscriptions : NULL;
     for (; s; s = s->next) {
         struct slice filter = slice_make(s->filter, s->filter_size);
         if (!s->is_removed &&
@@ -25,19 +25,26 @@ static const struct session_subscription *find_subscription(const struct session
 
 /* Where a message goes: natively, or on the topic that the tenant's map has for it, to devices that
  * subscribe to that. NULL: the device has not subscribed. ret_topic may point into room. */
-static const struct session_subscription *choose_topic(const struct session *session,
-                                                       struct slice native, struct slice *ret_topic,
-                                                       uint8_t room[LIMIT_MQTT_TOPIC_BYTES]) {
+static struct session_subscription *choose_topic(const struct session *session, struct slice native,
+                                                 struct slice *ret_topic,
+                                                 uint8_t room[LIMIT_MQTT_TOPIC_BYTES]) {
     struct slice names[TOPIC_NAME_COUNT] = {{0}};
     struct writer w = writer_make(room, LIMIT_MQTT_TOPIC_BYTES);
-    const struct session_subscription *subscription = find_subscription(session, native, true);
+    struct session_subscription *subscription = find_subscription(session, native, true);
+    enum topic_map_out out;
     *ret_topic = native;
-    if (subscription || !session->tenant->topics ||
-        !native_split_command(native, &names[TOPIC_NAME_ID], &names[TOPIC_NAME_NAME]) ||
-        !topic_map_write(session->tenant->topics, TOPIC_OUT_COMMAND, names, &w) || w.failed)
+    if (subscription || !session->tenant->topics || !topic_split_out(native, &out, names) ||
+        !topic_map_write(session->tenant->topics, out, names, &w) || w.failed)
         return subscription;
     *ret_topic = slice_make(room, writer_size(&w));
     return find_subscription(session, *ret_topic, false);
+}
+
+struct session_subscription *session_find_receiver(const struct session *session,
+                                                   struct slice native) {
+    uint8_t room[LIMIT_MQTT_TOPIC_BYTES];
+    struct slice topic;
+    return choose_topic(session, native, &topic, room);
 }
 
 /* An alias is worth its three bytes only when the topic comes again (MQTT5 3.3.2.3.4). */
@@ -135,13 +142,15 @@ int session_deliver(struct session *session, struct outbox_message *message) {
         return DG_ERR_NOT_CONNECTED;
     uint8_t room[LIMIT_MQTT_TOPIC_BYTES];
     struct slice topic;
-    const struct session_subscription *subscription =
-        choose_topic(session, message->topic, &topic, room);
+    struct session_subscription *subscription = choose_topic(session, message->topic, &topic, room);
     if (!subscription)
         return DG_ERR_NOT_FOUND;
+    int err = session_may_deliver(session, message->topic, subscription);
+    if (err < 0)
+        return err;
     uint8_t qos = subscription->qos < message->qos ? subscription->qos : message->qos;
     session_deliver_expire(session);
-    int err = outbox_add(&session->kept->outbox, message, qos, subscription->id);
+    err = outbox_add(&session->kept->outbox, message, qos, subscription->id);
     if (err == 0)
         send_waiting(session);
     return err;

@@ -154,6 +154,7 @@ void session_end(struct session *session, const struct session_end *end) {
     if (connected)
         metric_add(METRIC_DEVICES_CONNECTED, -1);
     session_will_end(session, connected, end->err);
+    session_state_end(session);
     inflight_release(&session->shared->inflight_pool, &session->inflight);
     aliases_free(&session->aliases);
     admission_free(session->admission, session);

@@ -124,6 +124,10 @@ bool session_not_stored(struct session *session, const struct mqtt_publish *publ
 /* The device has subscribed, or goes on: what waits for it elsewhere may come. */
 void session_deliver_wake(struct session *session);
 
+/* The subscription by which a message on a native topic comes; NULL: the device does not want it.
+ */
+struct session_subscription *session_find_receiver(const struct session *session,
+                                                   struct slice native);
 /* After CONNACK: what the session has for the device and what it has not acknowledged. */
 void session_deliver_resume(struct session *session);
 /* Now and then: what nobody waits for any more goes. */
@@ -131,6 +135,27 @@ void session_deliver_expire(struct session *session);
 /* A publish that is a reply; as session_publish(). */
 bool session_reply(struct session *session, const struct mqtt_publish *publish,
                    const struct session_permit *permit);
+
+/* ---- session_state.c ---- */
+
+/* Why a publish was refused, once; NULL: the error's text says all. Valid during the turn. */
+const char *session_take_why(struct session *session, uint16_t packet_id);
+/* Whether a publish is a report of state: 0, DG_ERR_STATE_DOCUMENT, DG_ERR_STATE_SIZE,
+ * DG_ERR_NO_MEMORY. */
+DG_NODISCARD int session_report_check(struct session *session, const struct mqtt_publish *publish);
+/* As the effect: the twin's answer is what session_append_done() is to others. */
+DG_NODISCARD int session_report(struct session *session, const struct mqtt_publish *publish,
+                                const struct session_permit *permit, uint64_t tag);
+/* Listens to the desired state that the subscriptions take, as far as it does not yet. */
+void session_state_listen(struct session *session);
+/* A connection goes on with these subscriptions. */
+void session_state_resume(struct session *session);
+void session_state_ignore(struct session *session, struct session_subscription *s);
+void session_state_end(struct session *session);
+/* Whether a message on a native topic, which comes by this subscription, may be given to the
+ * session: 0, or DG_ERR_NOT_FOUND when it is of a device that it may not speak for. */
+DG_NODISCARD int session_may_deliver(struct session *session, struct slice topic,
+                                     struct session_subscription *s);
 
 /* ---- session_note.c ---- */
 

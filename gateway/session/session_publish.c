@@ -37,6 +37,9 @@ static void refuse(struct session *session, const struct inflight_entry *entry) 
         admission_format(session->admission, text);
         why = text;
     }
+    const char *more = session_take_why(session, entry->packet_id);
+    if (more)
+        why = more;
     metric_add(METRIC_MQTT_PUBLISH_REFUSED, !quarantine_is_reason(entry->err));
     send_answer(session, entry, session_reason(entry->err, MQTT_PUBACK),
                 session_reason_string(session, why));
@@ -108,9 +111,10 @@ static void refuse_and_stay(struct session *session, const struct mqtt_publish *
  * could (MQTT 3.1.1 3.3.5-2), so the connection ends. */
 static void refuse_publish(struct session *session, const struct mqtt_publish *publish, int err) {
     /* Of a device behind this one, which is nothing to the others behind it: it may not be spoken
-     * for, or nobody could look it up, and later that may be another matter. */
-    if (err == DG_ERR_VIA || err == DG_ERR_UNAVAILABLE) {
-        metric_add(METRIC_MQTT_VIA_REFUSED, 1);
+     * for, or nobody could look it up, and later that may be another matter. So may be a report of
+     * state for which there is no room now. */
+    if (err == DG_ERR_VIA || err == DG_ERR_UNAVAILABLE || err == DG_ERR_BUSY) {
+        metric_add(METRIC_MQTT_VIA_REFUSED, err != DG_ERR_BUSY);
         refuse_and_stay(session, publish, err);
         return;
     }
@@ -287,13 +291,15 @@ static int check_payload(const struct mqtt_publish *publish) {
     return is_text ? 0 : DG_ERR_PAYLOAD_FORMAT;
 }
 
-/* For a device behind this one that it may not speak for, and no ack can say so (QoS 0, 3.1.1): it
- * is stored all the same, as this one's own, in the quarantine stream. Changes err to 0 then. */
+/* For a device behind this one that it may not speak for, or a report that is none, and no ack can
+ * say so (QoS 0, 3.1.1): it is stored all the same, as this one's own, in the quarantine stream.
+ * Changes err to 0 then. */
 static void put_aside(struct session *session, const struct mqtt_publish *publish, int *err,
                       struct session_permit *permit) {
-    if (*err != DG_ERR_VIA || (publish->qos > 0 && session_is_mqtt5(session)))
+    bool is_ours = *err == DG_ERR_VIA || *err == DG_ERR_STATE_DOCUMENT || *err == DG_ERR_STATE_SIZE;
+    if (!is_ours || (publish->qos > 0 && session_is_mqtt5(session)))
         return;
-    metric_add(METRIC_MQTT_VIA_REFUSED, 1);
+    metric_add(METRIC_MQTT_VIA_REFUSED, *err == DG_ERR_VIA);
     session_note_refused(session, FLIGHT_PUBLISH_REFUSED, *err, publish->topic);
     *permit = (struct session_permit){.event_type = EVENT_TELEMETRY,
                                       .topic = publish->topic,
@@ -394,6 +400,19 @@ __attribute__((noinline)) static bool store_sequence(struct session *session,
     return true;
 }
 
+/* A report of state has no sequence: said twice, it is the same. */
+static bool store_report(struct session *session, const struct mqtt_publish *publish,
+                         const struct session_permit *permit) {
+    int err = session_reserve_answer(session, publish);
+    if (err == 0)
+        err = session_report(session, publish, permit, session_publish_tag(session, publish));
+    if (err < 0)
+        return session_not_stored(session, publish, err);
+    remember(session, publish, permit);
+    count_publish(session, publish, permit);
+    return true;
+}
+
 /* Most have none. */
 static bool may_have_sequence(const struct mqtt_publish *publish) {
     return publish->properties.user_count > 0 ||
@@ -413,6 +432,8 @@ static bool store(struct session *session, struct mqtt_publish *publish) {
         if (err == 0)
             return false;
     }
+    if (err == 0 && __builtin_expect(permit.event_type == EVENT_STATE_REPORTED, 0))
+        err = session_report_check(session, publish);
     put_aside(session, publish, &err, &permit);
     if (err == 0 && __builtin_expect(permit.is_reply, 0))
         return session_reply(session, publish, &permit);
@@ -424,6 +445,8 @@ static bool store(struct session *session, struct mqtt_publish *publish) {
             return over_quota(session, publish, over);
         err = over;
     }
+    if (__builtin_expect(err == 0 && permit.event_type == EVENT_STATE_REPORTED, 0))
+        return store_report(session, publish, &permit);
     if (__builtin_expect(err == 0 && sequence.sequence != 0, 0))
         return store_sequence(session, publish, &permit, &sequence);
     if (err == 0)
@@ -492,6 +515,7 @@ int session_ask_child(struct session *session, struct slice name) {
 
 void session_child_done(struct session *session) {
     session_unpause(session, SESSION_PAUSED_CHILD);
+    session_state_listen(session);
 }
 
 bool session_publish(struct session *session, uint8_t first_byte, struct slice body) {

@@ -134,6 +134,16 @@ static bool asks_for_child(struct session *session, const struct mqtt_subscribe 
     return false;
 }
 
+/* A filter that is subscribed to again is told again, as if it were retained (MQTT5 3.3.1.3). */
+static void listen_anew(struct session *session, const struct mqtt_subscribe *request) {
+    for (unsigned i = 0; session->kept && i < request->filter_count; i++) {
+        struct session_subscription *found = *find(session->kept, request->filters[i].filter);
+        if (found)
+            found->told_key = 0;
+    }
+    session_state_listen(session);
+}
+
 static bool needs_saving(const struct session *session) {
     const uint32_t both = SESSION_DURABLE | SESSION_CHANGED;
     return (session->flags & both) == both;
@@ -153,6 +163,7 @@ bool session_on_subscribe(struct session *session, const struct mqtt_packet *pac
                      granted[i] < 0 ? granted[i] : 0, request->filters[i].filter);
     answer_subscribe(session, request, granted);
     session_deliver_wake(session);
+    listen_anew(session, request);
     return true;
 }
 
@@ -167,11 +178,12 @@ static void mark_removed(struct session *session, const struct mqtt_unsubscribe 
     }
 }
 
-static bool unsubscribe(struct session_kept *kept, struct slice filter) {
-    struct session_subscription **at = kept ? find(kept, filter) : NULL;
+static bool unsubscribe(struct session *session, struct slice filter) {
+    struct session_subscription **at = session->kept ? find(session->kept, filter) : NULL;
     if (!at || !*at)
         return false;
     struct session_subscription *found = *at;
+    session_state_ignore(session, found);
     *at = found->next;
     free(found);
     return true;
@@ -185,8 +197,9 @@ bool session_on_unsubscribe(struct session *session, const struct mqtt_packet *p
         return session_save_change(session); /* offered again, all are marked already */
     memset(reasons, UNSUBACK_NOTHING, sizeof(reasons));
     for (unsigned i = 0; i < request->filter_count; i++)
-        if (unsubscribe(session->kept, request->filters[i]))
+        if (unsubscribe(session, request->filters[i]))
             reasons[i] = 0;
     answer(session, MQTT_UNSUBACK, request->packet_id, reasons, request->filter_count, "");
+    session_state_listen(session); /* what comes by another filter now */
     return true;
 }

@@ -79,6 +79,7 @@ static struct session_tenant *tenant_create(struct session_shared *shared,
     tenant->groups = NULL;
     tenant->key = identity->tenant_key;
     tenant->events_stream = registry_stream(identity->tenant_stream_id, STREAM_EVENTS);
+    tenant->stream_id = identity->tenant_stream_id;
     tenant->quarantine_stream = registry_stream(identity->tenant_stream_id, STREAM_QUARANTINE);
     tenant->policy = NULL;
     tenant->topics = NULL;

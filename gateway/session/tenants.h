@@ -8,6 +8,7 @@ struct session_tenant {
     int64_t key;
     uint64_t events_stream; /* storage's stream id of <tenant>.events */
     uint64_t quarantine_stream;
+    int64_t stream_id;
     struct registry_policy *policy; /* a reference; NULL: none */
     struct quota_line *line;        /* the tenant's own quota */
     struct quota_line *groups;      /* of those who are here, by their names */

@@ -55,7 +55,7 @@ class Received:
             assert body[0] < 128
             self.properties, body = body[1:1 + body[0]], body[1 + body[0]:]
         self.payload = body
-        self.id = self.topic.split("/")[2]
+        self.id = self.topic.split("/")[-2:][0]  # of a command
 
 
 class CalledDevice(Raw):

@@ -109,6 +109,9 @@ class Operations(ApiTest):
         self.walk("device", self.device(tenant), {"metadata": {"x": 1}}, metadata={"x": 1})
         device = self.device(tenant)
         self.call("GET", device + "/recent", expect=200)
+        self.call("GET", device + "/twin", expect=200)
+        self.call("PATCH", device + "/twin", {"desired": {"a": 1}, "tags": {"b": {"c": None}}}, 200)
+        self.call("PUT", device + "/twin/desired", {"a": 2}, 200)
         self.walk_credentials(device)
         authority = tenant + "/certificate-authorities/ca"
         body = {"certificate": certificates.pem("every-ca")}
@@ -298,7 +301,7 @@ class Bodies(ApiTest):
                 ("/enabled", "PATCH", device, {"enabled": None}),
                 ("/enabled", "PATCH", tenant, {"enabled": None, "tags": {}}),
                 ("/enabled", "PUT", device, {"enabled": "yes"}),
-                ("/tags/a~1b", "PUT", device, {"tags": {"a/b": 1}}),
+                ("/tags/a~1b", "PUT", tenant, {"tags": {"a/b": 1}}),
                 ("/metadata", "PUT", device, {"metadata": [1]}),
                 ("/metadata", "PUT", device, {"metadata": {"x": "y" * 33000}}),
                 ("/tags", "PUT", device, {"tags": {"x": "y" * 8200}}),

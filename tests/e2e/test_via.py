@@ -267,7 +267,7 @@ class Maps(ViaTest):
                                               {"pattern": "nodes/{device}/up/#", "kind": "via"},
                                               {"pattern": "probe", "kind": "state_reported"}],
                                        "out": {"command": "cmd/{id}/{name}", "via_command": "nodes/{device}/cmd/{id}"}}})
-            self.applies("probe", 0x83, raw)
+            self.applies("probe", 0x99, raw)
             event = self.published(raw, "legacy/7/alarm", "mapped")
             self.assertEqual((event.key, event.headers["ce_type"], event.headers["ce_subject"]),
                              ("gw-map", "duragate.event.v1", "legacy/7/alarm"))

@@ -11,14 +11,17 @@
 #include "common/log.h"
 #include "gateway/session/session.h"
 
-enum { TAGS_MAX = 4096 };
+enum { TAGS_MAX = 4096, CHILDREN_MAX = 8 };
 
 static struct {
     uint64_t tags[TAGS_MAX];
     unsigned tag_count, appends;
-    unsigned taken, finished_messages;
+    unsigned taken, offered, finished_messages;
     bool pressure, full, asked_login, asked_claim, released, closed, finished;
-    char child[LIMIT_DEVICE_ID_BYTES + 1]; /* that was asked for; "": none */
+    char children[CHILDREN_MAX][LIMIT_DEVICE_ID_BYTES + 1]; /* that were asked for */
+    unsigned child_count;
+    struct twin_answer answers[TAGS_MAX]; /* of reports */
+    unsigned answer_count;
 } world;
 
 static void on_send(struct session *session, const void *data, size_t size) {
@@ -33,8 +36,11 @@ static int on_claim(struct session *session) {
     return 0;
 }
 static int on_find_child(struct session *session, struct slice name) {
-    dg_assert(world.child[0] == '\0' && name.size > 0 && name.size < sizeof(world.child));
-    memcpy(world.child, name.data, name.size);
+    dg_assert(name.size > 0 && name.size < sizeof(world.children[0]));
+    if (world.child_count == CHILDREN_MAX)
+        return DG_ERR_NO_MEMORY;
+    memcpy(world.children[world.child_count], name.data, name.size);
+    world.children[world.child_count++][name.size] = '\0';
     return 0;
 }
 static int take(uint64_t tag) {
@@ -67,6 +73,25 @@ static int on_mutate(struct session *session, const struct stream_mutation *muta
         kept_free(kept);
     }
     return take(tag);
+}
+static int on_reply(struct session *session, const struct session_command_reply *reply,
+                    uint64_t tag) {
+    return take(tag) < 0 ? DG_ERR_BUSY : 0;
+}
+static int on_ask_twin(struct session *session, const struct twin_request *request) {
+    dg_assert(request->patch.size <= LIMIT_TWIN_BYTES && request->target.device_key != 0);
+    if (world.answer_count == TAGS_MAX)
+        return DG_ERR_BUSY;
+    world.answers[world.answer_count++] =
+        (struct twin_answer){.owner = request->owner, .tag = request->tag};
+    return 0;
+}
+static int on_listen_state(struct session *session, const struct twin_listener *listener) {
+    dg_assert(listener->device_key != 0 && listener->child.size <= LIMIT_DEVICE_ID_BYTES);
+    return world.appends % 3 == 1 ? DG_ERR_NO_MEMORY : 0;
+}
+static void on_ignore_state(struct session *session, int64_t device_key) {
+    dg_assert(device_key != 0);
 }
 static int64_t on_find_offset(struct session *session, struct slice key) {
     return world.full ? -1 : INT64_MAX;
@@ -115,6 +140,11 @@ static const struct session_effects effects = {
     .release = on_release,
     .append = on_append,
     .mutate = on_mutate,
+    .receives = on_nothing,
+    .reply = on_reply,
+    .ask_twin = on_ask_twin,
+    .listen_state = on_listen_state,
+    .ignore_state = on_ignore_state,
     .find_offset = on_find_offset,
     .discard = on_discard,
     .pause = on_nothing,
@@ -179,14 +209,14 @@ static void claim(struct session *session, unsigned how) {
 
 /* Those whose name begins with a capital letter are somebody else's, those with a digit unknown. */
 static void answer_child(struct session *session) {
-    char first = world.child[0];
+    const char *name = world.children[--world.child_count];
+    char first = name[0];
     struct registry_child_query found = {.tenant_key = 7,
                                          .err = first >= '0' && first <= '9' ? DG_ERR_VIA : 0,
                                          .device_key = 100 + first};
-    memcpy(found.child, world.child, sizeof(found.child));
+    memcpy(found.child, name, sizeof(found.child));
     if (found.err == 0)
         found.via = strdup(first >= 'A' && first <= 'Z' ? "gw " : "gw dev1 ");
-    memset(world.child, 0, sizeof(world.child));
     dg_assert(
         children_store(&session->shared->children, &found, session->shared->now_ns / 1000000) == 0);
     free(found.via);
@@ -207,7 +237,7 @@ static void answer(struct session *session, unsigned how) {
         world.asked_claim = false;
         claim(session, how);
     }
-    if (world.child[0] != '\0')
+    while (world.child_count > 0)
         answer_child(session);
     if (session->flags & SESSION_PAUSED_STREAM)
         session_ready(session);
@@ -220,6 +250,13 @@ static void complete(struct session *session) {
     memcpy(tags, world.tags, count * sizeof(tags[0]));
     for (unsigned i = 0; i < count; i++)
         session_append_done(session, tags[i], world.full && i % 3 == 2 ? DG_ERR_STORAGE_FULL : 0);
+    count = world.answer_count;
+    world.answer_count = 0;
+    for (unsigned i = 0; i < count; i++) {
+        world.answers[i].err = world.full ? DG_ERR_STATE_SIZE : 0;
+        world.answers[i].why = slice_from_string("too large");
+        session_twin_answered(session, &world.answers[i]);
+    }
 }
 
 static void on_message_finished(struct outbox_message *message) {
@@ -230,12 +267,14 @@ static void on_message_finished(struct outbox_message *message) {
 
 /* Messages that wait for the reply of a name that the input can guess; every second one not. */
 static void deliver(struct session *session) {
+    static const char *const topics[] = {"$dg/commands/1/x", "$dg/commands/1/x",
+                                         "$dg/state/desired", "$dg/via/s1/state/desired"};
     struct outbox_message *message = calloc(1, sizeof(*message));
     dg_assert(message);
     *message = (struct outbox_message){
         .finished = on_message_finished,
         .expires_ms = session->shared->now_ns / 1000000 + world.taken % 8 * 2,
-        .topic = slice_from_string("$dg/commands/1/x"),
+        .topic = slice_from_string(topics[world.offered++ % 4]),
         .payload = calloc(1, 2),
         .payload_size = 2,
         .qos = 2,

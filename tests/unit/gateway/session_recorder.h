@@ -2,6 +2,7 @@
 #pragma once
 
 #include <criterion/criterion.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -66,6 +67,16 @@ struct recorder {
     int64_t reply_key;
     unsigned reply_status;
     int reply_err;
+    struct recorded_ask {
+        int64_t device_key;
+        uint64_t tag;
+        size_t identity_size;
+        char device[64], patch[256];
+    } ask; /* of a twin, that came last */
+    unsigned ask_count;
+    int ask_err;
+    char told[512]; /* "+17 -17 +18:s1 " who listens to whose desired state, and no more */
+    int listen_err;
 };
 
 static inline struct recorder *recorder_of(struct session *session) {
@@ -157,6 +168,39 @@ static inline int record_reply(struct session *session, const struct session_com
     return r->reply_err;
 }
 
+static inline int record_ask_twin(struct session *session, const struct twin_request *request) {
+    struct recorder *r = recorder_of(session);
+    cr_assert_eq(request->owner, session->id);
+    if (r->ask_err < 0)
+        return r->ask_err;
+    r->ask = (struct recorded_ask){.device_key = request->target.device_key,
+                                   .tag = request->tag,
+                                   .identity_size = request->identity.size};
+    copy_text(r->ask.device, sizeof(r->ask.device), slice_from_string(request->target.device));
+    copy_text(r->ask.patch, sizeof(r->ask.patch), request->patch);
+    r->ask_count++;
+    return 0;
+}
+
+static inline int record_listen_state(struct session *session,
+                                      const struct twin_listener *listener) {
+    struct recorder *r = recorder_of(session);
+    size_t at = strlen(r->told);
+    cr_assert_eq(listener->owner, session->id);
+    if (r->listen_err < 0)
+        return r->listen_err;
+    snprintf(r->told + at, sizeof(r->told) - at, "+%lld%s%.*s ", (long long)listener->device_key,
+             listener->child.size > 0 ? ":" : "", (int)listener->child.size,
+             (const char *)listener->child.data);
+    return 0;
+}
+
+static inline void record_ignore_state(struct session *session, int64_t device_key) {
+    struct recorder *r = recorder_of(session);
+    size_t at = strlen(r->told);
+    snprintf(r->told + at, sizeof(r->told) - at, "-%lld ", (long long)device_key);
+}
+
 /* Whatever was asked for. */
 static inline int64_t record_find_offset(struct session *session, struct slice key) {
     cr_assert_eq(key.size, KEPT_IDENTITY_KEY_BYTES);
@@ -241,6 +285,9 @@ static const struct session_effects recorder_effects = {
     .append = record_append,
     .receives = record_receives,
     .reply = record_reply,
+    .ask_twin = record_ask_twin,
+    .listen_state = record_listen_state,
+    .ignore_state = record_ignore_state,
     .mutate = record_mutate,
     .find_offset = record_find_offset,
     .discard = record_discard,
