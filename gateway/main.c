@@ -585,6 +585,11 @@ static void see_session(void *context, struct slice key, struct slice value) {
     kept_free(kept);
 }
 
+static void see_projection(void *context, struct slice key, struct slice value) {
+    struct registry_floor *floor = context;
+    raise_to(&floor->device_key, transitions_device_key(key));
+}
+
 static int server_open_stream(struct server *server, char *ret_error) {
     struct stream_options options;
     struct registry_floor floor = {0};
@@ -595,6 +600,7 @@ static int server_open_stream(struct server *server, char *ret_error) {
     stream_visit_partitions(server->stream, see_partition, &floor);
     stream_visit_state(server->stream, STREAM_STATE_CONSUMER, see_committed_offset, &floor);
     stream_visit_state(server->stream, STREAM_STATE_SESSION, see_session, &floor);
+    stream_visit_state(server->stream, STREAM_STATE_PROJECTION, see_projection, &floor);
     registry_set_floor(server->registry, &floor);
     return 0;
 }

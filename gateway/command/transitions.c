@@ -104,6 +104,13 @@ static struct slice write_key(const struct transition *transition, uint8_t key[K
     return slice_make(key, KEY_SIZE);
 }
 
+int64_t transitions_device_key(struct slice key) {
+    int64_t owner = 0;
+    if (key.size == KEY_SIZE && key.data[0] == PROJECTION_TWIN)
+        memcpy(&owner, key.data + 1, sizeof(owner));
+    return owner;
+}
+
 /* As far as the stream takes it: the rest waits for room. */
 static void delete_projected(struct transitions *t) {
     while (t->projected.first) {

@@ -64,6 +64,8 @@ DG_NODISCARD int transitions_worker_start(struct worker *worker, struct stream *
  * worker, as soon as PostgreSQL says it all. DG_ERR_NO_MEMORY. */
 DG_NODISCARD int transitions_restore(struct stream *stream, struct worker **workers, unsigned count,
                                      void (*restored)(struct worker *worker));
+/* The device that a key of STREAM_STATE_PROJECTION names; 0: it names none. */
+int64_t transitions_device_key(struct slice key);
 /* PostgreSQL's name for this gateway: that of its store. */
 const char *transitions_instance(const struct worker *worker);
 /* After all workers have ended, before worker_free(). Harmless without a part. */
