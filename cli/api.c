@@ -81,13 +81,20 @@ void api_call(struct cli_run *run, const char *method, const char *path, const c
 
 void api_call_for(struct cli_run *run, const char *method, const char *path, const char *body,
                   long more_s, struct api_answer *ret_answer) {
-    perform(run, method, path, body, make_headers(run, body != NULL), more_s, ret_answer);
+    api_call_with(run, method, path, body, NULL, more_s, ret_answer);
+}
+
+void api_call_with(struct cli_run *run, const char *method, const char *path, const char *body,
+                   const char *header, long more_s, struct api_answer *ret_answer) {
+    struct curl_slist *headers = make_headers(run, body != NULL);
+    if (header)
+        headers = curl_slist_append(headers, header);
+    perform(run, method, path, body, headers, more_s, ret_answer);
 }
 
 void api_create(struct cli_run *run, const char *path, const char *body,
                 struct api_answer *ret_answer) {
-    struct curl_slist *headers = curl_slist_append(make_headers(run, true), "If-None-Match: *");
-    perform(run, "PUT", path, body, headers, 0, ret_answer);
+    api_call_with(run, "PUT", path, body, "If-None-Match: *", 0, ret_answer);
 }
 
 void api_answer_free(struct api_answer *answer) {
@@ -120,8 +127,8 @@ static json_t *fetch_page(struct cli_run *run, const char *path, const char *cur
     enum { URL_SIZE = 4096 };
     char url[URL_SIZE];
     struct api_answer answer;
-    snprintf(url, sizeof(url), "%s?limit=500%s%s", path, cursor ? "&cursor=" : "",
-             cursor ? cursor : "");
+    snprintf(url, sizeof(url), "%s%climit=500%s%s", path, strchr(path, '?') ? '&' : '?',
+             cursor ? "&cursor=" : "", cursor ? cursor : "");
     api_call(run, "GET", url, NULL, &answer);
     json_t *page = answer.status == 200 ? json_loads(answer.body, 0, NULL) : NULL;
     if (!page)

@@ -19,6 +19,9 @@ void api_call(struct cli_run *run, const char *method, const char *path, const c
 /* ... of a request that may take so much longer. */
 void api_call_for(struct cli_run *run, const char *method, const char *path, const char *body,
                   long more_s, struct api_answer *ret_answer);
+/* ... with one more header, or NULL. */
+void api_call_with(struct cli_run *run, const char *method, const char *path, const char *body,
+                   const char *header, long more_s, struct api_answer *ret_answer);
 /* PUT of what is not there yet: status 412 when it is. */
 void api_create(struct cli_run *run, const char *path, const char *body,
                 struct api_answer *ret_answer);
@@ -28,8 +31,8 @@ void api_answer_free(struct api_answer *answer);
  */
 int api_fail(struct cli_run *run, const struct api_answer *answer);
 
-/* GET of all pages: the first one as it came, with the following ones' array `member` behind its
- * own. NULL after a printed error. */
+/* GET of all pages (path may end in a query): the first one as it came, with the following ones'
+ * array `member` behind its own. NULL after a printed error. */
 json_t *api_fetch_pages(struct cli_run *run, const char *path, const char *member, int *ret_code);
 
 /* Appends text to a path, percent-encoded. */

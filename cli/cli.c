@@ -102,7 +102,7 @@ static enum cli_option find_option(const struct cli_command *command, const char
 }
 
 static bool option_repeats(enum cli_option option) {
-    return option == CLI_SET || option == CLI_ROLE;
+    return option == CLI_SET || option == CLI_ROLE || option == CLI_PROPERTY;
 }
 
 /* Takes one "--name", "--name=value" or "--name value"; returns how many words it used, 0 on error.

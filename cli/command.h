@@ -84,6 +84,8 @@ int resource_delete_run(struct cli_run *run);
 int resource_enable_run(struct cli_run *run);
 int credential_create_run(struct cli_run *run);
 int device_call_run(struct cli_run *run);
+int command_send_run(struct cli_run *run);
+int command_watch_run(struct cli_run *run);
 int device_simulate_run(struct cli_run *run);
 int device_why_run(struct cli_run *run);
 int stream_topics_run(struct cli_run *run);

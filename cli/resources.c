@@ -1,6 +1,6 @@
 /*
- * tenant, device, credential and twin: the same verbs on each kind of resource. One row per kind
- * says where it lives in the API and which members its table shows.
+ * tenant, device, credential, command and twin: the same verbs on each kind of resource. One row
+ * per kind says where it lives in the API and which members its table shows.
  */
 #include <jansson.h>
 #include <stdio.h>
@@ -29,6 +29,10 @@ static const struct resource {
      "/v1/tenants/%t/devices/%1/credentials",
      "/%2",
      {"name", "kind", "not_before", "not_after", "created_at"}},
+    {"command",
+     "/v1/tenants/%t/devices/%1/commands",
+     "/%2",
+     {"command_id", "name", "state", "delivery_count", "created_at", "finished_at"}},
     {"twin", "/v1/tenants/%t/devices/%1/twin", "", {NULL}},
 };
 
@@ -106,6 +110,10 @@ int resource_list_run(struct cli_run *run) {
     char collection[PATH_SIZE];
     int code = DG_EXIT_OK;
     make_path(run, false, collection);
+    if (cli_has(run, CLI_STATE)) {
+        strncat(collection, "?state=", sizeof(collection) - strlen(collection) - 1);
+        api_path_append(collection, sizeof(collection), run->option[CLI_STATE]);
+    }
     json_t *all = api_fetch_pages(run, collection, "items", &code);
     if (!all)
         return code;

@@ -1,7 +1,7 @@
 /*
  * `duragate device simulate`: one device on one connection, by libmosquitto: publishes a
- * temperature at an interval, QoS 1, says when each event is durable, and answers calls with what
- * they carry.
+ * temperature at an interval, QoS 1, says when each event is durable, and answers calls and
+ * commands with what they carry.
  */
 #include <math.h>
 #include <mosquitto.h>

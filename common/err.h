@@ -76,7 +76,8 @@
     X(DG_ERR_NO_CALL,             -60, 0x80, 0,   42, 404, "amqp:not-found",                 "no call waits for this reply (any more)") \
     X(DG_ERR_DEVICE_REFUSED,      -61, 0x80, 0,   42, 502, "amqp:not-allowed",               "the device has refused the message") \
     X(DG_ERR_STATE_DOCUMENT,      -62, 0x99, 0,   87, 422, "amqp:decode-error",              "not a merge patch of a state: a JSON object that keeps the rules of docs/twins.md") \
-    X(DG_ERR_STATE_SIZE,          -63, 0x97, 0,   10, 413, "amqp:resource-limit-exceeded",   "the state would have more than 32 KiB with this patch")
+    X(DG_ERR_STATE_SIZE,          -63, 0x97, 0,   10, 413, "amqp:resource-limit-exceeded",   "the state would have more than 32 KiB with this patch") \
+    X(DG_ERR_OVER,                -64, 0x80, 0,   42, 409, "amqp:precondition-failed",       "it is over")
 /* clang-format on */
 
 enum dg_err {

@@ -79,7 +79,8 @@
 
 /* commands */
 #define LIMIT_COMMAND_PAYLOAD_BYTES (64 * 1024)
-#define LIMIT_COMMAND_PROPERTY_BYTES (8 * 1024) /* as JSON */
+#define LIMIT_COMMAND_BODY_BYTES (256 * 1024)   /* of a POST: base64, or JSON with escapes */
+#define LIMIT_COMMAND_PROPERTY_BYTES (7 * 1024) /* as JSON; in MQTT 5 others come with them */
 #define LIMIT_COMMAND_REPLY_BYTES (32 * 1024)
 #define LIMIT_COMMANDS_PENDING 1000 /* of one device */
 #define LIMIT_COMMAND_DELIVERIES 10 /* without an acknowledgement; then it is dead-lettered */
@@ -88,6 +89,7 @@
 #define LIMIT_COMMANDS_PER_WORKER (64 * 1024) /* in memory, of all devices */
 #define LIMIT_COMMAND_BYTES_PER_WORKER (128 * 1024 * 1024)
 #define LIMIT_COMMAND_REPLIES 4096      /* to commands that are not in memory, of one worker */
+#define LIMIT_COMMAND_WATCHERS 64       /* that the home of a device tells of one command */
 #define LIMIT_COMMANDS_OF_STATEMENT 256 /* created, taken or projected at a time */
 #define LIMIT_COMMAND_BYTES_OF_STATEMENT (1024 * 1024)
 #define LIMIT_INSTANCE_LEASE_MS 30000 /* how long others wait for a gateway that says nothing */

@@ -129,6 +129,61 @@ bool call_read_precondition(struct provisioning_call *call) {
     return !why;
 }
 
+static void refuse_parameter(struct provisioning_call *call, struct slice name,
+                             const char *const *known, bool twice) {
+    char names[128] = "";
+    for (unsigned i = 0; known[i]; i++) {
+        size_t at = strlen(names);
+        snprintf(names + at, sizeof(names) - at, "%s%s",
+                 i == 0         ? ""
+                 : known[i + 1] ? ", "
+                                : " and ",
+                 known[i]);
+    }
+    if (twice)
+        call_problem(call, DG_ERR_MALFORMED, "query parameter %.*s: given twice", (int)name.size,
+                     (const char *)name.data);
+    else
+        call_problem(call, DG_ERR_MALFORMED, "query parameter %.*s: not known; there are %s",
+                     (int)name.size, (const char *)name.data, names);
+}
+
+bool call_check_parameters(struct provisioning_call *call, const char *const *known) {
+    struct slice name;
+    unsigned seen = 0;
+    for (unsigned i = 0; http_query_name(call->exchange, i, &name); i++) {
+        unsigned at = 0;
+        while (known[at] && !slice_equals_string(name, known[at]))
+            at++;
+        if (!known[at] || seen & 1u << at) {
+            refuse_parameter(call, name, known, known[at] != NULL);
+            return false;
+        }
+        seen |= 1u << at;
+    }
+    return true;
+}
+
+bool call_read_seconds(struct provisioning_call *call, const char *name, unsigned least,
+                       unsigned most, uint32_t *ret_ms) {
+    struct slice text;
+    unsigned seconds = 0;
+    if (!http_query_parameter(call->exchange, name, &text))
+        return true;
+    bool valid = text.size > 0 && text.size <= 3;
+    for (size_t i = 0; valid && i < text.size; i++) {
+        valid = text.data[i] >= '0' && text.data[i] <= '9';
+        seconds = seconds * 10 + (unsigned)(text.data[i] - '0');
+    }
+    if (!valid || seconds < least || seconds > most) {
+        call_problem(call, DG_ERR_MALFORMED, "query parameter %s: must be %u to %u seconds", name,
+                     least, most);
+        return false;
+    }
+    *ret_ms = seconds * 1000;
+    return true;
+}
+
 /* ---- statements ---------------------------------------------------------------------------------
  */
 
@@ -144,10 +199,9 @@ static void deliver_result(struct mail *mail, void *receiver) {
     registry_request_free(request);
 }
 
-void call_execute(struct provisioning_call *call, struct registry_request *request,
-                  void (*then)(struct provisioning_call *call, struct registry_request *result)) {
-    call->then = then;
-    request->mail.deliver = deliver_result;
+void call_send(struct provisioning_call *call, struct registry_request *request,
+               void (*deliver)(struct mail *mail, void *receiver)) {
+    request->mail.deliver = deliver;
     request->reply_to = &call->worker->mailbox;
     request->owner = http_exchange_id(call->exchange);
     request->account = registry_account(&call->principal);
@@ -192,4 +246,10 @@ void call_find_device(struct provisioning_call *call,
     query->mail.deliver = deliver_device;
     call->then_device = then;
     registry_find_device(call->registry, query);
+}
+
+void call_execute(struct provisioning_call *call, struct registry_request *request,
+                  void (*then)(struct provisioning_call *call, struct registry_request *result)) {
+    call->then = then;
+    call_send(call, request, deliver_result);
 }

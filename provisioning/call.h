@@ -42,6 +42,16 @@ bool call_read_body(struct provisioning_call *call);
 /* Reads If-Match and If-None-Match into call->precondition. False after answering. */
 bool call_read_precondition(struct provisioning_call *call);
 
+/* A misspelt parameter of the query is not passed over: known is ended by NULL. False after
+ * answering. */
+bool call_check_parameters(struct provisioning_call *call, const char *const *known);
+/* A parameter in seconds, of least to most; without it *ret_ms stays. False after answering. */
+bool call_read_seconds(struct provisioning_call *call, const char *name, unsigned least,
+                       unsigned most, uint32_t *ret_ms);
+
+/* Sends the statement; deliver is called with it, whatever became of it, and frees it. */
+void call_send(struct provisioning_call *call, struct registry_request *request,
+               void (*deliver)(struct mail *mail, void *receiver));
 /* Sends the statement. then runs when PostgreSQL has answered; failures are answered here and then
  * is not called. Takes the request over; then may read it until it returns. */
 void call_execute(struct provisioning_call *call, struct registry_request *request,

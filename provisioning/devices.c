@@ -40,6 +40,6 @@ const struct provisioning_resource device_resource = {
     .put = STATEMENT_DEVICE_PUT,
     .update = STATEMENT_DEVICE_PUT,
     .remove = STATEMENT_DEVICE_DELETE,
-    .filters = true,
+    .filters = QUERY_REGISTERED,
     .bind_extra = bind_hash,
 };

@@ -1,10 +1,11 @@
 #include "provisioning/json.h"
 
 #include <inttypes.h>
+#include <limits.h>
+#include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "common/buffer.h"
 #include "common/limits.h"
 #include "common/utf8.h"
 
@@ -68,4 +69,66 @@ json_t *json_from_text(struct slice text, size_t limit) {
         err < 0 ? NULL : json_stringn(copied.data ? (const char *)copied.data : "", copied.size);
     buffer_free(&out);
     return value;
+}
+
+/* ---- payloads ---- */
+
+static int append_text(struct buffer *out, const char *text) {
+    return buffer_append(out, text, strlen(text), LIMIT_OUTPUT_BYTES);
+}
+
+/* One JSON value, that a body may hold. */
+static bool is_json(struct slice payload) {
+    json_t *value = json_loadb((const char *)payload.data, payload.size,
+                               JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, NULL);
+    bool fits = value && json_depth(value, LIMIT_JSON_DEPTH) <= LIMIT_JSON_DEPTH;
+    json_decref(value);
+    return fits;
+}
+
+static int append_base64(struct buffer *out, struct slice payload) {
+    unsigned char *text = malloc(payload.size / 3 * 4 + 5);
+    if (!text)
+        return DG_ERR_NO_MEMORY;
+    int size = EVP_EncodeBlock(text, payload.data, (int)payload.size);
+    int err = buffer_append(out, text, (size_t)size, LIMIT_OUTPUT_BYTES);
+    free(text);
+    return err;
+}
+
+int json_append_payload(struct buffer *out, struct slice payload) {
+    if (payload.size == 0)
+        return append_text(out, "\"payload\":null");
+    if (is_json(payload)) {
+        int err = append_text(out, "\"payload\":");
+        return err < 0 ? err : buffer_append(out, payload.data, payload.size, LIMIT_OUTPUT_BYTES);
+    }
+    int err = append_text(out, "\"payload_base64\":\"");
+    if (err == 0)
+        err = append_base64(out, payload);
+    return err < 0 ? err : append_text(out, "\"");
+}
+
+/* OpenSSL passes over spaces and takes padding for zeros: what it makes of its own bytes again is
+ * what is compared. */
+int json_decode_base64(struct slice text, uint8_t **ret_bytes, size_t *ret_size) {
+    if (text.size % 4 != 0 || text.size > INT_MAX)
+        return DG_ERR_INVALID;
+    uint8_t *bytes = malloc(text.size / 4 * 3 + 1), *again = malloc(text.size + 1);
+    int size = bytes && again ? EVP_DecodeBlock(bytes, text.data, (int)text.size) : 0;
+    for (size_t i = 1; i <= 2 && i <= text.size; i++)
+        size -= text.data[text.size - i] == '=';
+    int err = !bytes || !again ? DG_ERR_NO_MEMORY
+              : size < 0 || EVP_EncodeBlock(again, bytes, size) != (int)text.size ||
+                      memcmp(again, text.data, text.size) != 0
+                  ? DG_ERR_INVALID
+                  : 0;
+    free(again);
+    if (err < 0) {
+        free(bytes);
+        return err;
+    }
+    *ret_bytes = bytes;
+    *ret_size = (size_t)size;
+    return 0;
 }

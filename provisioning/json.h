@@ -3,6 +3,7 @@
 
 #include <jansson.h>
 
+#include "common/buffer.h"
 #include "common/err.h"
 #include "common/slice.h"
 #include "registry/json.h"
@@ -21,3 +22,10 @@ json_t *json_from_offset(int64_t offset);
 /* Bytes from outside as a string of at most limit bytes: what is not UTF-8 is replaced, what is cut
  * ends with "...". null when data is NULL. NULL: out of memory. */
 json_t *json_from_text(struct slice text, size_t limit);
+
+/* Bytes of a device or a back end as a member: "payload" with the JSON value as it stands when they
+ * are one, or null when there are none; else "payload_base64". */
+DG_NODISCARD int json_append_payload(struct buffer *out, struct slice payload);
+/* Base64 as RFC 4648, 4 has it, padded and without anything else. *ret_bytes is the caller's to
+ * free. DG_ERR_INVALID, DG_ERR_NO_MEMORY. */
+DG_NODISCARD int json_decode_base64(struct slice text, uint8_t **ret_bytes, size_t *ret_size);

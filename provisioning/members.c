@@ -205,6 +205,10 @@ static int check_list(struct check *check, const json_t *value) {
     return 0;
 }
 
+static int check_value(struct check *check, const json_t *value) {
+    return 0;
+}
+
 static int check_metadata(struct check *check, const json_t *value) {
     if (!json_is_object(value))
         return refuse(check, "must be an object");
@@ -220,7 +224,7 @@ static int check_tags(struct check *check, const json_t *value) {
     json_object_foreach((json_t *)(uintptr_t)value, name, tag) {
         json_pointer_append(check->pointer, sizeof(check->pointer), name);
         if (!*name || strlen(name) > TAG_NAME_BYTES_MAX)
-            return refuse(check, "the name of a tag has 1 to %d bytes", TAG_NAME_BYTES_MAX);
+            return refuse(check, "a name has 1 to %d bytes here", TAG_NAME_BYTES_MAX);
         if (!json_is_string(tag))
             return refuse(check, "must be a string");
         check->pointer[pointer_end] = '\0';
@@ -256,7 +260,7 @@ static int (*const checks[])(struct check *check, const json_t *value) = {
     [MEMBER_TIME] = check_time,           [MEMBER_NAMES] = check_names,
     [MEMBER_LIST] = check_list,           [MEMBER_METADATA] = check_metadata,
     [MEMBER_TAGS] = check_tags,           [MEMBER_ROLES] = check_roles,
-    [MEMBER_READ_ONLY] = check_read_only,
+    [MEMBER_READ_ONLY] = check_read_only, [MEMBER_VALUE] = check_value,
 };
 
 /* ---- whole objects ------------------------------------------------------------------------------
@@ -417,6 +421,7 @@ int member_bind(const struct member *member, const json_t *object,
     case MEMBER_LIST:
     case MEMBER_METADATA:
     case MEMBER_TAGS:
+    case MEMBER_VALUE:
         return bind_object(request, value);
     case MEMBER_TEXT:
     case MEMBER_NAME:

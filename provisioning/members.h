@@ -19,6 +19,7 @@ enum member_kind {
     MEMBER_NAMES,    /* a list of at most maximum different names, enum name_kind in minimum */
     MEMBER_LIST,     /* of at most maximum values, whatever they are */
     MEMBER_METADATA, /* any object of at most maximum bytes */
+    MEMBER_VALUE,    /* any value, null too */
     MEMBER_TAGS,     /* an object of strings, at most maximum bytes */
     MEMBER_ROLES,    /* a list of role names, at least one */
     MEMBER_READ_ONLY /* in answers only */

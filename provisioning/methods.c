@@ -1,7 +1,5 @@
 /* POST .../devices/{device}/methods/{method}: calls a connected device and answers with what it
  * says. */
-#include <jansson.h>
-#include <openssl/evp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,49 +22,6 @@ enum {
 
 /* ---- what the client asks for ---- */
 
-/* Seconds; false after answering. */
-static bool read_seconds(struct provisioning_call *call, const char *name, unsigned least,
-                         unsigned most, uint32_t *ret_ms) {
-    struct slice text;
-    unsigned seconds = 0;
-    if (!http_query_parameter(call->exchange, name, &text))
-        return true;
-    bool valid = text.size > 0 && text.size <= 3;
-    for (size_t i = 0; valid && i < text.size; i++) {
-        valid = text.data[i] >= '0' && text.data[i] <= '9';
-        seconds = seconds * 10 + (unsigned)(text.data[i] - '0');
-    }
-    if (!valid || seconds < least || seconds > most) {
-        call_problem(call, DG_ERR_MALFORMED, "query parameter %s: must be %u to %u seconds", name,
-                     least, most);
-        return false;
-    }
-    *ret_ms = seconds * 1000;
-    return true;
-}
-
-/* A misspelt time-out is not passed over: it would be another one. False after answering. */
-static bool check_parameters(struct provisioning_call *call) {
-    static const char *const known[] = {"connect_timeout", "response_timeout"};
-    enum { KNOWN = sizeof(known) / sizeof(known[0]) };
-    struct slice name;
-    unsigned seen = 0;
-    for (unsigned i = 0; http_query_name(call->exchange, i, &name); i++) {
-        unsigned at = 0;
-        while (at < KNOWN && !slice_equals_string(name, known[at]))
-            at++;
-        if (at == KNOWN || seen & 1u << at) {
-            call_problem(call, DG_ERR_MALFORMED, "query parameter %.*s: %s", (int)name.size,
-                         (const char *)name.data,
-                         at == KNOWN ? "not known; there are connect_timeout and response_timeout"
-                                     : "given twice");
-            return false;
-        }
-        seen |= 1u << at;
-    }
-    return true;
-}
-
 static bool read_content_type(struct provisioning_call *call, struct slice *ret_type) {
     struct slice type = slice_make(NULL, 0);
     (void)http_request_header(call->exchange, "Content-Type", &type);
@@ -81,48 +36,15 @@ static bool read_content_type(struct provisioning_call *call, struct slice *ret_
 
 /* ---- answers ---- */
 
-static void append_text(struct buffer *out, const char *text) {
-    (void)!buffer_append(out, text, strlen(text), LIMIT_OUTPUT_BYTES);
-}
-
-/* One JSON value, as the device wrote it. */
-static bool is_json(struct slice payload) {
-    json_t *value = json_loadb((const char *)payload.data, payload.size,
-                               JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, NULL);
-    bool fits = value && json_depth(value, LIMIT_JSON_DEPTH) <= LIMIT_JSON_DEPTH;
-    json_decref(value);
-    return fits;
-}
-
-static int append_base64(struct buffer *out, struct slice payload) {
-    unsigned char *text = malloc(payload.size / 3 * 4 + 5);
-    if (!text)
-        return DG_ERR_NO_MEMORY;
-    int size = EVP_EncodeBlock(text, payload.data, (int)payload.size);
-    int err = buffer_append(out, text, (size_t)size, LIMIT_OUTPUT_BYTES);
-    free(text);
-    return err;
-}
-
-static int append_payload(struct buffer *out, struct slice payload) {
-    if (payload.size == 0) {
-        append_text(out, "\"payload\":null}");
-        return 0;
-    }
-    bool json = is_json(payload);
-    append_text(out, json ? "\"payload\":" : "\"payload_base64\":\"");
-    int err = json ? buffer_append(out, payload.data, payload.size, LIMIT_OUTPUT_BYTES)
-                   : append_base64(out, payload);
-    append_text(out, json ? "}" : "\"}");
-    return err;
-}
-
 static void answer_reply(struct provisioning_call *call, const struct outbox_reply *reply) {
     struct buffer out = {0};
     char status[32];
     snprintf(status, sizeof(status), "{\"status\":%u,", reply->status);
-    append_text(&out, status);
-    int err = append_payload(&out, reply->payload);
+    int err = buffer_append(&out, status, strlen(status), LIMIT_OUTPUT_BYTES);
+    if (err == 0)
+        err = json_append_payload(&out, reply->payload);
+    if (err == 0)
+        err = buffer_append(&out, "}", 1, LIMIT_OUTPUT_BYTES);
     if (err == 0)
         call_answer(call, 200, NULL, buffer_slice(&out));
     else
@@ -203,11 +125,12 @@ static void then_begin(struct provisioning_call *call, const struct registry_dev
     struct call_request request = {.response_timeout_ms = RESPONSE_TIMEOUT_S * 1000,
                                    .tenant_key = found->tenant_key,
                                    .device_key = found->device_key};
-    if (check_parameters(call) &&
-        read_seconds(call, "connect_timeout", 0, CONNECT_TIMEOUT_MAX_S,
-                     &request.connect_timeout_ms) &&
-        read_seconds(call, "response_timeout", 1, RESPONSE_TIMEOUT_MAX_S,
-                     &request.response_timeout_ms) &&
+    static const char *const known[] = {"connect_timeout", "response_timeout", NULL};
+    if (call_check_parameters(call, known) &&
+        call_read_seconds(call, "connect_timeout", 0, CONNECT_TIMEOUT_MAX_S,
+                          &request.connect_timeout_ms) &&
+        call_read_seconds(call, "response_timeout", 1, RESPONSE_TIMEOUT_MAX_S,
+                          &request.response_timeout_ms) &&
         read_content_type(call, &request.content_type))
         begin(call, &request);
 }

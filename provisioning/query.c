@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "common/limits.h"
+#include "gateway/command/state.h"
 #include "gateway/http/target.h"
 
 /* One parameter being read, and where the sentence about it goes. */
@@ -68,30 +69,42 @@ static int read_tag(struct reading *reading) {
     return json_object_set_new(query->tags, text, value) == 0 ? 0 : DG_ERR_NO_MEMORY;
 }
 
+static int read_state(struct reading *reading) {
+    enum command_state state = command_state_find(reading->value);
+    if (state == COMMAND_STATE_COUNT)
+        return refuse(reading, "must be one of:" COMMAND_STATE_NAMES);
+    snprintf(reading->query->state, sizeof(reading->query->state), "%s",
+             command_states[state].name);
+    return 0;
+}
+
 static const struct {
     const char *name;
-    bool prefix; /* the name only begins so */
-    bool filter;
+    bool prefix;     /* the name only begins so */
+    unsigned filter; /* enum query_filter; 0: of every list */
     int (*read)(struct reading *reading);
 } readers[] = {
-    {"limit", false, false, read_limit},
-    {"cursor", false, false, read_cursor},
-    {"enabled", false, true, read_enabled},
-    {"tag.", true, true, read_tag},
+    {"limit", false, 0, read_limit},
+    {"cursor", false, 0, read_cursor},
+    {"enabled", false, QUERY_REGISTERED, read_enabled},
+    {"tag.", true, QUERY_REGISTERED, read_tag},
+    {"state", false, QUERY_STATE, read_state},
 };
 
-static int read_parameter(struct reading *reading, bool filters) {
+static int read_parameter(struct reading *reading, unsigned filters) {
     for (unsigned i = 0; i < sizeof(readers) / sizeof(readers[0]); i++) {
         bool named = readers[i].prefix ? slice_starts_with(reading->name, readers[i].name)
                                        : slice_equals_string(reading->name, readers[i].name);
-        if (named && (filters || !readers[i].filter))
+        if (named && (readers[i].filter == 0 || readers[i].filter & filters))
             return readers[i].read(reading);
     }
-    return refuse(reading, filters ? "not known; there are limit, cursor, enabled and tag.<name>"
-                                   : "not known; there are limit and cursor");
+    return refuse(reading, filters & QUERY_REGISTERED
+                               ? "not known; there are limit, cursor, enabled and tag.<name>"
+                           : filters & QUERY_STATE ? "not known; there are limit, cursor and state"
+                                                   : "not known; there are limit and cursor");
 }
 
-int query_parse(struct slice target, bool filters, struct query *ret_query, char *ret_detail,
+int query_parse(struct slice target, unsigned filters, struct query *ret_query, char *ret_detail,
                 size_t detail_size) {
     uint8_t text[LIMIT_HTTP_TARGET_BYTES];
     struct http_target parsed;

@@ -7,7 +7,6 @@
 #include "provisioning/cursor.h"
 #include "provisioning/etag.h"
 #include "provisioning/json.h"
-#include "provisioning/query.h"
 
 enum { PATCH_ATTEMPTS_MAX = 5, PAGE_BYTES_MAX = LIMIT_OUTPUT_BYTES / 2 };
 
@@ -58,13 +57,12 @@ static bool outcome_is(const struct registry_request *result, const char *word) 
     return said && strcmp(said, word) == 0;
 }
 
-static void answer_missing(struct provisioning_call *call) {
+void resource_answer_missing(struct provisioning_call *call) {
     call_problem(call, DG_ERR_NOT_FOUND, "no such %s, or nothing it could belong to",
                  call->route->resource->noun);
 }
 
-/* 201 says where the new thing is: the path, and behind it the name that the server gave. */
-static void add_location(struct provisioning_call *call) {
+void resource_add_location(struct provisioning_call *call) {
     char location[LIMIT_HTTP_TARGET_BYTES + 128];
     struct slice target = http_request_target(call->exchange);
     const uint8_t *query = target.size ? memchr(target.data, '?', target.size) : NULL;
@@ -95,7 +93,7 @@ void resource_answer(struct provisioning_call *call, struct registry_request *re
         return;
     }
     if (!outcome) {
-        answer_missing(call);
+        resource_answer_missing(call);
         return;
     }
     if (http_request_method(call->exchange) == HTTP_METHOD_POST &&
@@ -110,7 +108,7 @@ void resource_answer(struct provisioning_call *call, struct registry_request *re
     const char *body = registry_value(result, 0, COLUMN_BODY);
     const char *version = outcome->status == 204 ? NULL : registry_value(result, 0, COLUMN_VERSION);
     if (outcome->status == 201)
-        add_location(call);
+        resource_add_location(call);
     if (call->secret && body)
         resource_answer_with(call, outcome->status, version, body, call->secret);
     else
@@ -178,7 +176,7 @@ static bool path_is_valid(struct provisioning_call *call) {
             call_problem(call, DG_ERR_INVALID, "the name of a %s in the path must be %s",
                          resource->noun, name_rule(resource->path[i].kind));
         else
-            answer_missing(call);
+            resource_answer_missing(call);
         return false;
     }
     return true;
@@ -367,11 +365,16 @@ static int bind_optional(struct registry_request *request, const char *text) {
                                 text && *text ? slice_from_string(text) : slice_make(NULL, 0));
 }
 
-static int bind_filters(struct registry_request *request, const struct query *query) {
+static int bind_filters(struct registry_request *request, const struct query *query,
+                        unsigned filters) {
     char *tags = query->tags ? json_print_exact(query->tags) : NULL;
-    int err = bind_optional(request, query->enabled);
-    if (err == 0)
+    int err = 0;
+    if (filters & QUERY_REGISTERED)
+        err = bind_optional(request, query->enabled);
+    if (err == 0 && filters & QUERY_REGISTERED)
         err = bind_optional(request, tags);
+    if (err == 0 && filters & QUERY_STATE)
+        err = bind_optional(request, query->state);
     free(tags);
     return err;
 }
@@ -387,9 +390,7 @@ static int bind_page(struct provisioning_call *call, struct registry_request *re
         err = bind_number(request, query->limit);
     if (err == 0)
         err = bind_number(request, PAGE_BYTES_MAX);
-    if (err == 0 && call->route->resource->filters)
-        err = bind_filters(request, query);
-    return err;
+    return err == 0 ? bind_filters(request, query, call->route->resource->filters) : err;
 }
 
 static int append_text(struct buffer *out, const char *text) {

@@ -16,6 +16,7 @@
 
 #include "provisioning/call.h"
 #include "provisioning/members.h"
+#include "provisioning/query.h"
 
 enum { RESOURCE_PATH_MAX = 3 };
 
@@ -28,7 +29,7 @@ struct provisioning_resource {
     } path[RESOURCE_PATH_MAX];
     const struct member *members; /* of PUT and PATCH */
     enum registry_statement list, get, put, update, remove;
-    bool filters; /* the list takes enabled= and tag.<name>= */
+    unsigned filters; /* enum query_filter: what the list takes */
     /* A check of members against each other; may be NULL. */
     int (*check)(const json_t *object, char *ret_detail, size_t detail_size);
     /* Appends the extra parameters of put and update; may be NULL. A negative error with a detail
@@ -60,6 +61,10 @@ struct registry_request *resource_request(struct provisioning_call *call,
                                           enum registry_statement statement);
 DG_NODISCARD int resource_bind_precondition(struct registry_request *request,
                                             const struct etag_condition *precondition);
+/* 404: what the path names does not exist. */
+void resource_answer_missing(struct provisioning_call *call);
+/* 201 and 202 say where the new thing is: the path, and behind it the name that the server gave. */
+void resource_add_location(struct provisioning_call *call);
 /* Answers from the first row: see the table in resource.c. */
 void resource_answer(struct provisioning_call *call, struct registry_request *result);
 /* Answers with a body to which members ("key":"...", ...) are added before its last brace. */

@@ -21,6 +21,7 @@ enum {
     ROLES_WATCH = ROLES_READ | ROLES_CONSUME,
     ROLES_COMMAND = REGISTRY_ROLE_ADMIN | REGISTRY_ROLE_COMMANDER,
     ROLES_SHAPE = ROLES_MANAGE | ROLES_COMMAND, /* each its members of a twin */
+    ROLES_FOLLOW = ROLES_READ | ROLES_COMMAND,  /* what becomes of commands */
 };
 
 /* Largest bodies: metadata and tags with their names and escapes; certificates and secrets. */
@@ -29,8 +30,7 @@ enum {
     SECRET_BYTES = 32 * 1024,
     POLICY_BYTES = 2 * LIMIT_POLICY_BYTES,
     RESET_BYTES = 4 * 1024,
-    /* A payload in base64, or JSON with escapes. */
-    COMMAND_BYTES = 4 * LIMIT_COMMAND_PAYLOAD_BYTES,
+    COMMAND_BYTES = LIMIT_COMMAND_BODY_BYTES,
     TWIN_BYTES = 4 * LIMIT_TWIN_BYTES, /* with nulls, escapes and white space */
 };
 

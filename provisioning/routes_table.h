@@ -24,7 +24,11 @@ ROUTE(LIST_RECENT,        GET,    "/v1/tenants/{tenant}/devices/{device}/recent"
 
 ROUTE(CALL_METHOD,        POST,   "/v1/tenants/{tenant}/devices/{device}/methods/{method}", TENANT, COMMAND, LIMIT_OUTGOING_PAYLOAD_BYTES, method_call, method, "Call a connected device and wait for its answer")
 
-ROUTE(POST_COMMAND,       POST,   "/v1/tenants/{tenant}/devices/{device}/commands", TENANT, COMMAND, COMMAND_BYTES, command_post, command, "Queue a command for a device")
+ROUTE(LIST_COMMANDS,      GET,    "/v1/tenants/{tenant}/devices/{device}/commands",           TENANT, FOLLOW,  0,             resource_list,  command, "List the commands of a device")
+ROUTE(POST_COMMAND,       POST,   "/v1/tenants/{tenant}/devices/{device}/commands",           TENANT, COMMAND, COMMAND_BYTES, command_post,   command, "Queue a command for a device, and wait for a state if asked to")
+ROUTE(GET_COMMAND,        GET,    "/v1/tenants/{tenant}/devices/{device}/commands/{command}", TENANT, FOLLOW,  0,             command_get,    command, "Show one command with its payload and its reply")
+ROUTE(DELETE_COMMAND,     DELETE, "/v1/tenants/{tenant}/devices/{device}/commands/{command}", TENANT, COMMAND, 0,             command_delete, command, "Cancel a command that is not being delivered")
+
 ROUTE(GET_TWIN,           GET,    "/v1/tenants/{tenant}/devices/{device}/twin",         TENANT, READ,    0,          twin_get,         device, "Show the twin of a device: desired and reported state, and tags")
 ROUTE(PATCH_TWIN,         PATCH,  "/v1/tenants/{tenant}/devices/{device}/twin",         TENANT, SHAPE,   TWIN_BYTES, twin_patch,       device, "Change desired state, tags or both")
 ROUTE(PUT_DESIRED,        PUT,    "/v1/tenants/{tenant}/devices/{device}/twin/desired", TENANT, COMMAND, TWIN_BYTES, twin_put_desired, device, "Replace desired state as a whole")

@@ -27,6 +27,6 @@ const struct provisioning_resource tenant_resource = {
     .put = STATEMENT_TENANT_PUT,
     .update = STATEMENT_TENANT_PUT,
     .remove = STATEMENT_TENANT_DELETE,
-    .filters = true,
+    .filters = QUERY_REGISTERED,
     .check = policy_check_quota,
 };

@@ -404,6 +404,56 @@ STATEMENT(TWIN_WRITE, 8,
     " twin_write(array[r.device_key], $3::jsonb, $4::jsonb, $5::boolean, $6::bigint[], $7::text) w"
     " where " SQL_TENANT("t.", "$8") " and r.device_id = $2::text")
 
+/* ---- provisioning: commands ---- */
+/* The key in "c12", null for what is none. */
+#define SQL_COMMAND_KEY(p) \
+    "(case when " p "::text ~ '^c[1-9][0-9]{0,14}$' then substr(" p "::text, 2)::bigint end)"
+/* Rounded as SQL_MS rounds: the answer to POST is made of that. */
+#define SQL_COMMAND_TIME(column) SQL_TIME("(" column " + interval '0.5 ms')")
+/* Without payloads, which GET of one adds. */
+#define SQL_COMMAND_MEMBERS \
+    "'command_id', 'c' || c.command_key, 'name', c.name, 'state', c.state, 'delivery_count'," \
+    " c.delivery_count, 'wants_reply', c.wants_reply, 'content_type', nullif(c.content_type, '')," \
+    " 'created_at', " SQL_COMMAND_TIME("c.created_at") ", 'expires_at', " \
+    SQL_COMMAND_TIME("c.expires_at") ", 'sent_at', " SQL_COMMAND_TIME("c.sent_at") \
+    ", 'delivered_at', " SQL_COMMAND_TIME("c.delivered_at") ", 'finished_at', " \
+    SQL_COMMAND_TIME("c.finished_at") ", 'reason', c.reason, 'idempotency_key', c.idempotency_key"
+#define SQL_COMMAND_REPLY \
+    "case when c.reply_status is not null then json_build_object('status', c.reply_status," \
+    " 'content_type', nullif(c.reply_content_type, '')) end"
+#define SQL_BASE64(column) "translate(encode(" column ", 'base64'), E'\\n', '')"
+/* tenant, device, cursor, limit, bytes, state */
+STATEMENT(COMMAND_LIST, 7,
+    "select page.* from device d join tenant t using (tenant_key) left join lateral ("
+    SQL_PAGE("select c.command_key as key, json_build_object(" SQL_COMMAND_MEMBERS
+             ", 'reply', " SQL_COMMAND_REPLY ")::text as body from command c"
+             " where c.device_key = d.device_key and ($6::text is null or c.state = $6::text)"
+             " and ($3::text is null or c.command_key > (case when $3::text ~ '^[0-9]{1,18}$'"
+             " then $3::bigint end))", "$4", "$5")
+    ") page on true where " SQL_TENANT("t.", "$7") " and d.device_id = $2::text order by key")
+/* tenant, device, command: columns of enum command_column (provisioning/command_view.h) */
+STATEMENT(COMMAND_GET, 4,
+    "select json_build_object(" SQL_COMMAND_MEMBERS ", 'properties', c.properties)::text, c.state,"
+    " c.is_final, " SQL_BASE64("c.payload") ", (" SQL_COMMAND_REPLY ")::text, "
+    SQL_BASE64("c.reply") " from command c join device d on d.device_key = c.device_key"
+    " join tenant t on t.tenant_key = d.tenant_key where " SQL_TENANT("t.", "$4")
+    " and d.device_id = $2::text and c.command_key = " SQL_COMMAND_KEY("$3"))
+/* tenant, device, command, instance. Outcomes: cancelled, held (by a gateway that delivers it),
+ * over; with the state that it has, or had. */
+STATEMENT(COMMAND_CANCEL, 5,
+    "with found as (select c.command_key, c.tenant_key, c.device_key, c.state, c.is_final, "
+    SQL_IS_FREE("c", "$4") " as is_free from command c join device d on d.device_key = c.device_key"
+    " join tenant t on t.tenant_key = d.tenant_key where " SQL_TENANT("t.", "$5")
+    " and d.device_id = $2::text and c.command_key = " SQL_COMMAND_KEY("$3") " for update of c),"
+    " changed as (update command c set state = 'cancelled', is_final = true, finished_at = now(),"
+    " holder = null from found f where c.command_key = f.command_key and f.is_free"
+    " and not f.is_final returning c.command_key),"
+    " told as (insert into stream_outbox (instance, tenant_key, device_key, kind, command_key)"
+    " select $4::text, f.tenant_key, f.device_key, 'command.cancelled', f.command_key from found f"
+    " join changed using (command_key) returning 1)"
+    " select case when g.command_key is not null then 'cancelled' when f.is_final then 'over'"
+    " else 'held' end, f.state from found f left join changed g using (command_key)")
+
 /* ---- provisioning: credentials, CAs, API keys ---- */
 /* tenant, device, cursor, limit, bytes */
 STATEMENT(CREDENTIAL_LIST, 6,

@@ -37,6 +37,13 @@ void command_tell_watchers(struct command *command, bool is_here) {
     }
 }
 
+unsigned command_count_watchers(const struct command *command) {
+    unsigned count = 0;
+    for (const struct command_watcher *w = command->watchers; w; w = w->next)
+        count++;
+    return count;
+}
+
 /* ---- saying it ---- */
 
 /* One step of a command on its way to the stream and to PostgreSQL. */

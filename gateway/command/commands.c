@@ -12,6 +12,7 @@ enum {
     RENEW_TICKS = 5,
     LOOK_TICKS = 15,
     COLLECT_TICKS = 60,
+    WATCH_TICKS = 60, /* who watches may have gone meanwhile */
     EXPIRE_ROWS = 500,
     COLLECT_ROWS = 5000,
 };
@@ -120,11 +121,12 @@ static void deliver_watch(struct mail *mail, void *receiver) {
     struct commands *commands = commands_of(receiver);
     struct command *command = commands ? commands_find(commands, watcher->watch.command_key) : NULL;
     struct command alone = {.watchers = watcher};
-    watcher->next = command ? command->watchers : NULL;
-    if (!command) {
+    watcher->next = NULL;
+    if (!command || command_count_watchers(command) >= LIMIT_COMMAND_WATCHERS) {
         command_tell_watchers(&alone, false);
         return;
     }
+    watcher->next = command->watchers;
     command->watchers = watcher;
     if (command->unsaid == 0)
         command_tell_watchers(command, true);
@@ -305,6 +307,8 @@ static void look_at(struct commands *commands, struct command *command) {
         command_say_again(commands, command);
     else if (is_over)
         command_advance(commands, command, COMMAND_EXPIRED, over);
+    if (commands->ticks % WATCH_TICKS == 0)
+        command_tell_watchers(command, false);
 }
 
 static void look_at_all(struct commands *commands) {

@@ -64,7 +64,8 @@ struct command_request {
 DG_NODISCARD int commands_create(struct worker *worker, const struct command_request *request);
 
 /* Told once, when PostgreSQL says that a command has reached this state, a later one or its end;
- * or at once, with is_here false, when it is not in this gateway's memory. */
+ * with is_here false at once, when it is not in this gateway's memory or too many watch it, or
+ * after a while: it may be watched again. */
 struct command_watch {
     int64_t device_key, command_key;
     enum command_state state;

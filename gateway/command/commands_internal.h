@@ -186,6 +186,7 @@ void command_say_again(struct commands *commands, struct command *command);
 void command_fill_facts(const struct command *command, struct command_facts *ret_facts);
 void commands_on_reply(struct commands *commands, struct reply_mail *reply);
 void command_tell_watchers(struct command *command, bool is_here);
+unsigned command_count_watchers(const struct command *command);
 
 /* ---- command_delivery.c ---- */
 

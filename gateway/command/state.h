@@ -28,6 +28,10 @@
     COMMAND_STATE(DEAD_LETTERED, "dead_lettered", 3, true) \
     COMMAND_STATE(CANCELLED, "cancelled", 3, true)
 
+/* For people, behind a colon: " queued sent ..." */
+#define COMMAND_STATE_NAME(id, name, rank, is_final) " " name
+#define COMMAND_STATE_NAMES COMMAND_STATES(COMMAND_STATE_NAME)
+
 enum command_state {
 #define COMMAND_STATE(id, ...) COMMAND_##id,
     COMMAND_STATES(COMMAND_STATE)

@@ -127,6 +127,7 @@ class Operations(ApiTest):
         for method, body in (("GET", None), ("PUT", {}), ("PATCH", {})):
             self.call(method, tenant + "/policy", body, 200)
         self.call_method("/v1/tenants/" + self.gateway.TENANT)
+        self.walk_commands("/v1/tenants/" + self.gateway.TENANT)
         for path in ("/healthz", "/readyz", "/metrics"):
             self.call("GET", path, expect=200, key="")
         succeeded = {name for name, status in self.contract.seen if status < 300}
@@ -190,6 +191,14 @@ class Operations(ApiTest):
         caller.join(30)
         device.socket.close()
         self.assertEqual(answers[0].body, {"status": 202, "payload": {"ok": True}})
+
+    def walk_commands(self, tenant):
+        commands = self.device(tenant) + "/commands"
+        created = self.call("POST", commands, {"name": "reboot"}, 202)
+        path = created.headers["Location"]
+        self.assertEqual(self.call("GET", path, expect=200).body, created.body)
+        self.assertEqual(len(self.call("GET", commands, expect=200).body["items"]), 1)
+        self.call("DELETE", path, expect=204)
 
     def test_metrics_are_prometheus_text(self):
         text = self.call("GET", "/metrics", key="", expect=200).text

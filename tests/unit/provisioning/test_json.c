@@ -219,7 +219,7 @@ Test(members, patches_with_null) {
 Test(query, cases) {
     static const struct {
         const char *target;
-        bool filters;
+        unsigned filters;
         const char *detail; /* NULL: accepted */
         unsigned limit;
         const char *enabled;
@@ -230,6 +230,11 @@ Test(query, cases) {
         {"/v1/x?limit=1000&enabled=true", true, NULL, 1000, "true", NULL},
         {"/v1/x?enabled=false&tag.floor=2&tag.a%2Eb=%C3%A9", true, NULL, 100, "false",
          "{\"floor\":\"2\",\"a.b\":\"\xc3\xa9\"}"},
+        {"/v1/x?state=dead_lettered&limit=2", QUERY_STATE, NULL, 2, NULL, NULL},
+        {"/v1/x?state=done", QUERY_STATE, "state: must be one of: queued sent", 0, NULL, NULL},
+        {"/v1/x?state=sent", QUERY_REGISTERED, "state: not known; there are limit, cursor, enabled",
+         0, NULL, NULL},
+        {"/v1/x?enabled=true", QUERY_STATE, "there are limit, cursor and state", 0, NULL, NULL},
         {"/v1/x?limit=0", true, "limit: must be", 0, NULL, NULL},
         {"/v1/x?limit=1001", true, "limit: must be", 0, NULL, NULL},
         {"/v1/x?limit=99999999999999999999", true, "limit: must be", 0, NULL, NULL},
@@ -310,7 +315,7 @@ Test(members, objects) {
         {&device_resource, "{\"tags\":[]}", "/tags: must be an object"},
         {&tenant_resource, "{\"tags\":{\"a\":1}}", "/tags/a: must be a string"},
         {&tenant_resource, "{\"tags\":{\"a/b\":{}}}", "/tags/a~1b: must be a string"},
-        {&tenant_resource, "{\"tags\":{\"\":\"x\"}}", "/tags/: the name of a tag"},
+        {&tenant_resource, "{\"tags\":{\"\":\"x\"}}", "/tags/: a name has 1 to 128 bytes"},
         {&device_resource, "{\"metadata\":\"x\"}", "/metadata: must be an object"},
         {&device_resource, "{\"partition\":3}", "/partition: is set by the server"},
         {&device_resource, "{\"enabld\":true}",
