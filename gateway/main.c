@@ -229,6 +229,7 @@ static int server_create_workers(struct server *server) {
                                                  .stream = server->stream,
                                                  .registry = server->registry,
                                                  .deliver = mqtt_deliver,
+                                                 .recall = mqtt_recall,
                                                  .replied = mqtt_reply_done};
     server->twins = (struct twins_options){.workers = server->workers,
                                            .registry = server->registry,

@@ -134,35 +134,54 @@ STATEMENT(COMMAND_CREATE, 3,
     SQL_MS("coalesce(m.created_at, w.known_at)") ", "
     SQL_MS("coalesce(m.expires_at, w.known_until)") ", " SQL_NOTIFY("free", "$2")
     " from wanted w left join made m using (command_key) left join told using (command_key)")
-/* devices and how many of each, instance, most deliveries: those that wait, in order, now held here */
+/* devices and how many of each, instance, bytes of all payloads (but one in any case): those that
+ * wait, in order, now held here (a row of nulls when there are none), and how many there would be
+ * without the last. What another instance holds must not be overtaken: it hears that the device is
+ * here, and so does who asks. */
 STATEMENT(COMMAND_TAKE, 3,
-    "with found as (select c.command_key from json_to_recordset($1::json) as w (device_key bigint,"
-    " most integer), lateral (select command_key from command c where c.device_key = w.device_key"
-    " and not c.is_final and c.state <> 'delivered' and c.expires_at > now()"
-    " and c.delivery_count < $3::integer and " SQL_IS_FREE("c", "$2")
-    " order by c.command_key limit w.most for update skip locked) c),"
-    " taken as (update command c set holder = $2::text from found f"
-    " where c.command_key = f.command_key returning c.*)"
-    " select " SQL_COMMAND_ROW("c") SQL_COMMAND_FROM("taken") " order by c.command_key")
+    "with wanted as (select w.*, (select min(o.command_key) from command o where o.device_key ="
+    " w.device_key and not o.is_final and o.state <> 'delivered' and o.holder <> $2::text and not "
+    SQL_IS_FREE("o", "$2") ") as barrier from json_to_recordset($1::json) as w (device_key bigint,"
+    " most integer)),"
+    " found as (select c.* from wanted w, lateral (select c.command_key, c.device_key,"
+    " octet_length(c.payload) as bytes from command c where c.device_key = w.device_key and not c.is_final and c.state <> 'delivered'"
+    " and c.expires_at > now() and (w.barrier is null or c.command_key < w.barrier) and "
+    SQL_IS_FREE("c", "$2") " order by c.command_key limit w.most for update skip locked) c),"
+    " fits as (select command_key from (select command_key, sum(bytes) over place as total,"
+    " row_number() over place as number from found window place as (order by device_key,"
+    " command_key)) sized where total <= $3::bigint or number = 1),"
+    " taken as (update command c set holder = $2::text from fits f"
+    " where c.command_key = f.command_key returning c.*),"
+    " barred as (select device_key from wanted where barrier is not null),"
+    " told as (select " SQL_NOTIFY("barred", "'?' || $2") " as count)"
+    " select " SQL_COMMAND_ROW("c") ", (select count(*) from found), told.count from told left join (taken c"
+    " join lateral (select partition, device_id from device where device_key = c.device_key limit 1)"
+    " d on true join lateral (select tenant_key, stream_id, name from tenant"
+    " where tenant_key = c.tenant_key limit 1) t on true) on true order by c.command_key")
 /* instance, after this key, most: what it holds, and has for a while */
 STATEMENT(COMMAND_HELD, 3,
-    "select " SQL_COMMAND_ROW("c") SQL_COMMAND_FROM("command") " where c.holder = $1::text"
+    "select c.command_key, c.device_key from command c where c.holder = $1::text"
     " and not c.is_final and c.command_key > $2::bigint"
     " and c.created_at < now() - interval '10 s' order by c.command_key limit $3::integer")
-/* instance, after this device, most: devices that something waits for */
+/* instance, after this device, most: devices that something waits for, here or elsewhere */
 STATEMENT(COMMAND_WAITING, 3,
     "select distinct c.device_key from command c where not c.is_final and c.state <> 'delivered'"
-    " and c.device_key > $2::bigint and " SQL_IS_FREE("c", "$1")
+    " and c.device_key > $2::bigint and c.holder is distinct from $1::text"
     " order by c.device_key limit $3::integer")
-/* device, command, instance: the one that a device replies to; held here unless it is over */
+/* device, command, instance: the one that a device replies to; held here unless it is over. Another
+ * instance that holds it hears that the device is here. */
 STATEMENT(COMMAND_FIND, 3,
     "with found as (select command_key from command c where c.device_key = $1::bigint"
     " and c.command_key = $2::bigint and not c.is_final and (c.holder = $3::text or "
     SQL_IS_FREE("c", "$3") ") for update),"
     " taken as (update command c set holder = $3::text from found f"
-    " where c.command_key = f.command_key returning c.*)"
-    " select " SQL_COMMAND_ROW("c") ", k.command_key is not null" SQL_COMMAND_FROM("command")
-    " left join taken k on k.command_key = c.command_key"
+    " where c.command_key = f.command_key returning c.*),"
+    " barred as (select c.device_key from command c where c.device_key = $1::bigint"
+    " and c.command_key = $2::bigint and not c.is_final and c.holder <> $3::text and not "
+    SQL_IS_FREE("c", "$3") "),"
+    " told as (select " SQL_NOTIFY("barred", "'?' || $3") " as count)"
+    " select " SQL_COMMAND_ROW("c") ", k.command_key is not null, told.count"
+    SQL_COMMAND_FROM("command") " left join taken k on k.command_key = c.command_key, told"
     " where c.device_key = $1::bigint and c.command_key = $2::bigint")
 /* commands (keys only), instance: not held any more, and others may deliver them */
 STATEMENT(COMMAND_RELEASE, 2,
@@ -184,21 +203,26 @@ STATEMENT(COMMAND_PROJECT, 2,
     " holder = case when r.f then null else c.holder end"
     " from said r where c.command_key = r.k and (c.holder = $2::text or r.f) and (not c.is_final"
     " or (c.state = 'expired' and r.s in ('completed', 'rejected')))")
-/* instance, most deliveries, at most so many: what time has decided */
-STATEMENT(COMMAND_EXPIRE, 3,
-    "with found as (select command_key, expires_at > now() as is_dead from command c"
-    " where not c.is_final and (c.expires_at <= now() or (c.delivery_count >= $2::integer"
-    " and c.state <> 'delivered' and c.holder is null)) and " SQL_IS_FREE("c", "$1")
-    " order by c.expires_at limit $3::integer for update skip locked),"
+/* instance, at most so many: whose time is over */
+STATEMENT(COMMAND_EXPIRE, 2,
+    "with found as (select command_key from command c where not c.is_final and c.expires_at <= now()"
+    " and " SQL_IS_FREE("c", "$1")
+    " order by c.expires_at limit $2::integer for update skip locked),"
     " changed as (update command c set is_final = true, finished_at = now(), holder = null,"
-    " state = case when f.is_dead then 'dead_lettered' else 'expired' end,"
-    " reason = case when f.is_dead then 'delivered too often without an acknowledgement'"
-    " else 'its time to live was over' end"
+    " state = 'expired', reason = 'its time to live was over'"
     " from found f where c.command_key = f.command_key"
     " returning c.command_key, c.tenant_key, c.device_key, c.state),"
     " told as (insert into stream_outbox (instance, tenant_key, device_key, kind, command_key)"
     " select $1::text, tenant_key, device_key, 'command.' || state, command_key from changed"
     " returning 1) select count(*) from told")
+/* instance, at most so many: what instances whose lease is over hold is nobody's, and all hear it */
+STATEMENT(COMMAND_FREE, 2,
+    "with found as (select c.command_key from gateway_instance g join command c"
+    " on c.holder = g.instance where g.lease_until < now() and g.instance <> $1::text"
+    " and not c.is_final limit $2::integer for update of c skip locked),"
+    " freed as (update command c set holder = null from found f"
+    " where c.command_key = f.command_key returning c.device_key)"
+    " select " SQL_NOTIFY("freed", "''"))
 /* ms that finished commands are kept, at most so many */
 STATEMENT(COMMAND_COLLECT, 2,
     "delete from command where command_key in (select c.command_key from command c"
@@ -217,6 +241,10 @@ STATEMENT(OUTBOX_READ, 4,
     " where o.instance = $1::text and o.outbox_key > $2::bigint and ($3::boolean"
     " or o.kind <> 'command.queued' or o.created_at < now() - interval '10 s')"
     " order by o.outbox_key limit $4::integer")
+/* keys "{1,2,...}": those that are in no row any more */
+STATEMENT(OUTBOX_GONE, 1,
+    "select k from unnest($1::bigint[]) k"
+    " where not exists (select from stream_outbox o where o.outbox_key = k)")
 /* keys: "{1,2,...}" */
 STATEMENT(OUTBOX_DELETE, 1,
     "delete from stream_outbox where outbox_key = any ($1::bigint[])")

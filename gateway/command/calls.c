@@ -8,6 +8,7 @@
 #include "common/metrics.h"
 #include "common/random.h"
 #include "common/utf8.h"
+#include "gateway/command/commands.h"
 #include "gateway/mqtt/packet.h"
 #include "gateway/session/claims.h"
 #include "gateway/session/device_map.h"
@@ -27,9 +28,8 @@ struct parcel {
     struct outbox_message message; /* first: the outbox knows no more */
     struct mail mail;
     struct worker *asker;
-    int64_t call; /* the asker's id */
-    int64_t device_key;
-    uint64_t holder; /* the owner of the device's claim */
+    int64_t call;    /* the asker's id */
+    uint64_t holder; /* the session that receives for the device */
     uint8_t bytes[];
 };
 
@@ -96,22 +96,14 @@ static void give_back(struct parcel *parcel, int err) {
     on_finished(&parcel->message);
 }
 
-static void write_properties(struct writer *w, const struct call_request *request,
-                             const char *reply_id) {
+static void write_properties(struct writer *w, const struct call_request *request) {
     struct slice type = request->content_type;
-    char response_topic[TOPIC_SIZE];
-    snprintf(response_topic, sizeof(response_topic), "$dg/replies/%s/200", reply_id);
-    struct mqtt_properties properties = {
-        .present = 1u << MQTT_PROPERTY_RESPONSE_TOPIC | 1u << MQTT_PROPERTY_CORRELATION_DATA,
-        .response_topic = slice_from_string(response_topic),
-        .correlation_data = slice_from_string(reply_id),
-    };
+    struct mqtt_properties properties = {.content_type = type};
     bool is_text = slice_starts_with(type, "application/json") || slice_starts_with(type, "text/");
     if (is_text && utf8_is_valid(request->payload.data, request->payload.size)) {
         properties.payload_format = 1;
         properties.present |= 1u << MQTT_PROPERTY_PAYLOAD_FORMAT;
     }
-    properties.content_type = type;
     if (type.size > 0)
         properties.present |= 1u << MQTT_PROPERTY_CONTENT_TYPE;
     mqtt_write_properties(w, &properties);
@@ -127,11 +119,13 @@ static struct parcel *parcel_new(struct worker *asker, const struct call_request
     }
     if (request->payload.size > 0)
         memcpy(payload, request->payload.data, request->payload.size);
-    *parcel = (struct parcel){.asker = asker, .device_key = request->device_key};
+    *parcel = (struct parcel){.asker = asker};
     struct outbox_message *message = &parcel->message;
     message->finished = on_finished;
     message->payload = payload;
     message->payload_size = (uint32_t)request->payload.size;
+    message->device_key = request->device_key;
+    message->wants_reply = true;
     message->qos = 2;
     snprintf(message->reply_id, sizeof(message->reply_id), "%016llx",
              (unsigned long long)random_u64());
@@ -140,7 +134,7 @@ static struct parcel *parcel_new(struct worker *asker, const struct call_request
                  (int)request->name.size, (const char *)request->name.data);
     message->topic = slice_make(parcel->bytes, (size_t)size);
     struct writer w = writer_make(parcel->bytes + TOPIC_SIZE, PROPERTIES_SIZE);
-    write_properties(&w, request, message->reply_id);
+    write_properties(&w, request);
     dg_assert(size < TOPIC_SIZE && !w.failed);
     message->properties = slice_make(w.start, writer_size(&w));
     return parcel;
@@ -170,7 +164,7 @@ static void at_home(struct worker *worker, struct parcel *parcel) {
         parcel_free(parcel);
         return;
     }
-    if (!claims_find(worker, parcel->device_key, &holder, &parcel->holder)) {
+    if (!commands_route(worker, parcel->message.device_key, &holder, &parcel->holder)) {
         give_back(parcel, DG_ERR_NOT_CONNECTED);
         return;
     }
@@ -196,7 +190,7 @@ static void try_now(struct calls *calls, struct call *call, struct parcel *parce
     call->parcel = NULL;
     parcel->message.expires_ms = now_ms(calls->worker) + call->response_timeout_ms;
     set_timer(call, call->response_timeout_ms + LAST_MAIL_MS);
-    unsigned home = claims_home(parcel->device_key, calls->worker_count);
+    unsigned home = claims_home(parcel->message.device_key, calls->worker_count);
     parcel->mail.deliver = deliver_at_home;
     if (home == calls->worker->index)
         at_home(calls->worker, parcel);

@@ -48,8 +48,16 @@ static json_t *base64(struct slice bytes) {
     return value;
 }
 
-/* A reply that is JSON stands as it is; else in base64. */
-static void set_reply(json_t *object, const struct command_facts *facts) {
+static bool is_json(struct slice text) {
+    json_t *value =
+        json_loadb((const char *)text.data, text.size,
+                   JSON_DECODE_ANY | JSON_REJECT_DUPLICATES | JSON_DECODE_INT_AS_REAL, NULL);
+    json_decref(value);
+    return value != NULL;
+}
+
+/* All but the text of a reply that is JSON. */
+static void set_reply(json_t *object, const struct command_facts *facts, bool is_text) {
     if (facts->reply_status == 0)
         return;
     json_object_set_new(object, "reply_status", json_integer(facts->reply_status));
@@ -57,13 +65,7 @@ static void set_reply(json_t *object, const struct command_facts *facts) {
         json_object_set_new(
             object, "reply_content_type",
             json_stringn((const char *)facts->reply_type.data, facts->reply_type.size));
-    if (facts->reply.size == 0)
-        return;
-    json_t *reply = json_loadb((const char *)facts->reply.data, facts->reply.size,
-                               JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, NULL);
-    if (reply)
-        json_object_set_new(object, "reply", reply);
-    else
+    if (facts->reply.size > 0 && !is_text)
         json_object_set_new(object, "reply_base64", base64(facts->reply));
 }
 
@@ -71,6 +73,20 @@ static char *dump(json_t *object) {
     char *text = json_dumps(object, JSON_COMPACT | JSON_ENCODE_ANY);
     json_decref(object);
     return text;
+}
+
+/* One more member of an object's text, as it was written: numbers stay what they are, and nothing
+ * grows. Takes object over. */
+static char *add_text(char *object, const char *name, struct slice value) {
+    size_t size = object ? strlen(object) : 0;
+    char *longer = object ? malloc(size + strlen(name) + value.size + 8) : NULL;
+    if (longer) {
+        int head = sprintf(longer, "%.*s,\"%s\":", (int)size - 1, object, name);
+        memcpy(longer + head, value.data, value.size);
+        memcpy(longer + head + value.size, "}", 2);
+    }
+    free(object);
+    return longer;
 }
 
 char *command_write_event(const struct command_facts *facts) {
@@ -83,10 +99,12 @@ char *command_write_event(const struct command_facts *facts) {
         return NULL;
     set_time(object, "created_at", facts->created_ms);
     set_time(object, "expires_at", facts->expires_ms);
-    set_reply(object, facts);
+    bool is_text = facts->reply_status != 0 && is_json(facts->reply);
+    set_reply(object, facts, is_text);
     if (facts->reason)
         json_object_set_new(object, "reason", json_string(facts->reason));
-    return dump(object);
+    char *text = dump(object);
+    return is_text ? add_text(text, "reply", facts->reply) : text;
 }
 
 char *command_write_row(const struct command_facts *facts) {

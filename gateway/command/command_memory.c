@@ -1,6 +1,7 @@
 /* The commands that this gateway holds, as its home workers remember them. */
 #include <stdlib.h>
 
+#include "common/metrics.h"
 #include "gateway/command/commands_internal.h"
 #include "gateway/session/claims.h"
 
@@ -20,16 +21,29 @@ struct command_line *line_get(struct commands *commands, int64_t device_key) {
 }
 
 bool line_route(struct commands *commands, const struct command_line *line, int64_t device_key,
-                unsigned *ret_worker, uint64_t *ret_owner) {
-    if (!line || line->owner == 0)
-        return claims_find(commands->worker, device_key, ret_worker, ret_owner);
-    *ret_worker = line->worker;
-    *ret_owner = line->owner;
-    return true;
+                struct command_route *ret_route) {
+    struct command_route own = {.device_key = device_key};
+    bool has_via = line && line->via.owner != 0;
+    if (has_via && !line->prefers_own) {
+        *ret_route = line->via;
+        return true;
+    }
+    if (claims_find(commands->worker, device_key, &own.worker, &own.owner)) {
+        *ret_route = own;
+        return true;
+    }
+    if (has_via)
+        *ret_route = line->via;
+    return has_via;
+}
+
+bool commands_is_received(struct commands *commands, int64_t device_key) {
+    struct command_route route;
+    return line_route(commands, commands_line(commands, device_key), device_key, &route);
 }
 
 void line_drop_if_empty(struct commands *commands, struct command_line *line) {
-    if (line->first || line->owner != 0 || line->is_offering)
+    if (line->first || line->via.owner != 0 || line->is_offering)
         return;
     device_map_remove(&commands->lines, line->target.device_key);
     free(line);
@@ -105,6 +119,7 @@ struct command *command_add(struct commands *commands, struct command_line *line
     *at = command;
     commands->size_bytes += command->size_bytes;
     device_map_set(&commands->commands, command->key, (uintptr_t)command);
+    metric_add(METRIC_COMMANDS_HELD, 1);
     return command;
 }
 
@@ -115,6 +130,7 @@ void command_forget(struct commands *commands, struct command *command) {
         at = &(*at)->next;
     *at = command->next;
     device_map_remove(&commands->commands, command->key);
+    metric_add(METRIC_COMMANDS_HELD, -1);
     commands->size_bytes -= command->size_bytes;
     command_tell_watchers(command, false);
     free(command->text);

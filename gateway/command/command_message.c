@@ -33,22 +33,13 @@ static bool is_text(const struct command *command) {
            utf8_is_text(command->payload, command->payload_size);
 }
 
-static void write_properties(struct writer *w, const struct command *command, struct slice id) {
-    char response_topic[TOPIC_SIZE];
-    struct mqtt_properties properties = {.content_type = slice_from_string(command->content_type),
-                                         .correlation_data = id};
+static void write_properties(struct writer *w, const struct command *command) {
+    struct mqtt_properties properties = {.content_type = slice_from_string(command->content_type)};
     if (properties.content_type.size > 0)
         properties.present |= 1u << MQTT_PROPERTY_CONTENT_TYPE;
     if (is_text(command)) {
         properties.payload_format = 1;
         properties.present |= 1u << MQTT_PROPERTY_PAYLOAD_FORMAT;
-    }
-    if (command->wants_reply) {
-        int size = snprintf(response_topic, sizeof(response_topic), "$dg/replies/%.*s/200",
-                            (int)id.size, (const char *)id.data);
-        properties.response_topic = slice_make(response_topic, (size_t)size);
-        properties.present |=
-            1u << MQTT_PROPERTY_RESPONSE_TOPIC | 1u << MQTT_PROPERTY_CORRELATION_DATA;
     }
     mqtt_write_properties(w, &properties);
     write_user_properties(w, command->properties);
@@ -84,19 +75,19 @@ struct command_parcel *parcel_make(struct commands *commands, struct command *co
         malloc(sizeof(*parcel) + TOPIC_SIZE + LIMIT_OUTGOING_PROPERTY_BYTES);
     if (!parcel)
         return NULL;
-    *parcel = (struct command_parcel){.home = commands->worker,
-                                      .device_key = commands_device_of(command),
-                                      .command_key = command->key};
+    *parcel = (struct command_parcel){.home = commands->worker, .command_key = command->key};
     char id[COMMAND_ID_SIZE];
     command_format_id(command->key, id);
     int size = snprintf((char *)parcel->bytes, TOPIC_SIZE, "$dg/commands/%s/%s", id, command->text);
     struct writer w = writer_make(parcel->bytes + TOPIC_SIZE, LIMIT_OUTGOING_PROPERTY_BYTES);
-    write_properties(&w, command, slice_from_string(id));
+    write_properties(&w, command);
     dg_assert(size < TOPIC_SIZE);
     parcel->message = (struct outbox_message){
         .finished = on_finished,
         .sent = on_sent,
         .kind = OUTBOX_COMMAND,
+        .device_key = commands_device_of(command),
+        .wants_reply = command->wants_reply,
         .expires_ms = monotonic_end_ms(commands->worker, command->expires_ms),
         .topic = slice_make(parcel->bytes, (size_t)size),
         .properties = slice_make(w.start, w.failed ? 0 : writer_size(&w)),

@@ -7,6 +7,8 @@
 #include "common/metrics.h"
 #include "gateway/command/commands_internal.h"
 
+const char command_over[] = "its time to live was over";
+
 /* ---- who waits ---- */
 
 static void deliver_watcher(struct mail *mail, void *receiver) {
@@ -118,8 +120,8 @@ static void said(struct commands *commands, int64_t command_key) {
     command_tell_watchers(command, true);
     if (command->finished_ms != 0 && !command->is_muted)
         command_forget(commands, command);
-    else if (command->is_leaving)
-        line_offer(commands, command->line);
+    else if (command_is_waiting(command) || command->line->is_elsewhere)
+        line_offer(commands, command->line); /* it may be let go now */
 }
 
 static void on_projected(struct worker *worker, struct transition *transition) {
@@ -253,7 +255,11 @@ void commands_on_reply(struct commands *commands, struct reply_mail *reply) {
         return;
     }
     bool is_answered = command->state == COMMAND_COMPLETED || command->state == COMMAND_REJECTED;
-    if (command->finished_ms != 0 || command->is_replied || command->sent_ms == 0) {
+    if (command->is_replied) { /* its acknowledgement must not be earlier than the first one's */
+        commands_park_reply(commands, reply);
+        return;
+    }
+    if (command->finished_ms != 0 || command->sent_ms == 0) {
         refuse_reply(reply, is_answered ? 0 : DG_ERR_NO_CALL);
         return;
     }

@@ -54,7 +54,8 @@ enum command_column {
     COLUMN_PARTITION,
     COLUMN_TENANT,
     COLUMN_DEVICE,
-    COLUMN_IS_TAKEN, /* of COMMAND_FIND */
+    COLUMN_IS_TAKEN,                /* of COMMAND_FIND */
+    COLUMN_FOUND = COLUMN_IS_TAKEN, /* of COMMAND_TAKE */
 };
 
 static bool is_true(const struct registry_request *result, unsigned row, unsigned column) {
@@ -131,28 +132,19 @@ static struct command *add_row(struct commands *commands, const struct registry_
 /* Held by this gateway from now on. */
 static void add_rows(struct commands *commands, const struct registry_request *result) {
     for (unsigned row = 0; row < result->row_count; row++)
-        if (!add_row(commands, result, row))
-            commands_release(commands, number_at(result, row, COLUMN_KEY));
-    for (unsigned row = 0; row < result->row_count; row++) {
-        struct command_line *line =
-            commands_line(commands, number_at(result, row, COLUMN_DEVICE_KEY));
-        if (line)
-            line_offer(commands, line);
-    }
+        if (registry_value(result, row, COLUMN_KEY) && !add_row(commands, result, row))
+            commands_release(commands, number_at(result, row, COLUMN_KEY),
+                             number_at(result, row, COLUMN_DEVICE_KEY));
 }
 
 /* ---- creating ---- */
 
 static bool may_hold(struct commands *commands, const struct creation *creation) {
-    unsigned worker;
-    uint64_t owner, value;
     int64_t device_key = creation->request.target.device_key;
     const struct command_line *line = commands_line(commands, device_key);
     return commands->is_ready && command_has_room(commands, creation->request.payload.size) &&
            !(line && line->may_have_more) && line_count_waiting(line) < LIMIT_COMMANDS_OFFERED &&
-           !device_map_get(&commands->taken.now, device_key, &value) &&
-           !device_map_get(&commands->taken.next, device_key, &value) &&
-           line_route(commands, line, device_key, &worker, &owner);
+           !commands_is_taking(commands, device_key) && commands_is_received(commands, device_key);
 }
 
 static json_t *base64(struct slice bytes) {
@@ -271,18 +263,16 @@ static void keep_created(struct commands *commands, const struct creation *creat
     }
     if (line)
         line_drop_if_empty(commands, line);
-    commands_release(commands, creation->result.key);
+    commands_release(commands, creation->result.key, request->target.device_key);
 }
 
 /* It waits in PostgreSQL, though the device may have come meanwhile. */
 static void leave_created(struct commands *commands, const struct creation *creation) {
-    unsigned worker;
-    uint64_t owner;
     int64_t device_key = creation->request.target.device_key;
     struct command_line *line = commands_line(commands, device_key);
     if (line && line_count_waiting(line) > 0)
         line->may_have_more = true;
-    else if (line_route(commands, line, device_key, &worker, &owner))
+    else if (commands_is_received(commands, device_key))
         commands_take(commands, device_key);
 }
 
@@ -373,18 +363,20 @@ void commands_send_creations(struct commands *commands) {
 /* ---- taking ---- */
 
 /* What is asked for next becomes what is asked for now: an array of objects with each key. */
-static json_t *gather_keys(struct command_keys *keys, const char *name, unsigned most) {
+static json_t *gather_keys(struct command_keys *keys, const char *name, unsigned most,
+                           const struct device_map *not_now) {
     json_t *array = json_array();
+    uint64_t value;
     for (uint32_t i = 0;
          array && i < keys->next.capacity && json_array_size(array) < LIMIT_COMMANDS_OF_STATEMENT;
          i++) {
         int64_t key = keys->next.slots[i].key;
-        if (key == 0)
+        if (key == 0 || (not_now && device_map_get(not_now, key, &value)))
             continue;
         json_t *object = json_pack("{s:I, s:i}", name, (json_int_t)key, "most", (int)most);
         if (json_array_append_new(array, object) != 0 || device_map_reserve(&keys->now) < 0)
             break;
-        device_map_set(&keys->now, key, 1); /* of what is taken: one more than there is */
+        device_map_set(&keys->now, key, keys->next.slots[i].value);
     }
     for (uint32_t i = 0; i < keys->now.capacity; i++)
         if (keys->now.slots[i].key != 0)
@@ -392,87 +384,127 @@ static json_t *gather_keys(struct command_keys *keys, const char *name, unsigned
     return array;
 }
 
-/* In the end, or to be asked for again. */
-static void put_back_keys(struct command_keys *keys, bool again) {
-    for (uint32_t i = 0; again && i < keys->now.capacity; i++)
-        if (keys->now.slots[i].key != 0 && device_map_reserve(&keys->next) == 0)
-            device_map_set(&keys->next, keys->now.slots[i].key, 1);
-    device_map_free(&keys->now);
-    keys->now = (struct device_map){0};
-}
-
-static void add_key(struct command_keys *keys, int64_t key) {
+/* Without memory it is found again when the gateway starts, or by another one. */
+static void add_key(struct command_keys *keys, int64_t key, uint64_t value) {
     if (device_map_reserve(&keys->next) == 0)
-        device_map_set(&keys->next, key, 1);
+        device_map_set(&keys->next, key, value);
 }
 
-/* As many as were asked for: there may be more. */
-static void count_taken(struct commands *commands, const struct registry_request *result) {
-    struct device_map *counts = &commands->taken.now;
+/* What was asked for has its answer. */
+static struct device_map end_keys(struct command_keys *keys) {
+    struct device_map asked = keys->now;
+    keys->now = (struct device_map){0};
+    return asked;
+}
+
+/* ... or is to be asked for again. */
+static void put_back_keys(struct command_keys *keys) {
+    struct device_map asked = end_keys(keys);
+    for (uint32_t i = 0; i < asked.capacity; i++)
+        if (asked.slots[i].key != 0)
+            add_key(keys, asked.slots[i].key, asked.slots[i].value);
+    device_map_free(&asked);
+}
+
+static bool has_key(const struct command_keys *keys, int64_t key) {
+    uint64_t value;
+    return device_map_get(&keys->now, key, &value) || device_map_get(&keys->next, key, &value);
+}
+
+bool commands_is_taking(const struct commands *commands, int64_t device_key) {
+    return has_key(&commands->taken, device_key);
+}
+
+static void count_taken(struct device_map *asked, const struct registry_request *result) {
     uint64_t count;
     for (unsigned row = 0; row < result->row_count; row++) {
         int64_t device_key = number_at(result, row, COLUMN_DEVICE_KEY);
-        struct command_line *line = commands_line(commands, device_key);
-        if (!line || !device_map_get(counts, device_key, &count))
-            continue;
-        device_map_set(counts, device_key, count + 1);
-        line->may_have_more = count >= LIMIT_COMMANDS_OFFERED;
+        if (device_map_get(asked, device_key, &count))
+            device_map_set(asked, device_key, count + 1);
     }
 }
 
-/* What was asked for and is not there is not there any more. */
-static void forget_more(struct commands *commands) {
-    for (uint32_t i = 0; i < commands->taken.now.capacity; i++) {
-        struct command_line *line = commands_line(commands, commands->taken.now.slots[i].key);
-        if (commands->taken.now.slots[i].key != 0 && line)
-            line->may_have_more = false;
+/* As many as were asked for: there may be more; and when not all had room in the answer. What is
+ * here and what has come is offered. */
+static void offer_taken(struct commands *commands, const struct device_map *asked, bool is_cut) {
+    for (uint32_t i = 0; i < asked->capacity; i++) {
+        int64_t device_key = asked->slots[i].key;
+        uint64_t count = asked->slots[i].value;
+        if (device_key != 0 && is_cut && count == 0)
+            add_key(&commands->taken, device_key, 0);
+        struct command_line *line = commands_line(commands, device_key);
+        if (!line)
+            continue;
+        line->may_have_more = is_cut || count >= LIMIT_COMMANDS_OFFERED;
+        line_offer(commands, line);
     }
+}
+
+static void take_taken(struct commands *commands, const struct registry_request *result) {
+    struct device_map asked = end_keys(&commands->taken);
+    bool is_cut = number_at(result, 0, COLUMN_FOUND) > (int64_t)result->row_count;
+    count_taken(&asked, result);
+    add_rows(commands, result);
+    offer_taken(commands, &asked, is_cut);
+    device_map_free(&asked);
+    commands_send_take(commands);
 }
 
 static void on_taken(struct mail *mail, void *receiver) {
     struct registry_request *result = (struct registry_request *)(void *)mail;
     struct commands *commands = commands_of(receiver);
     if (commands && result->err == 0) {
-        forget_more(commands);
-        add_rows(commands, result);
-        count_taken(commands, result);
+        take_taken(commands, result);
     } else if (commands) {
         commands->lost_answer |= result->err == DG_ERR_TIMEOUT;
-    }
-    if (commands) {
-        put_back_keys(&commands->taken, result->err < 0);
-        if (result->err == 0)
-            commands_send_take(commands);
+        put_back_keys(&commands->taken);
     }
     registry_request_free(result);
 }
 
 void commands_send_take(struct commands *commands) {
-    if (commands->taken.now.count > 0 || commands->taken.next.count == 0 || !commands->is_ready)
+    if (commands->taken.now.count > 0 || commands->taken.next.count == 0 || !commands->is_ready ||
+        !command_has_room(commands, 0))
         return;
     struct registry_request *request = commands_request(STATEMENT_COMMAND_TAKE);
-    json_t *array =
-        request ? gather_keys(&commands->taken, "device_key", LIMIT_COMMANDS_OFFERED) : NULL;
-    int err = array ? add_json(request, array) : DG_ERR_NO_MEMORY;
+    json_t *array = request ? gather_keys(&commands->taken, "device_key", LIMIT_COMMANDS_OFFERED,
+                                          &commands->releasing)
+                            : NULL;
+    bool is_empty = array && json_array_size(array) == 0;
+    int err = array && !is_empty ? add_json(request, array) : DG_ERR_NO_MEMORY;
     json_decref(array);
     if (err == 0)
         err = add_instance(commands, request);
     if (err == 0)
-        err = add_number(request, LIMIT_COMMAND_DELIVERIES);
+        err = add_number(request, LIMIT_COMMAND_BYTES_OF_STATEMENT);
     if (err == 0) {
         commands_execute(commands, request, on_taken);
         return;
     }
     registry_request_free(request);
-    put_back_keys(&commands->taken, true);
+    put_back_keys(&commands->taken);
 }
 
 void commands_take(struct commands *commands, int64_t device_key) {
-    add_key(&commands->taken, device_key);
+    add_key(&commands->taken, device_key, 0);
     commands_send_take(commands);
 }
 
 /* ---- letting go ---- */
+
+/* One release of a device less; the last one lets what waits be taken again, by whoever has the
+ * device now. */
+static void end_release(struct commands *commands, int64_t device_key) {
+    uint64_t count = 0;
+    (void)device_map_get(&commands->releasing, device_key, &count);
+    if (count > 1) {
+        device_map_set(&commands->releasing, device_key, count - 1);
+        return;
+    }
+    device_map_remove(&commands->releasing, device_key);
+    if (commands_is_received(commands, device_key))
+        commands_take(commands, device_key);
+}
 
 static void on_released(struct mail *mail, void *receiver) {
     struct registry_request *result = (struct registry_request *)(void *)mail;
@@ -481,16 +513,24 @@ static void on_released(struct mail *mail, void *receiver) {
     registry_request_free(result);
     if (!commands)
         return;
-    put_back_keys(&commands->released, err < 0);
-    if (err == 0)
-        commands_send_release(commands);
+    if (err < 0) {
+        put_back_keys(&commands->released);
+        return;
+    }
+    struct device_map asked = end_keys(&commands->released);
+    for (uint32_t i = 0; i < asked.capacity; i++)
+        if (asked.slots[i].key != 0)
+            end_release(commands, (int64_t)asked.slots[i].value);
+    device_map_free(&asked);
+    commands_send_release(commands);
+    commands_send_take(commands);
 }
 
 void commands_send_release(struct commands *commands) {
     if (commands->released.now.count > 0 || commands->released.next.count == 0)
         return;
     struct registry_request *request = commands_request(STATEMENT_COMMAND_RELEASE);
-    json_t *array = request ? gather_keys(&commands->released, "k", 0) : NULL;
+    json_t *array = request ? gather_keys(&commands->released, "k", 0, NULL) : NULL;
     int err = array ? add_json(request, array) : DG_ERR_NO_MEMORY;
     json_decref(array);
     if (err == 0)
@@ -500,11 +540,21 @@ void commands_send_release(struct commands *commands) {
         return;
     }
     registry_request_free(request);
-    put_back_keys(&commands->released, true);
+    put_back_keys(&commands->released);
 }
 
-void commands_release(struct commands *commands, int64_t command_key) {
-    add_key(&commands->released, command_key);
+void commands_release(struct commands *commands, int64_t command_key, int64_t device_key) {
+    uint64_t count = 0;
+    if (has_key(&commands->released, command_key))
+        return;
+    if (device_map_reserve(&commands->releasing) < 0 ||
+        device_map_reserve(&commands->released.next) < 0) {
+        commands->lost_answer = true; /* looked for again */
+        return;
+    }
+    (void)device_map_get(&commands->releasing, device_key, &count);
+    device_map_set(&commands->releasing, device_key, count + 1);
+    add_key(&commands->released, command_key, (uint64_t)device_key);
     commands_send_release(commands);
 }
 
@@ -517,9 +567,27 @@ static bool is_answered(const struct registry_request *result) {
            (state == COMMAND_COMPLETED || state == COMMAND_REJECTED);
 }
 
+enum { PARKED_TRIES = 20 };
+
+void commands_park_reply(struct commands *commands, struct reply_mail *reply) {
+    if (reply->tries++ >= PARKED_TRIES || commands->reply_count >= LIMIT_COMMAND_REPLIES) {
+        commands_answer_reply(reply, DG_ERR_UNAVAILABLE);
+        free(reply);
+        return;
+    }
+    reply->next = commands->parked;
+    commands->parked = reply;
+    commands->reply_count++;
+}
+
 static void take_found(struct commands *commands, struct reply_mail *reply,
                        const struct registry_request *result) {
-    bool is_ours = result->row_count == 1 && is_true(result, 0, COLUMN_IS_TAKEN);
+    bool is_there = result->row_count == 1;
+    bool is_ours = is_there && is_true(result, 0, COLUMN_IS_TAKEN);
+    if (is_there && !is_ours && !is_true(result, 0, COLUMN_IS_FINAL)) {
+        commands_park_reply(commands, reply); /* another instance has it */
+        return;
+    }
     struct command *command = is_ours ? add_row(commands, result, 0) : NULL;
     if (command && command->sent_ms != 0) {
         /* It is known to have come: it is not to be sent once more. */
@@ -530,9 +598,11 @@ static void take_found(struct commands *commands, struct reply_mail *reply,
     }
     if (command)
         line_offer(commands, command->line);
-    int err = is_ours && !command                             ? DG_ERR_NO_MEMORY
-              : result->row_count == 1 && is_answered(result) ? 0
-                                                              : DG_ERR_NO_CALL;
+    if (is_ours && !command)
+        commands_release(commands, reply->reply.command_key, reply->reply.device_key);
+    int err = is_ours && !command               ? DG_ERR_NO_MEMORY
+              : is_there && is_answered(result) ? 0
+                                                : DG_ERR_NO_CALL;
     commands_answer_reply(reply, err);
     free(reply);
 }
@@ -597,8 +667,22 @@ static void send_look_up(struct commands *commands, struct reply_mail *reply) {
     free(reply);
 }
 
+void commands_look_up_parked(struct commands *commands) {
+    struct reply_mail *reply = commands->parked;
+    commands->parked = NULL;
+    for (struct reply_mail *next; reply; reply = next) {
+        next = reply->next;
+        commands->reply_count--;
+        commands_on_reply(commands, reply);
+    }
+}
+
 void commands_look_up_reply(struct commands *commands, struct reply_mail *reply) {
     struct reply_mail **end = &commands->replies;
+    if (has_key(&commands->released, reply->reply.command_key)) {
+        commands_park_reply(commands, reply); /* it is being let go */
+        return;
+    }
     if (commands->reply_count >= LIMIT_COMMAND_REPLIES) {
         commands_answer_reply(reply, DG_ERR_BUSY);
         free(reply);
@@ -629,17 +713,19 @@ static int send_look(struct commands *commands, enum registry_statement statemen
     return err;
 }
 
-/* Those whose home this is. */
-static void add_unknown(struct commands *commands, const struct registry_request *result) {
+/* Rows that are held here and that nobody knows of: those whose home this is are let go. Not while
+ * what would make them known is under way. False: look again. */
+static bool release_unknown(struct commands *commands, const struct registry_request *result) {
+    if (commands->taken.now.count > 0 || commands->creating || commands->looked_up > 0)
+        return false;
     for (unsigned row = 0; row < result->row_count; row++) {
+        int64_t key = number_at(result, row, COLUMN_KEY);
         int64_t device_key = number_at(result, row, COLUMN_DEVICE_KEY);
-        if (claims_home(device_key, commands->options->worker_count) != commands->worker->index ||
-            commands_find(commands, number_at(result, row, COLUMN_KEY)))
-            continue;
-        struct command *command = add_row(commands, result, row);
-        if (command)
-            line_offer(commands, command->line);
+        if (claims_home(device_key, commands->options->worker_count) == commands->worker->index &&
+            !commands_find(commands, key))
+            commands_release(commands, key, device_key);
     }
+    return true;
 }
 
 enum { LOOK_ROWS = 256 };
@@ -649,14 +735,10 @@ static void on_held(struct mail *mail, void *receiver) {
     struct commands *commands = commands_of(receiver);
     if (commands) {
         commands->is_looking = false;
-        if (result->err == 0)
-            add_unknown(commands, result);
-        bool more = result->err == 0 && result->row_count == LOOK_ROWS;
-        if (more)
-            commands->looked_until = number_at(result, LOOK_ROWS - 1, COLUMN_KEY);
-        else
-            commands->looked_until = 0;
-        commands->lost_answer |= result->err < 0;
+        bool is_done = result->err == 0 && release_unknown(commands, result);
+        bool more = is_done && result->row_count == LOOK_ROWS;
+        commands->looked_until = more ? number_at(result, LOOK_ROWS - 1, COLUMN_KEY) : 0;
+        commands->lost_answer |= !is_done;
         if (more)
             commands_look_for_held(commands);
     }
@@ -676,13 +758,11 @@ void commands_look_for_held(struct commands *commands) {
 static void on_waiting(struct mail *mail, void *receiver) {
     struct registry_request *result = (struct registry_request *)(void *)mail;
     struct commands *commands = commands_of(receiver);
-    unsigned worker;
-    uint64_t owner;
     int64_t device_key = 0;
     for (unsigned row = 0; commands && result->err == 0 && row < result->row_count; row++) {
         device_key = number_at(result, row, 0);
         if (claims_home(device_key, commands->options->worker_count) == commands->worker->index &&
-            line_route(commands, commands_line(commands, device_key), device_key, &worker, &owner))
+            commands_is_received(commands, device_key))
             commands_take(commands, device_key);
     }
     if (commands && result->err == 0 && result->row_count == LOOK_ROWS)

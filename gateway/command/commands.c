@@ -147,34 +147,80 @@ int commands_watch(struct worker *worker, const struct command_watch *watch) {
 struct wake {
     struct mail mail;
     int64_t device_key;
-    uint64_t owner;
-    unsigned worker;
+    struct command_route route;
+    bool is_over;
 };
+
+static void deliver_sleep(struct commands *commands, const struct wake *wake) {
+    struct command_line *line = commands_line(commands, wake->device_key);
+    if (!line || line->via.owner != wake->route.owner || line->via.worker != wake->route.worker)
+        return;
+    line->via.owner = 0;
+    line_offer(commands, line);
+}
 
 static void deliver_wake(struct mail *mail, void *receiver) {
     struct wake *wake = (struct wake *)(void *)mail;
     struct commands *commands = commands_of(receiver);
     struct command_line *line = commands ? commands_line(commands, wake->device_key) : NULL;
-    if (commands && !line && wake->owner != 0 && commands->lines.count < LIMIT_COMMANDS_PER_WORKER)
+    bool is_own = wake->route.device_key == wake->device_key;
+    if (commands && !line && !is_own && commands->lines.count < LIMIT_COMMANDS_PER_WORKER)
         line = line_get(commands, wake->device_key);
     if (line) {
-        line->owner = wake->owner;
-        line->worker = (uint16_t)wake->worker;
-        line_offer(commands, line);
+        line->prefers_own = is_own;
+        line->is_elsewhere = false;
+        if (!is_own)
+            line->via = wake->route;
     }
-    if (commands)
+    if (commands) /* when that is answered what is here is offered, behind what came before */
         commands_take(commands, wake->device_key);
     free(wake);
 }
 
-void commands_wake(struct worker *worker, int64_t device_key, uint64_t owner) {
+static void deliver_wake_or_sleep(struct mail *mail, void *receiver) {
+    struct wake *wake = (struct wake *)(void *)mail;
+    if (!wake->is_over) {
+        deliver_wake(mail, receiver);
+        return;
+    }
+    if (commands_of(receiver))
+        deliver_sleep(commands_of(receiver), wake);
+    free(wake);
+}
+
+static void post_wake(struct worker *worker, const struct wake *from) {
     struct commands *commands = commands_of(worker);
     struct wake *wake = commands ? malloc(sizeof(*wake)) : NULL;
     if (!wake)
         return; /* the next subscription, or command, finds it */
-    *wake = (struct wake){.device_key = device_key, .owner = owner, .worker = worker->index};
-    wake->mail.deliver = deliver_wake;
-    mailbox_post(&home_of(commands, device_key)->mailbox, &wake->mail);
+    *wake = *from;
+    wake->route.worker = worker->index;
+    wake->mail.deliver = deliver_wake_or_sleep;
+    mailbox_post(&home_of(commands, wake->device_key)->mailbox, &wake->mail);
+}
+
+void commands_wake(struct worker *worker, int64_t device_key, int64_t session_device,
+                   uint64_t owner) {
+    post_wake(worker, &(struct wake){.device_key = device_key,
+                                     .route = {.device_key = session_device, .owner = owner}});
+}
+
+void commands_sleep(struct worker *worker, int64_t device_key, uint64_t owner) {
+    post_wake(worker,
+              &(struct wake){.device_key = device_key, .route = {.owner = owner}, .is_over = true});
+}
+
+bool commands_route(struct worker *home, int64_t device_key, unsigned *ret_worker,
+                    uint64_t *ret_owner) {
+    struct commands *commands = commands_of(home);
+    struct command_route route;
+    if (!commands)
+        return claims_find(home, device_key, ret_worker, ret_owner);
+    if (!line_route(commands, commands_line(commands, device_key), device_key, &route))
+        return false;
+    *ret_worker = route.worker;
+    *ret_owner = route.owner;
+    return true;
 }
 
 static void deliver_reply(struct mail *mail, void *receiver) {
@@ -208,7 +254,8 @@ void commands_answer_reply(struct reply_mail *reply, int err) {
 int commands_reply(struct worker *worker, const struct command_reply *from) {
     if (!commands_of(worker))
         return DG_ERR_SHUTTING_DOWN;
-    if (from->payload.size + from->content_type.size > LIMIT_COMMAND_REPLY_BYTES)
+    if (from->payload.size > LIMIT_COMMAND_REPLY_BYTES ||
+        from->content_type.size > LIMIT_CALL_CONTENT_TYPE_BYTES) /* it grows as JSON */
         return DG_ERR_TOO_LARGE;
     struct reply_back *back = malloc(sizeof(*back));
     struct reply_mail *reply =
@@ -229,30 +276,60 @@ int commands_reply(struct worker *worker, const struct command_reply *from) {
 
 /* ---- what other gateways say ---- */
 
-static void notice_one(struct commands *commands, int64_t device_key) {
-    unsigned worker;
-    uint64_t owner;
-    if (device_key != 0 && home_of(commands, device_key) == commands->worker &&
-        line_route(commands, commands_line(commands, device_key), device_key, &worker, &owner))
+/* Something of this device is anybody's. */
+static void notice_free(struct commands *commands, int64_t device_key) {
+    if (commands_is_received(commands, device_key))
         commands_take(commands, device_key);
+}
+
+/* Another instance has this device and asks for what is held here. */
+static void notice_elsewhere(struct commands *commands, int64_t device_key) {
+    struct command_line *line = commands_line(commands, device_key);
+    if (!line || commands_is_received(commands, device_key))
+        return;
+    line->is_elsewhere = true;
+    line_offer(commands, line);
+}
+
+/* This instance has asked so: until it has them, it asks again. */
+static void notice_barred(struct commands *commands, int64_t device_key) {
+    if (device_map_reserve(&commands->barred) == 0)
+        device_map_set(&commands->barred, device_key, 1);
 }
 
 void commands_notice(struct worker *worker, const char *text) {
     struct commands *commands = commands_of(worker);
-    const char *own = transitions_instance(worker), *keys = strchr(text, ':');
+    bool is_question = text[0] == '?';
+    const char *name = text + is_question, *keys = strchr(name, ':');
     if (!commands->is_ready)
         return;
-    if (text[0] == '\0') {
+    if (!keys) { /* any may have been missed */
         commands_look_for_waiting(commands, 0);
         return;
     }
-    if (!keys || slice_equals_string(slice_make(text, (size_t)(keys - text)), own))
+    bool is_own =
+        slice_equals_string(slice_make(name, (size_t)(keys - name)), transitions_instance(worker));
+    if (is_own && !is_question)
         return;
     do {
         char *end;
-        notice_one(commands, strtoll(keys + 1, &end, 10));
+        int64_t device_key = strtoll(keys + 1, &end, 10);
+        bool is_home = device_key != 0 && home_of(commands, device_key) == commands->worker;
+        if (is_home && is_own)
+            notice_barred(commands, device_key);
+        else if (is_home && is_question)
+            notice_elsewhere(commands, device_key);
+        else if (is_home)
+            notice_free(commands, device_key);
         keys = end;
     } while (*keys == ',');
+}
+
+static void ask_again(struct commands *commands) {
+    for (uint32_t i = 0; i < commands->barred.capacity; i++)
+        if (commands->barred.slots[i].key != 0)
+            notice_free(commands, commands->barred.slots[i].key);
+    device_map_free(&commands->barred);
 }
 
 /* ---- time ---- */
@@ -267,6 +344,16 @@ static void on_renewed(struct mail *mail, void *receiver) {
 
 static void on_collected(struct mail *mail, void *receiver) {
     registry_request_free((struct registry_request *)(void *)mail);
+}
+
+/* What an instance held that says nothing any more: each row of the answer is a notice. */
+static void on_freed(struct mail *mail, void *receiver) {
+    struct registry_request *result = (struct registry_request *)(void *)mail;
+    if (result->err == 0 && result->row_count == 1 &&
+        strcmp(registry_value(result, 0, 0), "0") != 0)
+        LOG_WARN("commands.freed", log_text("why", "the gateway that held them says nothing; "
+                                                   "gateway_instance names it"));
+    registry_request_free(result);
 }
 
 static void on_expired(struct mail *mail, void *receiver) {
@@ -284,29 +371,29 @@ static void on_expired(struct mail *mail, void *receiver) {
 /* What one worker does for all. */
 static void tick_of_first(struct commands *commands) {
     const int64_t lease[] = {LIMIT_INSTANCE_LEASE_MS};
-    const int64_t expire[] = {LIMIT_COMMAND_DELIVERIES, EXPIRE_ROWS};
+    const int64_t rows[] = {EXPIRE_ROWS};
     const int64_t collect[] = {(int64_t)commands->worker->config->commands_retention, COLLECT_ROWS};
-    if (!commands->is_renewing && commands->ticks % RENEW_TICKS == 0)
+    if (!commands->is_renewing && commands->ticks % RENEW_TICKS == 0) {
         commands->is_renewing =
             send_numbers(commands, STATEMENT_INSTANCE_RENEW, true, 1, lease, on_renewed);
-    if (!commands->is_expiring)
-        commands->is_expiring =
-            send_numbers(commands, STATEMENT_COMMAND_EXPIRE, true, 2, expire, on_expired);
-    if (commands->ticks % COLLECT_TICKS == 0) {
-        (void)send_numbers(commands, STATEMENT_COMMAND_COLLECT, false, 2, collect, on_collected);
+        (void)send_numbers(commands, STATEMENT_COMMAND_FREE, true, 1, rows, on_freed);
         (void)send_numbers(commands, STATEMENT_OUTBOX_ADOPT, true, 0, NULL, on_collected);
     }
+    if (!commands->is_expiring)
+        commands->is_expiring =
+            send_numbers(commands, STATEMENT_COMMAND_EXPIRE, true, 1, rows, on_expired);
+    if (commands->ticks % COLLECT_TICKS == 0)
+        (void)send_numbers(commands, STATEMENT_COMMAND_COLLECT, false, 2, collect, on_collected);
 }
 
 /* A command's time is over, or what could not be said can. */
 static void look_at(struct commands *commands, struct command *command) {
-    static const char over[] = "its time to live was over";
     bool is_over = command->finished_ms == 0 && !command->is_replied &&
                    command->expires_ms <= commands->worker->wall_ms;
     if (command->is_muted)
         command_say_again(commands, command);
     else if (is_over)
-        command_advance(commands, command, COMMAND_EXPIRED, over);
+        command_advance(commands, command, COMMAND_EXPIRED, command_over);
     if (commands->ticks % WATCH_TICKS == 0)
         command_tell_watchers(command, false);
 }
@@ -333,8 +420,10 @@ static void on_tick(evutil_socket_t fd, short what, void *context) {
         return;
     }
     look_at_all(commands);
+    ask_again(commands);
     commands_send_take(commands);
     commands_send_release(commands);
+    commands_look_up_parked(commands);
     if (commands->lost_answer && !commands->is_looking && commands->ticks % LOOK_TICKS == 0)
         commands_look_for_held(commands);
     if (commands->worker->index == 0)
@@ -428,6 +517,14 @@ static void free_creations(struct creation *creation) {
     }
 }
 
+static void free_replies(struct reply_mail *reply) {
+    for (struct reply_mail *next; reply; reply = next) {
+        next = reply->next;
+        free(reply->back);
+        free(reply);
+    }
+}
+
 void commands_worker_free(struct worker *worker) {
     struct commands *commands = commands_of(worker);
     if (!commands)
@@ -436,12 +533,8 @@ void commands_worker_free(struct worker *worker) {
     worker->slots[WORKER_SLOT_COMMANDS] = NULL;
     free_creations(commands->creations);
     free_creations(commands->creating);
-    while (commands->replies) {
-        struct reply_mail *reply = commands->replies;
-        commands->replies = reply->next;
-        free(reply->back);
-        free(reply);
-    }
+    free_replies(commands->replies);
+    free_replies(commands->parked);
     for (uint32_t i = 0; i < commands->commands.capacity; i++) {
         struct command *command = (struct command *)(uintptr_t)commands->commands.slots[i].value;
         if (commands->commands.slots[i].key == 0)
@@ -461,5 +554,7 @@ void commands_worker_free(struct worker *worker) {
     device_map_free(&commands->taken.now);
     device_map_free(&commands->released.next);
     device_map_free(&commands->released.now);
+    device_map_free(&commands->releasing);
+    device_map_free(&commands->barred);
     free(commands);
 }

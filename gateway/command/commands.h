@@ -76,10 +76,17 @@ DG_NODISCARD int commands_watch(struct worker *worker, const struct command_watc
 
 /* ---- devices ---- */
 
-/* A session receives commands for this device from now on: it has subscribed, or goes on with a
- * subscription. owner: of a device behind a gateway device the session's id on this worker, else 0:
- * the claim says it. Any worker. */
-void commands_wake(struct worker *worker, int64_t device_key, uint64_t owner);
+/* A session on this worker (its device's key, its id) receives commands for this device from now
+ * on: it has subscribed, or goes on with a subscription. The two keys differ for a device behind a
+ * gateway device; then the newest subscription receives. */
+void commands_wake(struct worker *worker, int64_t device_key, int64_t session_device,
+                   uint64_t owner);
+/* The session of a gateway device receives for this device no more. */
+void commands_sleep(struct worker *worker, int64_t device_key, uint64_t owner);
+/* Who receives for a device whose home is this worker: its own session, or that of a gateway
+ * device. False: nobody. */
+bool commands_route(struct worker *home, int64_t device_key, unsigned *ret_worker,
+                    uint64_t *ret_owner);
 
 /* What a device says to a command. Slices are copied. */
 struct command_reply {
@@ -102,6 +109,8 @@ struct commands_options {
     struct registry *registry;
     /* Gives a message to the session that holds a device; as session_deliver(). */
     int (*deliver)(struct worker *worker, uint64_t owner, struct outbox_message *message);
+    /* Drops the commands of a device that a session has, whatever it has done with them. */
+    void (*recall)(struct worker *worker, uint64_t owner, int64_t device_key);
     /* The reply is durable (0), or why not: DG_ERR_NO_CALL (nothing waits for it any more),
      * DG_ERR_STORAGE_FULL, DG_ERR_UNAVAILABLE ... */
     void (*replied)(struct worker *worker, uint64_t owner, uint64_t tag, int err);

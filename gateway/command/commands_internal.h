@@ -15,7 +15,7 @@ struct command_parcel {
     struct mail mail, sent_mail;
     struct command_parcel *next; /* of one offer */
     struct worker *home;
-    int64_t device_key, command_key;
+    int64_t command_key;
     bool sent_told; /* sent_mail was posted */
     uint8_t bytes[];
 };
@@ -35,6 +35,7 @@ struct command {
     struct command_line *line;
     struct command_watcher *watchers;
     int64_t key;
+    int64_t receiver; /* is_out: the device whose session has the parcel */
     int64_t created_ms, expires_ms, sent_ms, delivered_ms, finished_ms; /* wall clock */
     char *text; /* owned: name, content type, properties, one after the other */
     const char *content_type, *properties;
@@ -49,20 +50,28 @@ struct command {
     bool wants_reply;
     bool is_out;            /* a parcel has it */
     bool is_unacknowledged; /* was sent over QoS 0 */
-    bool is_leaving;        /* to be let go as soon as all is said */
     bool is_replied;        /* a reply is on its way to the disk */
     bool is_muted; /* memory was out when its state was to be said: again with the next tick */
 };
 
-/* The commands of one device, as long as there are any here, or a session that has said that it
- * receives them for a device behind its own. */
+/* A session that receives for a device: its own, or that of a gateway device. */
+struct command_route {
+    int64_t device_key; /* whose session it is */
+    uint64_t owner;     /* its id; 0: none */
+    unsigned worker;
+};
+
+/* The commands of one device, as long as there are any here, or a session of a gateway device that
+ * receives them. */
 struct command_line {
     struct command *first;
     struct command_target target; /* but for device_key not known before the first command */
-    uint64_t owner;               /* that session; 0: the claim says it */
-    uint16_t worker;
+    struct command_route via;     /* of a gateway device; of its own the claim says it */
+    bool prefers_own;   /* the device itself has subscribed later than the gateway device */
     bool may_have_more; /* in PostgreSQL */
     bool is_offering;   /* parcels are on their way to the session, in order: no others meanwhile */
+    bool is_recalling;  /* parcels are being taken back from who receives no more */
+    bool is_elsewhere;  /* another instance has the device: all is let go, not only what waits */
 };
 
 /* A create that waits for its turn, or is under way. */
@@ -88,6 +97,7 @@ struct reply_mail {
     struct transition transition; /* first */
     struct mail mail;
     struct reply_mail *next;
+    unsigned tries; /* to have its command from another instance */
     struct worker *asker;
     struct reply_back *back;    /* owned until it goes: the way back needs no memory */
     struct command_reply reply; /* slices point into bytes */
@@ -99,7 +109,7 @@ struct reply_mail {
 
 /* What a statement is about: keys that gather while the one before is under way. */
 struct command_keys {
-    struct device_map next, now; /* key -> a word */
+    struct device_map next, now; /* key -> a word that stays with it */
 };
 
 struct commands {
@@ -110,10 +120,14 @@ struct commands {
     size_t size_bytes;
     struct creation *creations, **creations_end; /* wait for the statement before */
     struct creation *creating;                   /* are with PostgreSQL */
-    struct command_keys taken;                   /* device keys -> 1 */
-    struct command_keys released;                /* command keys -> 1 */
+    struct command_keys taken;                   /* device keys -> 0, then how many came */
+    struct command_keys released;                /* command keys -> device key */
+    struct device_map
+        releasing;              /* device key -> how many of released: nothing is taken meanwhile */
+    struct device_map barred;   /* devices that another instance has commands of */
     struct reply_mail *replies; /* to commands that are not here: to be looked up, oldest first */
-    unsigned reply_count, looked_up; /* looked_up: with PostgreSQL now */
+    struct reply_mail *parked;  /* likewise, with the next tick */
+    unsigned reply_count, looked_up; /* reply_count: of both; looked_up: with PostgreSQL now */
     struct event timer;
     unsigned ticks;
     bool is_ready;    /* what was before is said */
@@ -157,9 +171,11 @@ struct command_content {
 };
 /* The line of a device, made if there is none. NULL: no memory. */
 struct command_line *line_get(struct commands *commands, int64_t device_key);
-/* Whether somebody receives for it now: ret_worker and ret_owner. */
+/* Who receives for a device; false: nobody. line: the device's, or NULL. */
 bool line_route(struct commands *commands, const struct command_line *line, int64_t device_key,
-                unsigned *ret_worker, uint64_t *ret_owner);
+                struct command_route *ret_route);
+/* Likewise; only whether. */
+bool commands_is_received(struct commands *commands, int64_t device_key);
 /* Nothing keeps it: forgotten. */
 void line_drop_if_empty(struct commands *commands, struct command_line *line);
 /* Not delivered and here. */
@@ -181,6 +197,7 @@ static inline bool command_is_waiting(const struct command *command) {
 /* It has come to this state: said in the stream, then in PostgreSQL. reason: static, or NULL. */
 void command_advance(struct commands *commands, struct command *command, enum command_state state,
                      const char *reason);
+extern const char command_over[]; /* why it is expired */
 /* What could not be said for lack of memory. */
 void command_say_again(struct commands *commands, struct command *command);
 void command_fill_facts(const struct command *command, struct command_facts *ret_facts);
@@ -193,7 +210,7 @@ unsigned command_count_watchers(const struct command *command);
 /* Mail of a parcel: it was written to the device's connection; it is over. */
 void parcel_deliver_sent(struct mail *mail, void *receiver);
 void parcel_deliver_finished(struct mail *mail, void *receiver);
-/* What waits goes to the session, if there is one; else it is let go. */
+/* What waits goes to the session, if there is one; else it is let go. The line may be gone then. */
 void line_offer(struct commands *commands, struct command_line *line);
 
 /* ---- command_store.c ---- */
@@ -202,11 +219,17 @@ void commands_send_creations(struct commands *commands);
 /* Of this device, what waits in PostgreSQL. */
 void commands_take(struct commands *commands, int64_t device_key);
 void commands_send_take(struct commands *commands);
+/* Some of them may come: nothing newer is to be offered before. */
+bool commands_is_taking(const struct commands *commands, int64_t device_key);
 /* The row is anybody's. */
-void commands_release(struct commands *commands, int64_t command_key);
+void commands_release(struct commands *commands, int64_t command_key, int64_t device_key);
 void commands_send_release(struct commands *commands);
 /* A reply to one that is not here. Takes it over. */
 void commands_look_up_reply(struct commands *commands, struct reply_mail *reply);
+/* It is looked at again with the next tick, for a while. Takes it over. */
+void commands_park_reply(struct commands *commands, struct reply_mail *reply);
+/* Those. */
+void commands_look_up_parked(struct commands *commands);
 /* Rows that are held here and not known, page after page. */
 void commands_look_for_held(struct commands *commands);
 /* Devices that something waits for. */

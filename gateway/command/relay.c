@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "common/log.h"
+#include "common/metrics.h"
 #include "gateway/command/transitions.h"
 #include "gateway/session/claims.h"
 #include "gateway/session/device_map.h"
@@ -17,6 +17,7 @@ struct relayed {
     struct mail mail;
     struct relayed *next;
     int64_t outbox_key; /* also the state's key, as it stands in memory */
+    int64_t home_key;   /* the device's; 0: it has gone */
     char id[24];
     uint8_t bytes[];
 };
@@ -30,14 +31,22 @@ struct relay {
     struct device_map under_way;             /* outbox key -> 1 */
     struct relayed *appended;                /* to be deleted in PostgreSQL ... */
     struct relayed *being_deleted;           /* ... by the statement under way */
+    struct relayed *deleted;                 /* of the first worker: by others, while it reads */
+    struct device_map leftovers;             /* likewise: states from before the start */
     struct event timer;                      /* of the first worker: looks; of all: deletes again */
     void (*finished)(struct worker *worker); /* of the first look; then NULL */
     int64_t read_after;
     bool is_reading, read_again;
 };
 
+typedef void mail_deliver_fn(struct mail *mail, void *receiver);
+
 static struct relay *relay_of(const struct worker *worker) {
     return worker->slots[WORKER_SLOT_RELAY];
+}
+
+static struct relayed *row_of_mail(struct mail *mail) {
+    return (struct relayed *)(void *)((uint8_t *)mail - offsetof(struct relayed, mail));
 }
 
 static void set_timer(struct relay *relay, unsigned ms) {
@@ -45,9 +54,14 @@ static void set_timer(struct relay *relay, unsigned ms) {
     evtimer_add(&relay->timer, &pause);
 }
 
-static void forget(struct relay *relay, struct relayed *row) {
-    device_map_remove(&relay->under_way, row->outbox_key);
-    free(row);
+static void begin_row(struct relay *relay, int64_t outbox_key) {
+    device_map_set(&relay->under_way, outbox_key, 1);
+    metric_add(METRIC_OUTBOX_WAITING, 1);
+}
+
+static void end_row(struct relay *relay, int64_t outbox_key) {
+    device_map_remove(&relay->under_way, outbox_key);
+    metric_add(METRIC_OUTBOX_WAITING, -1);
 }
 
 /* ---- deleting ---- */
@@ -58,9 +72,7 @@ static void state_gone(struct worker *worker, struct transition *transition) {
     free(transition);
 }
 
-/* PostgreSQL has the row no more: nothing will be asked about it again. */
 static void delete_state(struct relay *relay, struct relayed *row) {
-    device_map_remove(&relay->under_way, row->outbox_key);
     row->transition =
         (struct transition){.type = EVENT_TYPE_COUNT,
                             .state = {.name_space = STREAM_STATE_OUTBOX,
@@ -68,6 +80,44 @@ static void delete_state(struct relay *relay, struct relayed *row) {
                                       .key = slice_make(&row->outbox_key, sizeof(row->outbox_key))},
                             .done = state_gone};
     transitions_append(relay->worker, &row->transition);
+}
+
+/* Nothing that is being read says it any more. */
+static void deliver_forgotten(struct mail *mail, void *receiver) {
+    struct relayed *row = row_of_mail(mail);
+    struct relay *relay = relay_of(receiver);
+    if (!relay) {
+        free(row);
+        return;
+    }
+    end_row(relay, row->outbox_key);
+    delete_state(relay, row);
+}
+
+static void send_home(struct relay *relay, struct relayed *row, mail_deliver_fn *deliver) {
+    unsigned home = claims_home(row->home_key, relay->worker_count);
+    row->mail.deliver = deliver;
+    mailbox_post(&relay->workers[home]->mailbox, &row->mail);
+}
+
+/* On the first worker. What it is reading may have been read before the row was deleted. */
+static void deliver_deleted(struct mail *mail, void *receiver) {
+    struct relayed *row = row_of_mail(mail);
+    struct relay *relay = relay_of(receiver);
+    if (!relay) {
+        free(row);
+    } else if (relay->is_reading) {
+        row->next = relay->deleted;
+        relay->deleted = row;
+    } else {
+        send_home(relay, row, deliver_forgotten);
+    }
+}
+
+/* PostgreSQL has the row no more. */
+static void forget_deleted(struct relay *relay, struct relayed *row) {
+    row->mail.deliver = deliver_deleted;
+    mailbox_post(&relay->workers[0]->mailbox, &row->mail);
 }
 
 static void on_deleted(struct mail *mail, void *receiver) {
@@ -82,7 +132,7 @@ static void on_deleted(struct mail *mail, void *receiver) {
     for (struct relayed *next; row; row = next) {
         next = row->next;
         if (err == 0) {
-            delete_state(relay, row);
+            forget_deleted(relay, row);
         } else {
             row->next = relay->appended;
             relay->appended = row;
@@ -94,14 +144,15 @@ static void on_deleted(struct mail *mail, void *receiver) {
         set_timer(relay, RETRY_MS);
 }
 
+enum { KEY_SIZE = 21, KEYS_MOST = 1000 };
+
 /* "{1,2,3}"; takes the rows that it names from the list. */
 static int name_rows(struct relay *relay, struct registry_request *request) {
-    enum { ROW_SIZE = 21, MOST = 1000 };
-    char *text = malloc(MOST * ROW_SIZE + 3);
+    char *text = malloc(KEYS_MOST * KEY_SIZE + 3);
     if (!text)
         return DG_ERR_NO_MEMORY;
     int size = 0;
-    for (unsigned i = 0; relay->appended && i < MOST; i++) {
+    for (unsigned i = 0; relay->appended && i < KEYS_MOST; i++) {
         struct relayed *row = relay->appended;
         relay->appended = row->next;
         row->next = relay->being_deleted;
@@ -154,10 +205,11 @@ static void on_appended(struct worker *worker, struct transition *transition) {
     struct relay *relay = relay_of(worker);
     if (transition->err == 0 && relay)
         add_appended(relay, row);
-    else if (relay)
-        forget(relay, row); /* it is read again */
-    else
+    else {
+        if (relay) /* it is read again */
+            end_row(relay, row->outbox_key);
         free(row);
+    }
 }
 
 static struct relayed *make(const struct relay_row *from) {
@@ -169,6 +221,7 @@ static struct relayed *make(const struct relay_row *from) {
         memcpy(row->bytes, from->subject.data, from->subject.size);
     memcpy(payload, from->payload.data, from->payload.size);
     row->outbox_key = from->outbox_key;
+    row->home_key = from->target.device_key;
     int size = snprintf(row->id, sizeof(row->id), "o%lld", (long long)from->outbox_key);
     row->transition =
         (struct transition){.target = from->target,
@@ -193,8 +246,9 @@ static void append_row(struct relay *relay, struct relayed *row) {
         free(row);
         return;
     }
-    device_map_set(&relay->under_way, row->outbox_key, 1);
-    if (stream_find_state(relay->stream, STREAM_STATE_OUTBOX, row->transition.state.key, nothing,
+    begin_row(relay, row->outbox_key);
+    if (row->home_key == 0 || /* there is nothing to say of it */
+        stream_find_state(relay->stream, STREAM_STATE_OUTBOX, row->transition.state.key, nothing,
                           0) >= 0)
         add_appended(relay, row);
     else
@@ -284,22 +338,18 @@ static char *write_payload(const struct registry_request *result, unsigned row,
 }
 
 static void deliver_row(struct mail *mail, void *receiver) {
-    struct relayed *row =
-        (struct relayed *)(void *)((uint8_t *)mail - offsetof(struct relayed, mail));
+    struct relayed *row = row_of_mail(mail);
     struct relay *relay = relay_of(receiver);
-    if (!relay)
-        free(row);
-    else if (row->transition.target.device_key == 0)
-        add_appended(relay, row); /* there is nothing to say of it */
-    else
+    if (relay)
         append_row(relay, row);
+    else
+        free(row);
 }
 
 static bool pass_on(struct relay *relay, const struct registry_request *result, unsigned at) {
     struct relay_row row = {.outbox_key = number_at(result, at, COLUMN_OUTBOX_KEY)};
     char id[COMMAND_ID_SIZE];
     char *payload = write_payload(result, at, &row, id);
-    int64_t device_key = number_at(result, at, COLUMN_DEVICE_KEY);
     if (payload) {
         read_target(result, at, &row.target);
         row.payload = slice_from_string(payload);
@@ -310,19 +360,23 @@ static bool pass_on(struct relay *relay, const struct registry_request *result, 
     free(payload);
     if (!copy)
         return false;
-    copy->mail.deliver = deliver_row;
-    mailbox_post(&relay->workers[claims_home(device_key, relay->worker_count)]->mailbox,
-                 &copy->mail);
+    send_home(relay, copy, deliver_row);
     return true;
 }
 
 static void look(struct relay *relay);
+static void delete_leftovers(struct relay *relay);
 
 static void finish_look(struct relay *relay, bool is_whole) {
     relay->is_reading = false;
+    for (struct relayed *row; (row = relay->deleted);) {
+        relay->deleted = row->next;
+        send_home(relay, row, deliver_forgotten);
+    }
     if (is_whole && relay->finished) {
         relay->finished(relay->worker);
         relay->finished = NULL;
+        delete_leftovers(relay);
     }
     set_timer(relay, !is_whole ? RETRY_MS : relay->read_again ? 0 : LOOK_MS);
 }
@@ -369,6 +423,51 @@ static void look(struct relay *relay) {
     }
     registry_request_free(request);
     finish_look(relay, false);
+}
+
+/* ---- what was left ---- */
+
+static void note_leftover(void *context, struct slice key, struct slice value) {
+    struct device_map *leftovers = context;
+    int64_t outbox_key;
+    if (key.size != sizeof(outbox_key) || device_map_reserve(leftovers) < 0)
+        return; /* without memory: at the next start */
+    memcpy(&outbox_key, key.data, sizeof(outbox_key));
+    device_map_set(leftovers, outbox_key, 1);
+}
+
+static void on_gone(struct mail *mail, void *receiver) {
+    struct registry_request *result = (struct registry_request *)(void *)mail;
+    struct relay *relay = relay_of(receiver);
+    for (unsigned row = 0; relay && result->err == 0 && row < result->row_count; row++) {
+        struct relayed *gone = calloc(1, sizeof(*gone));
+        if (!gone)
+            break; /* at the next start */
+        gone->outbox_key = number_at(result, row, 0);
+        delete_state(relay, gone);
+    }
+    registry_request_free(result);
+}
+
+/* States whose rows were deleted, though that was not heard any more: nothing will ask for them.
+ * Those that are too many for one statement go with a later start. */
+static void delete_leftovers(struct relay *relay) {
+    struct registry_request *request =
+        relay->leftovers.count > 0 ? registry_request_new(STATEMENT_OUTBOX_GONE) : NULL;
+    char *text = request ? malloc(KEYS_MOST * KEY_SIZE + 3) : NULL;
+    int size = 0;
+    for (uint32_t i = 0, count = 0; text && i < relay->leftovers.capacity && count < KEYS_MOST; i++)
+        if (relay->leftovers.slots[i].key != 0)
+            size += sprintf(text + size, "%c%lld", count++ == 0 ? '{' : ',',
+                            (long long)relay->leftovers.slots[i].key);
+    device_map_free(&relay->leftovers);
+    if (text)
+        text[size++] = '}';
+    if (text && registry_request_add(request, slice_make(text, (size_t)size)) == 0)
+        send_request(relay, request, on_gone);
+    else
+        registry_request_free(request);
+    free(text);
 }
 
 static void begin_look(struct relay *relay) {
@@ -422,6 +521,8 @@ int relay_worker_start(struct worker *worker, struct worker **workers, unsigned 
                             .worker_count = count,
                             .stream = stream,
                             .registry = registry};
+    if (worker->index == 0)
+        stream_visit_state(stream, STREAM_STATE_OUTBOX, note_leftover, &relay->leftovers);
     evtimer_assign(&relay->timer, worker->base, on_timer, relay);
     worker->slots[WORKER_SLOT_RELAY] = relay;
     return 0;
@@ -441,6 +542,8 @@ void relay_worker_free(struct worker *worker) {
     evtimer_del(&relay->timer);
     free_rows(relay->appended);
     free_rows(relay->being_deleted);
+    free_rows(relay->deleted);
+    device_map_free(&relay->leftovers);
     device_map_free(&relay->under_way);
     worker->slots[WORKER_SLOT_RELAY] = NULL;
     free(relay);

@@ -134,22 +134,27 @@ static void delete_projected(struct transitions *t) {
 /* ---- PostgreSQL ---- */
 
 static void project(struct transitions *t, enum projection_kind kind);
+static transition_fn leftover_done;
 
 static void on_restored(struct transitions *t, unsigned count) {
     if (t->restored_left == 0)
         return;
-    t->restored_left -= count < t->restored_left ? count : t->restored_left;
+    dg_assert(count <= t->restored_left);
+    t->restored_left -= count;
     if (t->restored_left == 0)
         t->restored(t->worker);
 }
 
 static void take_told(struct transitions *t, enum projection_kind kind) {
-    unsigned count = 0;
-    for (; t->told[kind].first; count++)
+    unsigned count = 0, left = 0;
+    for (; t->told[kind].first; count++) {
+        left += t->told[kind].first->done == leftover_done;
         push(&t->projected, pop(&t->told[kind]));
+    }
+    metric_add(METRIC_PROJECTIONS_WAITING, -(int64_t)count);
     t->most[kind] = LIMIT_COMMANDS_OF_STATEMENT;
     delete_projected(t);
-    on_restored(t, count);
+    on_restored(t, left); /* not what devices have caused meanwhile */
 }
 
 /* A row that PostgreSQL will never take (it would be a defect) must not stand in the way of all
@@ -324,6 +329,7 @@ static void on_done(void *context, const struct stream_ticket *ticket, int err, 
     if (err == 0 && transition->kind != PROJECTION_NONE) {
         enum projection_kind kind = transition->kind;
         push(&t->durable[kind], transition);
+        metric_add(METRIC_PROJECTIONS_WAITING, 1);
         transition->done(t->worker, transition);
         project(t, kind);
         return;
@@ -359,6 +365,7 @@ struct restoring {
     struct worker **workers;
     unsigned count;
     int err;
+    uint64_t last_sequence;
 };
 
 static void restore_one(void *context, struct slice key, struct slice value) {
@@ -377,10 +384,13 @@ static void restore_one(void *context, struct slice key, struct slice value) {
                                            .projected = leftover_done};
     memcpy(&left->transition.owner, key.data + 1, 8);
     memcpy(&left->transition.sequence, key.data + 9, 8);
+    if (left->transition.sequence > restoring->last_sequence)
+        restoring->last_sequence = left->transition.sequence;
     /* Whichever worker it is that tells PostgreSQL: before anything new is decided. */
     unsigned home = claims_home(left->transition.owner, restoring->count);
     struct transitions *t = transitions_of(restoring->workers[home]);
     push(&t->durable[left->transition.kind], &left->transition);
+    metric_add(METRIC_PROJECTIONS_WAITING, 1);
     t->restored_left++;
 }
 
@@ -424,6 +434,8 @@ int transitions_restore(struct stream *stream, struct worker **workers, unsigned
         struct transitions *t = transitions_of(workers[i]);
         struct mail *mail = malloc(sizeof(*mail));
         t->restored = restored;
+        if (t->next_sequence <= restoring.last_sequence) /* the clock was set back */
+            t->next_sequence = restoring.last_sequence + 1;
         for (unsigned kind = 1; restoring.err == 0 && kind < KIND_COUNT; kind++)
             restoring.err = sort(&t->durable[kind]);
         if (!mail) {

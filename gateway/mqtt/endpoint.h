@@ -43,6 +43,9 @@ void mqtt_worker_free(struct worker *worker);
 DG_NODISCARD int mqtt_deliver(struct worker *worker, uint64_t owner,
                               struct outbox_message *message);
 
+/* commands_options.recall */
+void mqtt_recall(struct worker *worker, uint64_t owner, int64_t device_key);
+
 /* commands_options.replied: of a reply that this session's device has given. */
 void mqtt_reply_done(struct worker *worker, uint64_t owner, uint64_t tag, int err);
 

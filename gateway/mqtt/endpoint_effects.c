@@ -286,8 +286,12 @@ static int effect_append(struct session *session, const struct device_event *eve
     return wait_if_pressed(session, err);
 }
 
-static void effect_receives(struct session *session) {
-    commands_wake(worker_of(session)->worker, session->device_key, 0);
+static void effect_receives(struct session *session, int64_t device_key) {
+    commands_wake(worker_of(session)->worker, device_key, session->device_key, session->id);
+}
+
+static void effect_receives_no_more(struct session *session, int64_t child_key) {
+    commands_sleep(worker_of(session)->worker, child_key, session->id);
 }
 
 static int effect_reply(struct session *session, const struct session_command_reply *reply,
@@ -424,6 +428,7 @@ const struct session_effects mqtt_effects = {
     .find_child = effect_find_child,
     .append = effect_append,
     .receives = effect_receives,
+    .receives_no_more = effect_receives_no_more,
     .reply = effect_reply,
     .mutate = effect_mutate,
     .ask_twin = effect_ask_twin,

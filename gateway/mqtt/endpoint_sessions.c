@@ -138,6 +138,15 @@ int mqtt_deliver(struct worker *worker, uint64_t owner, struct outbox_message *m
     return session_deliver(session, message);
 }
 
+void mqtt_recall(struct worker *worker, uint64_t owner, int64_t device_key) {
+    struct mqtt_worker *mqtt = mqtt_of(worker);
+    struct session *session = mqtt ? mqtt_find(mqtt, owner) : NULL;
+    if (!session)
+        return;
+    mqtt_set_time(mqtt);
+    session_recall(session, device_key);
+}
+
 void mqtt_reply_done(struct worker *worker, uint64_t owner, uint64_t tag, int err) {
     struct mqtt_worker *mqtt = mqtt_of(worker);
     /* A session lives until its last ticket came back. */

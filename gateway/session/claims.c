@@ -226,6 +226,12 @@ int claims_install(struct worker *home, int64_t device_key, struct session_kept 
     return 0;
 }
 
+void claims_recall(struct worker *worker, int64_t session_device, int64_t device_key) {
+    const struct holder *holder = holder_find(claims_of(worker), session_device);
+    if (holder && holder->kept)
+        outbox_recall(&holder->kept->outbox, device_key);
+}
+
 const struct session_kept *claims_kept(struct worker *worker, int64_t device_key) {
     const struct holder *holder = holder_find(claims_of(worker), device_key);
     return holder ? holder->kept : NULL;

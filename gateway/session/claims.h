@@ -112,6 +112,10 @@ DG_NODISCARD int claims_install_producers(struct worker *home, int64_t device_ke
 /* The session without a connection whose home is this worker, or NULL. */
 const struct session_kept *claims_kept(struct worker *worker, int64_t device_key);
 
+/* Drops the commands of a device (outbox.h) that the session without a connection of this one
+ * has, if there is one. On the session's home. */
+void claims_recall(struct worker *worker, int64_t session_device, int64_t device_key);
+
 /* The worker of this index, or NULL when there is none, or no claims at all. */
 struct worker *claims_peer(struct worker *worker, unsigned index);
 /* This worker's, or NULL when its claims are gone. */

@@ -40,8 +40,9 @@ struct session_subscription {
     uint8_t qos;
     bool is_removed; /* goes as soon as that is durable */
     uint16_t filter_size;
-    uint32_t id;      /* subscription identifier (MQTT5 3.8.2.1.2); 0: none */
-    int64_t told_key; /* the device to whose desired state the connection listens; 0: none */
+    uint32_t id;       /* subscription identifier (MQTT5 3.8.2.1.2); 0: none */
+    int64_t told_key;  /* the device to whose desired state the connection listens; 0: none */
+    int64_t child_key; /* the one behind that receives() was told of; 0: none, or not yet */
     uint8_t filter[];
 };
 
@@ -55,6 +56,7 @@ struct session_kept {
     struct session_will *will; /* waits for its time without a connection; NULL: none */
     struct outbox *outbox;     /* NULL: empty */
     uint16_t last_packet_id;   /* given to a message; the next one gets another */
+    uint16_t children_asked;   /* of this connection: questions to the registry under way */
 };
 
 /* NULL: no memory. */

@@ -190,11 +190,12 @@ int outbox_completed(struct outbox **outbox, uint16_t packet_id) {
     return 0;
 }
 
-struct outbox_message *outbox_find_reply(const struct outbox *outbox, struct slice id,
-                                         uint64_t now_ms) {
+struct outbox_message *outbox_find_reply(const struct outbox *outbox, int64_t device_key,
+                                         struct slice id, uint64_t now_ms) {
     for (struct outbox_entry *entry = outbox ? outbox->first : NULL; entry; entry = entry->next) {
         bool was_sent = entry->state != OUTBOX_QUEUED || entry->packet_id != 0;
         if (entry->message && was_sent && id.size > 0 && !is_over(entry, now_ms) &&
+            entry->message->device_key == device_key &&
             slice_equals_string(id, entry->message->reply_id))
             return entry->message;
     }
@@ -226,5 +227,15 @@ void outbox_expire(struct outbox **outbox, uint64_t now_ms) {
         next = entry->next;
         if (is_over(entry, now_ms) && entry->packet_id == 0)
             outbox_drop(outbox, entry, DG_ERR_TIMEOUT);
+    }
+}
+
+void outbox_recall(struct outbox **outbox, int64_t device_key) {
+    struct outbox_entry *next;
+    for (struct outbox_entry *entry = *outbox ? (*outbox)->first : NULL; entry; entry = next) {
+        next = entry->next;
+        if (entry->message && entry->message->kind == OUTBOX_COMMAND &&
+            entry->message->device_key == device_key)
+            outbox_drop(outbox, entry, DG_ERR_TAKEN_OVER);
     }
 }

@@ -51,6 +51,7 @@ struct outbox_message {
      * nobody wants to know. Like finished(). */
     void (*sent)(struct outbox_message *message);
     uint64_t expires_ms;     /* monotonic; UINT64_MAX: never */
+    int64_t device_key;      /* whose it is; 0 until it is given to a session: its device's */
     struct slice topic;      /* of at most LIMIT_MQTT_TOPIC_BYTES */
     struct slice properties; /* MQTT 5: a section, without what the delivery itself adds */
     uint8_t *payload;        /* owned; NULL as soon as the device has it */
@@ -58,6 +59,7 @@ struct outbox_message {
     uint8_t kind;      /* enum outbox_kind */
     uint8_t qos;       /* at most */
     bool topic_recurs; /* other messages will have the same: worth an alias */
+    bool wants_reply;  /* MQTT 5: it is told where to, and what to name: the id in the topic */
     /* What the device names in its reply; "": none is wanted, an acknowledgement is the end. */
     char reply_id[OUTBOX_REPLY_ID_BYTES + 1];
 
@@ -121,9 +123,9 @@ DG_NODISCARD int outbox_acknowledged(struct outbox **outbox, uint8_t qos, uint16
 /* PUBCOMP. As above; DG_ERR_PROTOCOL: there was no PUBREC. */
 DG_NODISCARD int outbox_completed(struct outbox **outbox, uint16_t packet_id);
 
-/* The message that waits for a reply of this name, or NULL. */
-struct outbox_message *outbox_find_reply(const struct outbox *outbox, struct slice id,
-                                         uint64_t now_ms);
+/* The message of this device that waits for a reply of this name, or NULL. */
+struct outbox_message *outbox_find_reply(const struct outbox *outbox, int64_t device_key,
+                                         struct slice id, uint64_t now_ms);
 /* The reply to a message that was found; taken over. */
 void outbox_replied(struct outbox **outbox, struct outbox_message *message,
                     struct outbox_reply *reply);
@@ -133,5 +135,7 @@ void outbox_replied(struct outbox **outbox, struct outbox_message *message,
 void outbox_resume(struct outbox *outbox);
 /* Drops what is over and of which nothing is in flight. */
 void outbox_expire(struct outbox **outbox, uint64_t now_ms);
+/* Commands of a device are dropped, however far they are: another session receives them. */
+void outbox_recall(struct outbox **outbox, int64_t device_key);
 /* All messages are dropped for this reason. */
 void outbox_free(struct outbox **outbox, int err);

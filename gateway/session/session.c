@@ -352,6 +352,7 @@ uint64_t session_next_deadline(const struct session *session) {
 static uint64_t connected_deadline(struct session *session) {
     uint64_t now_ms = session_now_ms(session);
     session_deliver_expire(session);
+    session_deliver_wake_children(session); /* what the registry could not say */
     if (session->flags & SESSION_PAUSED)
         session->input_ms = now_ms; /* it is we who do not listen */
     if (session->flags & SESSION_PAUSED_QUOTA && now_ms >= session->admission->until_ms)

@@ -97,8 +97,10 @@ struct session_effects {
      * session_ready() follows. Others: refused. */
     int (*append)(struct session *session, const struct device_event *event,
                   const struct stream_mutation *with, unsigned count, uint64_t tag);
-    /* The device receives commands from now on. */
-    void (*receives)(struct session *session);
+    /* The session receives commands from now on: for its device, or for one behind it, as long as
+     * it does not say otherwise. */
+    void (*receives)(struct session *session, int64_t device_key);
+    void (*receives_no_more)(struct session *session, int64_t child_key);
     /* A reply of the device to a command of the queue. As append, but for DG_ERR_PRESSURE. */
     int (*reply)(struct session *session, const struct session_command_reply *reply, uint64_t tag);
     /* Changes state. As append. */
@@ -295,9 +297,11 @@ void session_ready(struct session *session);
 uint64_t session_deadline(struct session *session);
 /* A message for the device. 0: it goes out now or in its turn, on this connection or another one of
  * the session, and comes back through finished(). Else it is still the caller's:
- * DG_ERR_NOT_CONNECTED, DG_ERR_NOT_FOUND (the device has not subscribed to it), DG_ERR_LIMIT,
- * DG_ERR_NO_MEMORY. */
+ * DG_ERR_NOT_CONNECTED, DG_ERR_NOT_FOUND (the device has not subscribed to it, or may not speak for
+ * the one whose it is), DG_ERR_LIMIT, DG_ERR_NO_MEMORY, DG_ERR_PRESSURE: later. */
 DG_NODISCARD int session_deliver(struct session *session, struct outbox_message *message);
+/* The commands of a device are wanted back. */
+void session_recall(struct session *session, int64_t device_key);
 /* The server ends it. text may be NULL; copied nowhere, valid during the call. */
 void session_stop(struct session *session, int err, const char *text);
 /* A newer connection of the device, from this address, takes its place. */

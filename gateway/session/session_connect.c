@@ -296,7 +296,7 @@ void session_connect_finish(struct session *session) {
     shared->effects->set_deadline(session, session_next_deadline(session));
     shared->effects->connected(session);
     session_unpause(session, SESSION_PAUSED_LOGIN);
+    session_deliver_wake(session); /* whose messages may be sent is known then, or asked for */
     session_deliver_resume(session);
-    session_deliver_wake(session);
     session_state_resume(session);
 }

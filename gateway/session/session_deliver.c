@@ -2,10 +2,17 @@
  * PUBLISH out; PUBACK, PUBREC and PUBCOMP in, PUBREL out (MQTT5 3.3 to 3.7, 4.3, 4.4, 4.9). Which
  * message is how far is outbox.h's; here it becomes packets.
  */
+#include <stdio.h>
+
 #include "common/metrics.h"
 #include "gateway/dialect/topics.h"
 #include "gateway/session/session_internal.h"
 #include "gateway/session/tenants.h"
+
+enum {
+    REPLY_TOPIC_SIZE = LIMIT_DEVICE_ID_BYTES + 64,
+    OWN_PROPERTY_BYTES = 2 * REPLY_TOPIC_SIZE, /* beside those of the message */
+};
 
 /* ---- sending ---- */
 
@@ -21,6 +28,46 @@ static struct session_subscription *find_subscription(const struct session *sess
             return s;
     }
     return NULL;
+}
+
+/* Which device behind the session's this is, if the session receives for it and may speak for it
+ * now. 0; DG_ERR_NOT_FOUND; DG_ERR_PRESSURE: in a moment, when the registry says. */
+static int find_child(const struct session *session, int64_t device_key,
+                      const struct child **ret_child, struct slice *ret_name) {
+    const struct session_subscription *s = session->kept ? session->kept->subscriptions : NULL;
+    while (s && (s->child_key != device_key || s->is_removed))
+        s = s->next;
+    if (!s || topic_check_filter(session->tenant->topics, slice_make(s->filter, s->filter_size),
+                                 ret_name) < 0)
+        return DG_ERR_NOT_FOUND;
+    int err = session_may_speak_for(session, *ret_name, ret_child);
+    if (err == 0)
+        return (*ret_child)->device_key == device_key ? 0 : DG_ERR_NOT_FOUND;
+    return err == DG_ERR_VIA    ? DG_ERR_NOT_FOUND
+           : err == SESSION_ASK ? SESSION_ASK
+                                : DG_ERR_PRESSURE;
+}
+
+/* As choose_topic(), for a device behind. */
+static struct session_subscription *choose_topic_behind(const struct session *session,
+                                                        struct slice native, struct slice child,
+                                                        struct slice *ret_topic,
+                                                        uint8_t room[LIMIT_MQTT_TOPIC_BYTES]) {
+    struct slice names[TOPIC_NAME_COUNT] = {[TOPIC_NAME_DEVICE] = child};
+    struct writer w = writer_make(room, LIMIT_MQTT_TOPIC_BYTES);
+    writer_slice(&w, slice_from_string("$dg/via/"));
+    writer_slice(&w, child);
+    writer_slice(&w, slice_skip(native, strlen("$dg")));
+    *ret_topic = slice_make(room, writer_size(&w));
+    struct session_subscription *subscription = find_subscription(session, *ret_topic, true);
+    if (subscription || !session->tenant->topics ||
+        !native_split_command(native, &names[TOPIC_NAME_ID], &names[TOPIC_NAME_NAME]))
+        return subscription;
+    w = writer_make(room, LIMIT_MQTT_TOPIC_BYTES);
+    if (!topic_map_write(session->tenant->topics, TOPIC_OUT_VIA_COMMAND, names, &w) || w.failed)
+        return NULL;
+    *ret_topic = slice_make(room, writer_size(&w));
+    return find_subscription(session, *ret_topic, false);
 }
 
 /* Where a message goes: natively, or on the topic that the tenant's map has for it, to devices that
@@ -55,10 +102,27 @@ static uint16_t choose_alias(const struct session *session, const struct outbox_
     return aliases_choose_outgoing(session->aliases, session->peer_alias_maximum, topic);
 }
 
-static void write_properties(struct writer *w, const struct outbox_entry *entry, uint16_t alias,
-                             uint64_t now_ms) {
+/* MQTT5 3.3.2.3.5: natively, which is understood whatever the tenant's map says. */
+static void write_reply_topic(struct mqtt_properties *own, struct slice native, struct slice child,
+                              char room[REPLY_TOPIC_SIZE]) {
+    struct slice id, name;
+    if (!native_split_command(native, &id, &name))
+        return;
+    int size = snprintf(room, REPLY_TOPIC_SIZE, "%s%.*s%s$dg/replies/%.*s/200",
+                        child.size > 0 ? "$dg/via/" : "", (int)child.size, (const char *)child.data,
+                        child.size > 0 ? "/" : "", (int)id.size, (const char *)id.data);
+    own->response_topic = slice_make(room, (size_t)size);
+    own->correlation_data = id;
+    own->present |= 1u << MQTT_PROPERTY_RESPONSE_TOPIC | 1u << MQTT_PROPERTY_CORRELATION_DATA;
+}
+
+static void write_properties(struct writer *w, const struct outbox_entry *entry, struct slice child,
+                             uint16_t alias, uint64_t now_ms) {
     const struct outbox_message *message = entry->message;
+    char reply_topic[REPLY_TOPIC_SIZE];
     struct mqtt_properties own = {.subscription_id = entry->subscription_id, .topic_alias = alias};
+    if (message->wants_reply)
+        write_reply_topic(&own, message->topic, child, reply_topic);
     if (entry->subscription_id != 0)
         own.present |= 1u << MQTT_PROPERTY_SUBSCRIPTION_ID;
     if (alias != 0)
@@ -72,20 +136,30 @@ static void write_properties(struct writer *w, const struct outbox_entry *entry,
     writer_slice(w, message->properties);
 }
 
+static struct session_subscription *choose_topic_of(const struct session *session,
+                                                    const struct outbox_message *message,
+                                                    struct slice child, struct slice *ret_topic,
+                                                    uint8_t room[LIMIT_MQTT_TOPIC_BYTES]) {
+    if (child.size > 0)
+        return choose_topic_behind(session, message->topic, child, ret_topic, room);
+    return choose_topic(session, message->topic, ret_topic, room);
+}
+
 /* False when the device does not take packets so large (MQTT5 3.1.2-24). */
 static bool send_publish(struct session *session, const struct outbox_entry *entry,
-                         uint16_t packet_id) {
+                         struct slice child, uint16_t packet_id) {
     const struct outbox_message *message = entry->message;
-    uint8_t section[LIMIT_OUTGOING_PROPERTY_BYTES], head[sizeof(section) + 2048];
+    uint8_t section[OWN_PROPERTY_BYTES + LIMIT_OUTGOING_PROPERTY_BYTES];
+    uint8_t head[sizeof(section) + 2048];
     struct writer properties = writer_make(section, sizeof(section));
     struct writer w = writer_make(head, sizeof(head));
     uint8_t room[LIMIT_MQTT_TOPIC_BYTES];
     struct slice topic;
-    (void)choose_topic(session, message->topic, &topic, room);
+    (void)choose_topic_of(session, message, child, &topic, room);
     uint16_t alias = choose_alias(session, message, topic);
     bool is_known = aliases_has_outgoing(session->aliases, alias);
     if (session_is_mqtt5(session))
-        write_properties(&properties, entry, alias, session_now_ms(session));
+        write_properties(&properties, entry, child, alias, session_now_ms(session));
     mqtt_write_publish_head(&w, session->version, entry->packet_id != 0, entry->qos, false,
                             is_known ? slice_make(NULL, 0) : topic, packet_id,
                             slice_make(section, writer_size(&properties)), message->payload_size);
@@ -109,43 +183,76 @@ static void send_pubrel(struct session *session, uint16_t packet_id, int err) {
     session_send(session, &w);
 }
 
-static void send_entry(struct session *session, struct outbox_entry *entry) {
+/* Of the device behind whose message it is; empty: it is the session's own. As find_child(); asks
+ * the registry if need be. */
+static int find_name(struct session *session, const struct outbox_message *message,
+                     struct slice *ret_name) {
+    const struct child *child;
+    struct slice name = {0};
+    if (message->device_key == session->device_key)
+        return 0;
+    int err = find_child(session, message->device_key, &child, &name);
+    if (err == SESSION_ASK)
+        err = session_find_child(session, name) < 0 ? DG_ERR_NO_MEMORY : DG_ERR_PRESSURE;
+    if (err == 0)
+        *ret_name = name;
+    return err;
+}
+
+/* False: nothing is sent before the registry has said who may be spoken for. */
+static bool send_entry(struct session *session, struct outbox_entry *entry) {
     struct session_kept *kept = session->kept;
     uint16_t packet_id = entry->packet_id;
     bool is_released = !entry->message && entry->qos == 2;
     if (!outbox_is_due(&kept->outbox, entry, session_now_ms(session))) {
         if (is_released)
             send_pubrel(session, packet_id, 0);
-        return;
+        return true;
+    }
+    struct slice child = {0};
+    int err = find_name(session, entry->message, &child);
+    if (err < 0 && kept->children_asked > 0)
+        return false;
+    if (err < 0) { /* whoever may speak for it gets it */
+        outbox_drop(&kept->outbox, entry, err);
+        return true;
     }
     if (entry->qos > 0 && packet_id == 0)
         packet_id = outbox_choose_packet_id(kept->outbox, kept->last_packet_id);
-    if (!send_publish(session, entry, packet_id)) {
+    if (!send_publish(session, entry, child, packet_id)) {
         outbox_drop(&kept->outbox, entry, DG_ERR_TOO_LARGE);
-        return;
+        return true;
     }
     metric_add(entry->packet_id != 0 ? METRIC_DELIVERIES_REPEATED : METRIC_DELIVERIES_SENT, 1);
     if (entry->packet_id == 0 && packet_id != 0)
         kept->last_packet_id = entry->packet_id = packet_id;
     outbox_sent(&kept->outbox, entry);
+    return true;
 }
 
 /* As far as the device's window goes. */
 static void send_waiting(struct session *session) {
     struct outbox_entry *entry;
-    while ((entry = outbox_next(session->kept->outbox, session->peer_receive_maximum)))
-        send_entry(session, entry);
+    do
+        entry = outbox_next(session->kept->outbox, session->peer_receive_maximum);
+    while (entry && send_entry(session, entry));
 }
 
 int session_deliver(struct session *session, struct outbox_message *message) {
     if (session->state != SESSION_CONNECTED)
         return DG_ERR_NOT_CONNECTED;
+    if (message->device_key == 0)
+        message->device_key = session->device_key;
     uint8_t room[LIMIT_MQTT_TOPIC_BYTES];
-    struct slice topic;
-    struct session_subscription *subscription = choose_topic(session, message->topic, &topic, room);
+    struct slice topic, child = {0};
+    int err = find_name(session, message, &child);
+    if (err < 0)
+        return err;
+    struct session_subscription *subscription =
+        choose_topic_of(session, message, child, &topic, room);
     if (!subscription)
         return DG_ERR_NOT_FOUND;
-    int err = session_may_deliver(session, message->topic, subscription);
+    err = session_may_deliver(session, message->topic, subscription);
     if (err < 0)
         return err;
     uint8_t qos = subscription->qos < message->qos ? subscription->qos : message->qos;
@@ -156,12 +263,63 @@ int session_deliver(struct session *session, struct outbox_message *message) {
     return err;
 }
 
-void session_deliver_wake(struct session *session) {
+void session_recall(struct session *session, int64_t device_key) {
+    if (!session->kept)
+        return;
+    outbox_recall(&session->kept->outbox, device_key);
+    if (session->state == SESSION_CONNECTED)
+        send_waiting(session); /* the window may be open now */
+}
+
+/* ---- who receives ---- */
+
+static bool takes_commands(const struct session *session) {
     uint8_t room[LIMIT_MQTT_TOPIC_BYTES];
     struct slice topic;
-    if (session->kept &&
-        choose_topic(session, slice_from_string("$dg/commands/c1/any"), &topic, room))
-        session->shared->effects->receives(session);
+    return choose_topic(session, slice_from_string("$dg/commands/c1/any"), &topic, room) != NULL;
+}
+
+/* True when the registry is asked for its device. */
+static bool wake_child(struct session *session, struct session_subscription *s) {
+    const struct child *child;
+    struct slice name = {0}, topic;
+    uint8_t room[LIMIT_MQTT_TOPIC_BYTES];
+    if (topic_check_filter(session->tenant->topics, slice_make(s->filter, s->filter_size), &name) <
+            0 ||
+        name.size == 0 ||
+        choose_topic_behind(session, slice_from_string("$dg/commands/c1/any"), name, &topic,
+                            room) != s)
+        return false;
+    int err = session_may_speak_for(session, name, &child);
+    if (err == SESSION_ASK)
+        return session_find_child(session, name) == 0;
+    if (err < 0)
+        return false;
+    s->child_key = child->device_key;
+    session->shared->effects->receives(session, s->child_key);
+    return false;
+}
+
+void session_deliver_wake_children(struct session *session) {
+    struct session_kept *kept = session->kept;
+    if (!kept || session->state != SESSION_CONNECTED || kept->children_asked > 0)
+        return; /* session_child_done() comes back here */
+    for (struct session_subscription *s = kept->subscriptions; s; s = s->next)
+        if (s->child_key == 0 && !s->is_removed && wake_child(session, s))
+            return;
+    send_waiting(session);
+}
+
+void session_deliver_wake(struct session *session) {
+    if (session->kept && takes_commands(session))
+        session->shared->effects->receives(session, session->device_key);
+    session_deliver_wake_children(session);
+}
+
+void session_deliver_sleep(struct session *session, struct session_subscription *subscription) {
+    if (subscription->child_key != 0)
+        session->shared->effects->receives_no_more(session, subscription->child_key);
+    subscription->child_key = 0;
 }
 
 /* ---- another connection, and time ---- */

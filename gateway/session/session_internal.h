@@ -96,6 +96,8 @@ void session_connect_finish(struct session *session);
 /* The packet is dealt with; false: the stream or the window is full, offer it again. */
 bool session_publish(struct session *session, uint8_t first_byte, struct slice body);
 
+/* As the effect; counted until session_child_done(). */
+DG_NODISCARD int session_find_child(struct session *session, struct slice name);
 /* After session_may() answered SESSION_ASK: the packet is offered again when the registry has
  * answered (0). DG_ERR_NO_MEMORY. */
 DG_NODISCARD int session_ask_child(struct session *session, struct slice name);
@@ -121,8 +123,12 @@ bool session_not_stored(struct session *session, const struct mqtt_publish *publ
 
 /* ---- session_deliver.c, session_reply.c ---- */
 
-/* The device has subscribed, or goes on: what waits for it elsewhere may come. */
+/* The device goes on with a session: what waits for it and those behind it elsewhere may come. */
 void session_deliver_wake(struct session *session);
+/* ... for those behind it that nobody has been told of; the registry may be asked first. */
+void session_deliver_wake_children(struct session *session);
+/* A subscription is over. */
+void session_deliver_sleep(struct session *session, struct session_subscription *subscription);
 
 /* The subscription by which a message on a native topic comes; NULL: the device does not want it.
  */

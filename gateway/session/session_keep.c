@@ -204,6 +204,11 @@ int session_save_end(struct session *session) {
 }
 
 void session_let_go(struct session *session) {
+    struct session_subscription *s = session->kept ? session->kept->subscriptions : NULL;
+    for (; s; s = s->next)
+        session_deliver_sleep(session, s);
+    if (session->kept)
+        session->kept->children_asked = 0;
     if (!(session->flags & SESSION_OPENED)) {
         undo(session);
     } else if (!(session->flags & SESSION_DURABLE)) {

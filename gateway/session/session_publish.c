@@ -506,14 +506,24 @@ static bool has_window(struct session *session) {
     return false;
 }
 
-int session_ask_child(struct session *session, struct slice name) {
+int session_find_child(struct session *session, struct slice name) {
     int err = session->shared->effects->find_child(session, name);
+    if (err == 0 && session->kept)
+        session->kept->children_asked++;
+    return err;
+}
+
+int session_ask_child(struct session *session, struct slice name) {
+    int err = session_find_child(session, name);
     if (err == 0)
         session_pause(session, SESSION_PAUSED_CHILD);
     return err;
 }
 
 void session_child_done(struct session *session) {
+    if (session->kept && session->kept->children_asked > 0)
+        session->kept->children_asked--;
+    session_deliver_wake_children(session);
     session_unpause(session, SESSION_PAUSED_CHILD);
     session_state_listen(session);
 }

@@ -27,6 +27,11 @@ static struct outbox_reply *copy_reply(const struct mqtt_publish *publish, unsig
     return reply;
 }
 
+/* Whose reply it is. */
+static int64_t device_of(const struct session *session, const struct session_permit *permit) {
+    return permit->child ? permit->child->device_key : session->device_key;
+}
+
 static int take(struct session *session, const struct mqtt_publish *publish,
                 const struct session_permit *permit) {
     unsigned status = 200;
@@ -37,9 +42,9 @@ static int take(struct session *session, const struct mqtt_publish *publish,
     if (publish->payload.size > LIMIT_EVENT_PAYLOAD_BYTES)
         return DG_ERR_TOO_LARGE;
     struct outbox_message *message =
-        outbox && permit->child_name.size == 0
-            ? outbox_find_reply(*outbox, permit->reply_id, session_now_ms(session))
-            : NULL;
+        outbox ? outbox_find_reply(*outbox, device_of(session, permit), permit->reply_id,
+                                   session_now_ms(session))
+               : NULL;
     if (!message)
         return DG_ERR_NO_CALL;
     struct outbox_reply *reply = copy_reply(publish, status);
@@ -52,7 +57,7 @@ static int take(struct session *session, const struct mqtt_publish *publish,
 /* To a command of the queue: answered when it is stored. */
 static bool reply_to_command(struct session *session, const struct mqtt_publish *publish,
                              const struct session_permit *permit, int64_t command_key) {
-    struct session_command_reply reply = {.device_key = session->device_key,
+    struct session_command_reply reply = {.device_key = device_of(session, permit),
                                           .command_key = command_key,
                                           .status = 200,
                                           .content_type = publish->properties.content_type,

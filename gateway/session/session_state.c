@@ -117,7 +117,7 @@ static int find_key(struct session *session, struct slice child_name, int64_t *r
     int err = session_may_speak_for(session, child_name, &child);
     if (err == 0)
         *ret_key = child->device_key;
-    if (err == SESSION_ASK && session->shared->effects->find_child(session, child_name) < 0)
+    if (err == SESSION_ASK && session_find_child(session, child_name) < 0)
         err = DG_ERR_NO_MEMORY;
     return err;
 }

@@ -56,6 +56,8 @@ static int subscribe(struct session *session, const struct mqtt_subscribe *reque
     if (is_replaced(request, at))
         return qos;
     struct session_subscription *found = *find(session->kept, wanted->filter);
+    if (found) /* said anew: the newest subscription to a device's commands receives them */
+        found->child_key = 0;
     if (found && found->qos == qos && found->id == id)
         return qos;
     if (!found && count(session->kept) >= LIMIT_MQTT_SUBSCRIPTIONS)
@@ -184,6 +186,7 @@ static bool unsubscribe(struct session *session, struct slice filter) {
         return false;
     struct session_subscription *found = *at;
     session_state_ignore(session, found);
+    session_deliver_sleep(session, found);
     *at = found->next;
     free(found);
     return true;

@@ -169,6 +169,61 @@ class Gateway:
         raise AssertionError("no metric " + name)
 
 
+class SecondGateway(Gateway):
+    """One more instance on the registry of another one, with a stream and ports of its own."""
+
+    def __init__(self, first):
+        super().__init__(first.build)
+        self.first = first
+        self.process = None
+        self.env = dict(first.env)
+
+    def up(self):
+        with open(os.path.join(self.first.var, "duragate.yaml"), encoding="utf-8") as file:
+            settings = file.read()
+        for name, port in self.ports.items():
+            settings = settings.replace(f":{self.first.ports[name]}", f":{port}")
+        for name in ("duragate.pid", "stream"):
+            settings = settings.replace(os.path.join(self.first.var, name), os.path.join(self.var, name))
+        for path in ("duragate.yaml", "kcat.conf"):
+            with open(os.path.join(self.var, path), "w", encoding="utf-8") as file:
+                file.write(settings if path == "duragate.yaml" else self.kcat())
+        os.makedirs(os.path.join(self.var, "stream"), exist_ok=True)
+        with open(os.path.join(self.var, "duragate.log"), "a", encoding="utf-8") as log:
+            self.process = subprocess.Popen(
+                [os.path.join(self.build, "duragate"), "serve", "--config", os.path.join(self.var, "duragate.yaml")],
+                env=self.first.environment, stdout=log, stderr=log)
+        self.env.update(DURAGATE_MQTT_PORT=str(self.ports["mqtt"]), DURAGATE_PID_FILE=os.path.join(self.var, "duragate.pid"),
+                        DURAGATE_HTTP_URL=f"http://127.0.0.1:{self.ports['http']}")
+        wait_until(self.is_ready, 60)
+        return self
+
+    def kcat(self):
+        with open(os.path.join(self.first.var, "kcat.conf"), encoding="utf-8") as file:
+            return file.read().replace(f":{self.first.ports['kafka']}", f":{self.ports['kafka']}")
+
+    def is_ready(self):
+        if self.process.poll() is not None:
+            raise AssertionError("the second gateway has ended:\n" + self.log()[-3000:])
+        try:
+            with urllib.request.urlopen(self.HTTP_URL + "/readyz", timeout=5) as answer:
+                return answer.status == 200
+        except OSError:
+            return False
+
+    def postgres_home(self):
+        return self.first.postgres_home()
+
+    def psql(self):
+        return self.first.psql()
+
+    def close(self):
+        if self.process and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(60)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
 class AckedPublisher:
     """Devices that publish numbers through libmosquitto, across the gateway's deaths (acked_publisher.c).
     It writes to a file: nobody reads meanwhile, and a full pipe would stop the load."""

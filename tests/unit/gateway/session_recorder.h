@@ -62,8 +62,9 @@ struct recorder {
     char child[160]; /* that was asked for last */
     unsigned find_child_count;
     int find_child_err;
-    unsigned receives_count;
-    uint64_t reply_tag; /* of the reply to a command that came last */
+    unsigned receives_count, receives_no_more_count;
+    int64_t received_key; /* of either, the last one */
+    uint64_t reply_tag;   /* of the reply to a command that came last */
     int64_t reply_key;
     unsigned reply_status;
     int reply_err;
@@ -155,8 +156,14 @@ static inline int record_mutate(struct session *session, const struct stream_mut
     return r->append_err;
 }
 
-static inline void record_receives(struct session *session) {
+static inline void record_receives(struct session *session, int64_t device_key) {
     recorder_of(session)->receives_count++;
+    recorder_of(session)->received_key = device_key;
+}
+
+static inline void record_receives_no_more(struct session *session, int64_t child_key) {
+    recorder_of(session)->receives_no_more_count++;
+    recorder_of(session)->received_key = child_key;
 }
 
 static inline int record_reply(struct session *session, const struct session_command_reply *reply,
@@ -284,6 +291,7 @@ static const struct session_effects recorder_effects = {
     .release = record_release,
     .append = record_append,
     .receives = record_receives,
+    .receives_no_more = record_receives_no_more,
     .reply = record_reply,
     .ask_twin = record_ask_twin,
     .listen_state = record_listen_state,

@@ -9,7 +9,7 @@
 
 TestSuite(outbox, .fini = check_leaks);
 
-enum { NOW = 1000, LATER = 5000 };
+enum { NOW = 1000, LATER = 5000, DEVICE = 3 };
 
 static unsigned finished_count;
 static struct outbox_message *last; /* the newest that came back; freed with the next one */
@@ -31,6 +31,7 @@ static struct outbox_message *message_of(size_t payload_size, const char *reply_
                                          uint64_t expires_ms) {
     struct outbox_message *message = calloc(1, sizeof(*message));
     message->finished = on_finished;
+    message->device_key = DEVICE;
     message->topic = slice_from_string("$dg/commands/1/x");
     message->payload = malloc(payload_size + 1);
     message->payload_size = (uint32_t)payload_size;
@@ -176,19 +177,20 @@ Test(outbox, replies) {
             struct slice name = slice_from_string("abc");
             finished_count = 0;
             add(&outbox, qos, "abc");
-            cr_assert_null(outbox_find_reply(outbox, name, NOW), "not sent");
+            cr_assert_null(outbox_find_reply(outbox, DEVICE, name, NOW), "not sent");
             send_all(&outbox, 9, &id);
             for (unsigned step = 0; step < 2; step++) {
                 if (step == 1) {
-                    cr_assert_null(outbox_find_reply(outbox, slice_from_string("abcd"), NOW));
-                    cr_assert_null(outbox_find_reply(outbox, slice_from_string(""), NOW));
-                    cr_assert_null(outbox_find_reply(outbox, name, LATER), "over");
-                    struct outbox_message *message = outbox_find_reply(outbox, name, NOW);
+                    cr_assert_null(
+                        outbox_find_reply(outbox, DEVICE, slice_from_string("abcd"), NOW));
+                    cr_assert_null(outbox_find_reply(outbox, DEVICE, slice_from_string(""), NOW));
+                    cr_assert_null(outbox_find_reply(outbox, DEVICE, name, LATER), "over");
+                    struct outbox_message *message = outbox_find_reply(outbox, DEVICE, name, NOW);
                     cr_assert_not_null(message);
                     outbox_replied(&outbox, message, reply_of(201));
                     expect_last(1, OUTBOX_REPLIED, 0);
                     cr_assert_eq(last->reply->status, 201);
-                    cr_assert_null(outbox_find_reply(outbox, name, NOW), "only once");
+                    cr_assert_null(outbox_find_reply(outbox, DEVICE, name, NOW), "only once");
                 }
                 if (qos > 0 && (step == 1) == (steps < 1))
                     cr_assert_eq(outbox_acknowledged(&outbox, qos, id, 0), 0);
@@ -226,9 +228,10 @@ Test(outbox, another_connection_after_the_reply) {
     for (uint8_t qos = 1; qos <= 2; qos++) {
         add(&outbox, qos, qos == 1 ? "one" : "two");
         send_all(&outbox, 9, &id);
-        outbox_replied(&outbox,
-                       outbox_find_reply(outbox, slice_from_string(qos == 1 ? "one" : "two"), NOW),
-                       reply_of(200));
+        outbox_replied(
+            &outbox,
+            outbox_find_reply(outbox, DEVICE, slice_from_string(qos == 1 ? "one" : "two"), NOW),
+            reply_of(200));
     }
     outbox_resume(outbox);
     cr_assert(!outbox_is_due(&outbox, outbox_next(outbox, 9), NOW));
@@ -259,5 +262,28 @@ Test(outbox, time) {
     outbox_expire(&outbox, LATER);
     cr_assert_null(outbox);
     expect_last(4, OUTBOX_DROPPED, DG_ERR_TIMEOUT);
+    forget_last();
+}
+
+/* Commands of one device come back, however far they are; what else is there stays. */
+Test(outbox, recall) {
+    struct outbox *outbox = NULL;
+    uint16_t id = 0;
+    for (unsigned i = 0; i < 4; i++) {
+        struct outbox_message *message = message_of(1, "", LATER);
+        message->kind = i == 3 ? OUTBOX_CALL : OUTBOX_COMMAND;
+        message->device_key = i == 1 ? DEVICE + 1 : DEVICE;
+        cr_assert_eq(outbox_add(&outbox, message, 1, 0), 0);
+    }
+    cr_assert_eq(send_all(&outbox, 1, &id), 1);
+    outbox_recall(&outbox, DEVICE);
+    expect_last(2, OUTBOX_DROPPED, DG_ERR_TAKEN_OVER);
+    cr_assert_eq(outbox->count, 2);
+    cr_assert_eq(outbox_acknowledged(&outbox, 1, id, 0), DG_ERR_PACKET_ID_NOT_FOUND);
+    outbox_recall(&outbox, DEVICE + 1);
+    cr_assert_eq(outbox->count, 1);
+    cr_assert_eq(outbox->first->message->kind, OUTBOX_CALL);
+    outbox_free(&outbox, DG_ERR_CLOSED);
+    outbox_recall(&outbox, DEVICE);
     forget_last();
 }

@@ -416,3 +416,101 @@ Test(session_via, quota_of_the_child) {
         recorder_free(r);
     }
 }
+
+/* ---- delivered for a child ---- */
+
+static unsigned back_count;
+static int back_err;
+
+static void on_back(struct outbox_message *message) {
+    back_count++;
+    back_err = message->outcome == OUTBOX_DROPPED ? message->err : 0;
+    outbox_message_free_parts(message);
+    free(message);
+}
+
+static int deliver_to_child(struct recorder *r, int64_t child_key) {
+    struct outbox_message *message = calloc(1, sizeof(*message));
+    *message = (struct outbox_message){.finished = on_back,
+                                       .expires_ms = UINT64_MAX,
+                                       .device_key = child_key,
+                                       .kind = OUTBOX_COMMAND,
+                                       .topic = slice_from_string("$dg/commands/c9/x"),
+                                       .payload = malloc(1),
+                                       .qos = 2,
+                                       .wants_reply = true};
+    int err = session_deliver(&r->session, message);
+    if (err < 0) {
+        outbox_message_free_parts(message);
+        free(message);
+    }
+    return err;
+}
+
+static void feed_via_subscribe(struct recorder *r, const char *filter, bool is_subscribe) {
+    uint8_t bytes[128] = {is_subscribe ? 0x82 : 0xA2};
+    struct writer w = writer_make(bytes + 2, sizeof(bytes) - 2);
+    writer_bytes(&w, "\0\1", 2);
+    if (r->session.version == MQTT_VERSION_5)
+        writer_u8(&w, 0);
+    writer_u16(&w, (uint16_t)strlen(filter));
+    writer_bytes(&w, filter, strlen(filter));
+    if (is_subscribe)
+        writer_u8(&w, 1);
+    bytes[1] = (uint8_t)writer_size(&w);
+    feed(r, bytes, 2u + bytes[1]);
+    if (r->session.flags & SESSION_PAUSED_CHILD) {
+        answer(r, 0, "dev1 ");
+        feed(r, bytes, 2u + bytes[1]);
+    }
+}
+
+static bool sent_text(const struct recorder *r, const char *text) {
+    return memmem(r->sent, r->sent_size, text, strlen(text)) != NULL;
+}
+
+Test(session_via, messages_to_a_child) {
+    EACH_VERSION(version) {
+        struct recorder *r = connected(version);
+        back_count = 0;
+        cr_assert_eq(deliver_to_child(r, CHILD_KEY), DG_ERR_NOT_FOUND);
+        feed_via_subscribe(r, "$dg/via/s1/commands/#", true);
+        cr_assert_eq(r->receives_count, 1);
+        cr_assert_eq(r->received_key, CHILD_KEY);
+        forget_sent(r);
+        cr_assert_eq(deliver_to_child(r, CHILD_KEY + 1), DG_ERR_NOT_FOUND, "another one");
+        cr_assert_eq(deliver_to_child(r, CHILD_KEY), 0);
+        cr_assert(sent_text(r, "$dg/via/s1/commands/c9/x"));
+        cr_assert_eq(sent_text(r, "$dg/via/s1/$dg/replies/c9/200"), version == MQTT_VERSION_5);
+        feed_via_subscribe(r, "$dg/via/s1/commands/#", false);
+        cr_assert_eq(r->receives_no_more_count, 1);
+        cr_assert_eq(r->received_key, CHILD_KEY);
+        cr_assert_eq(deliver_to_child(r, CHILD_KEY), DG_ERR_NOT_FOUND);
+        cr_assert_eq(back_count, 0, "what was sent is not taken back");
+        session_recall(&r->session, CHILD_KEY);
+        cr_assert_eq(back_count, 1);
+        cr_assert_eq(back_err, DG_ERR_TAKEN_OVER);
+        recorder_free(r);
+    }
+}
+
+/* Whether it may be spoken for is asked where the effect happens. */
+Test(session_via, messages_to_a_child_that_was_taken_away) {
+    EACH_VERSION(version) {
+        struct recorder *r = connected(version);
+        back_count = 0;
+        feed_via_subscribe(r, "$dg/via/s1/commands/#", true);
+        children_forget(&r->shared.children, CHILD_KEY);
+        unsigned asked = r->find_child_count;
+        cr_assert_eq(deliver_to_child(r, CHILD_KEY), DG_ERR_PRESSURE, "in a moment");
+        cr_assert_eq(r->find_child_count, asked + 1);
+        answer(r, 0, "dev1 ");
+        cr_assert_eq(deliver_to_child(r, CHILD_KEY), 0);
+        children_forget(&r->shared.children, CHILD_KEY);
+        cr_assert_eq(deliver_to_child(r, CHILD_KEY), DG_ERR_PRESSURE);
+        answer(r, 0, "dev2 ");
+        cr_assert_eq(deliver_to_child(r, CHILD_KEY), DG_ERR_NOT_FOUND);
+        cr_assert_eq(back_count, 0);
+        recorder_free(r);
+    }
+}
