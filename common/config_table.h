@@ -34,6 +34,8 @@ CONFIG(kafka, connections_per_key,  NUMBER, "1000", 0, LIMIT_CONNECTIONS_PER_WOR
 CONFIG(kafka, quota_fetch_bytes_per_second, SIZE, "0", 0, 1099511627776, RELOAD, "Bytes of events that one API key may fetch in a second, all its connections together; who takes more waits; 0: no limit")
 CONFIG(kafka, quota_requests_per_second, NUMBER, "0", 0, 1000000000, RELOAD, "Requests that one API key may make in a second, all its connections together; who makes more waits; 0: no limit")
 
+CONFIG(iothub, hosts,               STRING, "", 0, 4096, RELOAD, "Host names that clients written for Azure IoT Hub connect to, each with its tenant: hub.example.com=acme, hub2.example.com=t2. Such clients are served on all listeners of MQTT and HTTPS; empty: none")
+
 CONFIG(https, bind,                 STRING, "", 0, 1024, 0, "HTTPS for devices and services: addresses")
 CONFIG(management, bind,            STRING, "127.0.0.1:8080,[::1]:8080", 0, 1024, 0, "Management HTTP (API, health, metrics) in plain text: addresses")
 CONFIG(management, tls_bind,        STRING, "", 0, 1024, 0, "Management HTTPS: addresses")

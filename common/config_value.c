@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/config_internal.h"
+#include "common/host_map.h"
 #include "common/networks.h"
 #include "common/utf8.h"
 
@@ -58,6 +59,8 @@ static const struct {
 } form_rows[] = {
     {"server.proxy_sources", networks_are_valid,
      "addresses and networks such as 192.0.2.7, 10.0.0.0/8, 2001:db8::/32, comma separated"},
+    {"iothub.hosts", host_map_is_valid,
+     "host=tenant, comma separated, without ports, no host twice: hub.example.com=acme"},
 };
 
 /* Rows are constant, so the compiler checks nothing here: offset and type come from one row. */

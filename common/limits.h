@@ -18,6 +18,7 @@
 #define LIMIT_PASSWORD_BYTES 4096  /* a SAS token fits */
 #define LIMIT_CLIENT_ID_BYTES 256
 #define LIMIT_API_KEY_ID_BYTES 64
+#define LIMIT_HOST_BYTES 253 /* of a name in iothub.hosts */
 
 /* any connection */
 #define LIMIT_BEFORE_LOGIN_BYTES (64 * 1024) /* memory one peer may cause before it is known */
@@ -40,8 +41,11 @@
 #define LIMIT_MQTT_TOPIC_ALIASES 16 /* of one connection */
 #define LIMIT_MQTT_PROPERTIES 32
 #define LIMIT_MQTT_PROPERTY_BYTES (16 * 1024)
-#define LIMIT_MQTT_SUBSCRIPTIONS 16            /* filters of one SUBSCRIBE and of one session */
-#define LIMIT_SESSIONS_KEPT_PER_WORKER 1000000 /* without a connection; no more are kept */
+#define LIMIT_IOTHUB_TOPIC_BYTES (8 * 1024)     /* property bags are in it */
+#define LIMIT_IOTHUB_MESSAGE_BYTES (256 * 1024) /* of a device: payload and properties */
+#define LIMIT_IOTHUB_KEEP_ALIVE_S 1177          /* and what a device gets that asks for none */
+#define LIMIT_MQTT_SUBSCRIPTIONS 16             /* filters of one SUBSCRIBE and of one session */
+#define LIMIT_SESSIONS_KEPT_PER_WORKER 1000000  /* without a connection; no more are kept */
 #define LIMIT_SESSION_SWEEP_CALLS 16 /* a second apart: then every kept session was looked at */
 #define LIMIT_WILLS_BYTES \
     (32 * 1024 * 1024)                   /* of one worker, of its connections and that wait, each */

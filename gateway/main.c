@@ -277,6 +277,7 @@ static int server_create_workers(struct server *server) {
 
 static const struct http_websocket device_websockets[] = {
     {.path = "/mqtt", .subprotocol = "mqtt", .protocol = &mqtt_protocol},
+    {.path = "/$iothub/websocket", .subprotocol = "mqtt", .protocol = &mqtt_protocol},
     {.path = NULL},
 };
 static const struct http_route *const device_tables[] = {provisioning_device_routes, NULL};

@@ -18,7 +18,7 @@ enum { ATTEMPTS_MAX = 3, WAIT_S = 30, WAIT_MAX_S = 300 };
 
 const struct provisioning_resource command_resource = {
     .noun = "command",
-    .path = {{"tenant", NAME_TENANT}, {"device", NAME_DEVICE}, {"command", NAME_OTHER}},
+    .path = {{"tenant", NAME_TENANT}, {"device", NAME_HUB_DEVICE}, {"command", NAME_OTHER}},
     .members = command_members,
     .list = STATEMENT_COMMAND_LIST,
     .get = STATEMENT_COMMAND_GET,

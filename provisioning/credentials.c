@@ -17,7 +17,7 @@ static const struct member members[] = {
 
 const struct provisioning_resource credential_resource = {
     .noun = "credential",
-    .path = {{"tenant", NAME_TENANT}, {"device", NAME_DEVICE}, {"credential", NAME_OTHER}},
+    .path = {{"tenant", NAME_TENANT}, {"device", NAME_HUB_DEVICE}, {"credential", NAME_OTHER}},
     .members = members,
     .list = STATEMENT_CREDENTIAL_LIST,
     .get = STATEMENT_CREDENTIAL_GET,

@@ -7,6 +7,7 @@
 
 #include "common/assert.h"
 #include "common/clock.h"
+#include "common/device_id.h"
 #include "common/limits.h"
 #include "provisioning/json.h"
 
@@ -65,15 +66,17 @@ static bool tenant_is_valid(struct slice name) {
 bool name_is_valid(enum name_kind kind, struct slice name) {
     if (kind == NAME_TENANT)
         return tenant_is_valid(name);
-    size_t limit = kind == NAME_DEVICE ? LIMIT_DEVICE_ID_BYTES : LIMIT_API_KEY_ID_BYTES;
-    const char *others = kind == NAME_DEVICE ? "._:-" : "._-";
-    if (name.size == 0 || name.size > limit)
+    if (kind == NAME_DEVICE)
+        return device_id_is_native(name);
+    if (kind == NAME_HUB_DEVICE)
+        return device_id_is_hub(name);
+    if (name.size == 0 || name.size > LIMIT_API_KEY_ID_BYTES)
         return false;
     /* As a segment of a path these two mean something else (RFC 3986 5.2.4). */
     if (slice_equals_string(name, ".") || slice_equals_string(name, ".."))
         return false;
     for (size_t i = 0; i < name.size; i++)
-        if (!is_alphanumeric(name.data[i]) && (!name.data[i] || !strchr(others, name.data[i])))
+        if (!is_alphanumeric(name.data[i]) && (!name.data[i] || !strchr("._-", name.data[i])))
             return false;
     return true;
 }
@@ -82,6 +85,7 @@ const char *name_rule(enum name_kind kind) {
     static const char *const rules[] = {
         [NAME_TENANT] = "1 to 63 of a-z 0-9 -, not beginning or ending with -",
         [NAME_DEVICE] = "1 to 128 of A-Z a-z 0-9 . _ : -",
+        [NAME_HUB_DEVICE] = "1 to 128 of A-Z a-z 0-9 . _ : - + % # * ? ! ( ) , = @ $ '",
         [NAME_OTHER] = "1 to 64 of A-Z a-z 0-9 . _ -",
     };
     return rules[kind];

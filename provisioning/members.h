@@ -26,7 +26,7 @@ enum member_kind {
 };
 
 /* Alphabets of names on the wire (DESIGN: names on the wire). */
-enum name_kind { NAME_TENANT, NAME_DEVICE, NAME_OTHER };
+enum name_kind { NAME_TENANT, NAME_DEVICE, NAME_HUB_DEVICE, NAME_OTHER };
 
 /* Tables end with a member without a name. */
 struct member {

@@ -11,7 +11,7 @@
 
 const struct provisioning_resource method_resource = {
     .noun = "device",
-    .path = {{"tenant", NAME_TENANT}, {"device", NAME_DEVICE}, {"method", NAME_OTHER}}};
+    .path = {{"tenant", NAME_TENANT}, {"device", NAME_HUB_DEVICE}, {"method", NAME_OTHER}}};
 
 enum {
     CONNECT_TIMEOUT_MAX_S = 300,

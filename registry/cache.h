@@ -41,6 +41,8 @@ struct cache_credential {
     uint8_t secret[CREDENTIAL_PASSWORD_SIZE];
 };
 
+_Static_assert(CREDENTIAL_SEALED_MAX <= CREDENTIAL_PASSWORD_SIZE, "the largest secret fits");
+
 struct login_query;
 
 struct cache_device {

@@ -191,45 +191,109 @@ void credential_derive_salt(const struct credential_master *master, const char *
 
 /* ---- sealed keys ---- */
 
-int credential_seal_pair(const struct credential_master *master, const uint8_t *primary,
-                         const uint8_t *secondary, uint8_t *ret_sealed) {
-    uint8_t sealed[CREDENTIAL_SEALED_SIZE], *body = sealed + NONCE_SIZE + TAG_SIZE;
+enum { HEAD_SIZE = NONCE_SIZE + TAG_SIZE, FORM_SIZE = CREDENTIAL_SEALED_MAX - HEAD_SIZE };
+
+static int seal(const struct credential_master *master, struct slice plain, uint8_t *ret_sealed) {
+    uint8_t sealed[CREDENTIAL_SEALED_MAX], *body = sealed + HEAD_SIZE;
     int size = 0, more = 0;
     random_bytes(sealed, NONCE_SIZE);
     EVP_CIPHER_CTX *cipher = EVP_CIPHER_CTX_new();
     bool done =
         cipher && EVP_EncryptInit_ex(cipher, EVP_aes_256_gcm(), NULL, master->key, sealed) == 1 &&
-        EVP_EncryptUpdate(cipher, body, &size, primary, CREDENTIAL_PAIR_KEY_SIZE) == 1 &&
-        EVP_EncryptUpdate(cipher, body + size, &more, secondary, CREDENTIAL_PAIR_KEY_SIZE) == 1 &&
-        EVP_EncryptFinal_ex(cipher, body + size + more, &size) == 1 &&
+        EVP_EncryptUpdate(cipher, body, &size, plain.data, (int)plain.size) == 1 &&
+        EVP_EncryptFinal_ex(cipher, body + size, &more) == 1 &&
         EVP_CIPHER_CTX_ctrl(cipher, EVP_CTRL_GCM_GET_TAG, TAG_SIZE, sealed + NONCE_SIZE) == 1;
     EVP_CIPHER_CTX_free(cipher);
     if (!done)
         return DG_ERR_NO_MEMORY;
-    memcpy(ret_sealed, sealed, sizeof(sealed));
+    memcpy(ret_sealed, sealed, HEAD_SIZE + plain.size);
     return 0;
 }
 
-int credential_open_pair(const struct credential_master *master, struct slice sealed,
-                         uint8_t *ret_keys) {
-    if (sealed.size != CREDENTIAL_SEALED_SIZE)
-        return DG_ERR_CORRUPT;
-    uint8_t keys[2 * CREDENTIAL_PAIR_KEY_SIZE], tag[TAG_SIZE];
+/* sealed has at most CREDENTIAL_SEALED_MAX bytes. */
+static int unseal(const struct credential_master *master, struct slice sealed, uint8_t *ret_plain) {
+    uint8_t plain[FORM_SIZE], tag[TAG_SIZE];
     int size = 0;
     memcpy(tag, sealed.data + NONCE_SIZE, TAG_SIZE);
     EVP_CIPHER_CTX *cipher = EVP_CIPHER_CTX_new();
     bool done =
         cipher &&
         EVP_DecryptInit_ex(cipher, EVP_aes_256_gcm(), NULL, master->key, sealed.data) == 1 &&
-        EVP_DecryptUpdate(cipher, keys, &size, sealed.data + NONCE_SIZE + TAG_SIZE, sizeof(keys)) ==
-            1 &&
+        EVP_DecryptUpdate(cipher, plain, &size, sealed.data + HEAD_SIZE,
+                          (int)(sealed.size - HEAD_SIZE)) == 1 &&
         EVP_CIPHER_CTX_ctrl(cipher, EVP_CTRL_GCM_SET_TAG, TAG_SIZE, tag) == 1 &&
-        EVP_DecryptFinal_ex(cipher, keys + size, &size) == 1;
+        EVP_DecryptFinal_ex(cipher, plain + size, &size) == 1;
     EVP_CIPHER_CTX_free(cipher);
     if (done)
-        memcpy(ret_keys, keys, sizeof(keys));
-    OPENSSL_cleanse(keys, sizeof(keys));
+        memcpy(ret_plain, plain, sealed.size - HEAD_SIZE);
+    OPENSSL_cleanse(plain, sizeof(plain));
     return done ? 0 : DG_ERR_CORRUPT;
+}
+
+int credential_seal_pair(const struct credential_master *master, const uint8_t *primary,
+                         const uint8_t *secondary, uint8_t *ret_sealed) {
+    uint8_t pair[2 * CREDENTIAL_PAIR_KEY_SIZE];
+    memcpy(pair, primary, CREDENTIAL_PAIR_KEY_SIZE);
+    memcpy(pair + CREDENTIAL_PAIR_KEY_SIZE, secondary, CREDENTIAL_PAIR_KEY_SIZE);
+    int err = seal(master, slice_make(pair, sizeof(pair)), ret_sealed);
+    OPENSSL_cleanse(pair, sizeof(pair));
+    return err;
+}
+
+int credential_open_pair(const struct credential_master *master, struct slice sealed,
+                         uint8_t *ret_keys) {
+    if (sealed.size != CREDENTIAL_SEALED_SIZE)
+        return DG_ERR_CORRUPT;
+    return unseal(master, sealed, ret_keys);
+}
+
+static bool is_symmetric(const struct credential_symmetric *key) {
+    return key->size_bytes >= CREDENTIAL_SYMMETRIC_MIN &&
+           key->size_bytes <= CREDENTIAL_SYMMETRIC_MAX;
+}
+
+int credential_seal_keys(const struct credential_master *master, const struct credential_keys *keys,
+                         uint8_t *ret_sealed, size_t *ret_size) {
+    const struct credential_symmetric *first = &keys->keys[0], *second = &keys->keys[1];
+    _Static_assert(sizeof(*keys) == FORM_SIZE, "sealed as it is in memory");
+    dg_assert(is_symmetric(first) && is_symmetric(second));
+    /* What an older release can read is written so that it can. */
+    bool is_pair = first->size_bytes == CREDENTIAL_PAIR_KEY_SIZE &&
+                   second->size_bytes == CREDENTIAL_PAIR_KEY_SIZE;
+    int err = is_pair ? credential_seal_pair(master, first->bytes, second->bytes, ret_sealed)
+                      : seal(master, slice_make(keys, sizeof(*keys)), ret_sealed);
+    if (err == 0)
+        *ret_size = is_pair ? CREDENTIAL_SEALED_SIZE : CREDENTIAL_SEALED_MAX;
+    return err;
+}
+
+static int open_pair_as_keys(const struct credential_master *master, struct slice sealed,
+                             struct credential_keys *ret_keys) {
+    uint8_t pair[2 * CREDENTIAL_PAIR_KEY_SIZE];
+    int err = credential_open_pair(master, sealed, pair);
+    if (err < 0)
+        return err;
+    for (unsigned i = 0; i < 2; i++) {
+        ret_keys->keys[i].size_bytes = CREDENTIAL_PAIR_KEY_SIZE;
+        memcpy(ret_keys->keys[i].bytes, pair + i * CREDENTIAL_PAIR_KEY_SIZE,
+               CREDENTIAL_PAIR_KEY_SIZE);
+    }
+    OPENSSL_cleanse(pair, sizeof(pair));
+    return 0;
+}
+
+int credential_open_keys(const struct credential_master *master, struct slice sealed,
+                         struct credential_keys *ret_keys) {
+    struct credential_keys keys;
+    if (sealed.size != CREDENTIAL_SEALED_MAX)
+        return open_pair_as_keys(master, sealed, ret_keys);
+    int err = unseal(master, sealed, (uint8_t *)&keys);
+    if (err == 0 && (!is_symmetric(&keys.keys[0]) || !is_symmetric(&keys.keys[1])))
+        err = DG_ERR_CORRUPT;
+    if (err == 0)
+        *ret_keys = keys;
+    OPENSSL_cleanse(&keys, sizeof(keys));
+    return err;
 }
 
 /* ---- certificates ---- */

@@ -7,8 +7,9 @@
  * in PostgreSQL; each secret names the master key that made it.
  *
  * Forms in PostgreSQL (column secret): key: 32 bytes of hash. password: "scrypt$15$8$1$" salt "$"
- * hash, both base64. sas: 12 bytes nonce, 16 bytes tag, then the primary and secondary key (32
- * bytes each) encrypted; an API key's keys for SCRAM (scram_keys.h) in the same form.
+ * hash, both base64. sas: 12 bytes nonce, 16 bytes tag, then the primary and secondary key
+ * encrypted: 32 bytes each, or, when one of them is of another size, a byte with the size and 64
+ * bytes each. An API key's keys for SCRAM (scram_keys.h): 32 bytes each.
  */
 #pragma once
 
@@ -25,6 +26,9 @@ enum {
     CREDENTIAL_KEY_TEXT_SIZE = 33, /* 192 random bits in base64url, and NUL */
     CREDENTIAL_PAIR_KEY_SIZE = 32,
     CREDENTIAL_SEALED_SIZE = 12 + 16 + 2 * 32,
+    CREDENTIAL_SYMMETRIC_MIN = 16, /* bytes of a key that somebody brings along */
+    CREDENTIAL_SYMMETRIC_MAX = 64,
+    CREDENTIAL_SEALED_MAX = 12 + 16 + 2 * (1 + 64),
     CREDENTIAL_MASTER_ID_SIZE = 33,
     CREDENTIAL_PASSWORD_SIZE = 160, /* the encoded form, and NUL */
     CREDENTIAL_SALT_SIZE = 16,
@@ -73,6 +77,24 @@ DG_NODISCARD int credential_seal_pair(const struct credential_master *master,
 /* Opens what was sealed: 64 bytes. DG_ERR_CORRUPT when it was changed or another key made it. */
 DG_NODISCARD int credential_open_pair(const struct credential_master *master, struct slice sealed,
                                       uint8_t *ret_keys);
+
+/* The primary and the secondary key of a `sas` credential or an access policy. */
+struct credential_keys {
+    struct credential_symmetric {
+        uint8_t size_bytes; /* CREDENTIAL_SYMMETRIC_MIN to _MAX */
+        uint8_t bytes[CREDENTIAL_SYMMETRIC_MAX];
+    } keys[2];
+};
+static inline struct slice credential_key(const struct credential_keys *keys, unsigned index) {
+    return slice_make(keys->keys[index].bytes, keys->keys[index].size_bytes);
+}
+/* Seals them; ret_sealed: CREDENTIAL_SEALED_MAX, of which ret_size are used. */
+DG_NODISCARD int credential_seal_keys(const struct credential_master *master,
+                                      const struct credential_keys *keys, uint8_t *ret_sealed,
+                                      size_t *ret_size);
+/* Opens either form. DG_ERR_CORRUPT as above. */
+DG_NODISCARD int credential_open_keys(const struct credential_master *master, struct slice sealed,
+                                      struct credential_keys *ret_keys);
 
 struct credential_certificate {
     char sha256[CREDENTIAL_HEX_SIZE];       /* of the DER, lower-case hex */

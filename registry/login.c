@@ -6,6 +6,7 @@
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,6 +21,7 @@
  */
 enum { FRESH_MS = 1000 };
 enum { ATTEMPTS_MAX = 5, FOREIGN_LOG_MS = 60000 };
+enum { HUB_SKEW_MS = 5 * 60 * 1000 }; /* IoT Hub's clients and their clocks */
 
 struct login_query {
     struct postgres_query query;
@@ -212,27 +214,41 @@ static bool has_foreign(const struct cache_device *device, enum cache_kind kind,
 
 static bool matches_sas(const struct registry *registry, const struct cache_credential *credential,
                         const struct sas_token *token) {
-    uint8_t keys[2 * CREDENTIAL_PAIR_KEY_SIZE];
-    if (credential_open_pair(&registry->master,
-                             slice_make(credential->secret, credential->secret_size), keys) < 0)
+    struct credential_keys keys;
+    if (credential_open_keys(&registry->master,
+                             slice_make(credential->secret, credential->secret_size), &keys) < 0)
         return false;
-    bool primary = sas_is_signed_by(token, keys);
-    bool secondary = sas_is_signed_by(token, keys + CREDENTIAL_PAIR_KEY_SIZE);
-    OPENSSL_cleanse(keys, sizeof(keys));
-    return primary || secondary;
+    enum sas_signature primary = sas_is_signed_by(token, credential_key(&keys, 0));
+    enum sas_signature secondary = sas_is_signed_by(token, credential_key(&keys, 1));
+    OPENSSL_cleanse(&keys, sizeof(keys));
+    if (primary == SAS_SIGNED_REENCODED || secondary == SAS_SIGNED_REENCODED)
+        LOG_DEBUG("registry.token_reencoded", log_int("credential", credential->key),
+                  log_text("why", "the resource of the SAS token was signed in another encoding"));
+    return primary != SAS_NOT_SIGNED || secondary != SAS_NOT_SIGNED;
+}
+
+/* Whether the token is for what is used with it. */
+static bool is_for(const struct sas_token *token, const struct registry_login *login) {
+    char resource[LIMIT_HOST_BYTES + LIMIT_DEVICE_ID_BYTES + 16];
+    if (!login->host[0])
+        return sas_names_device(token, login->name);
+    snprintf(resource, sizeof(resource), "%s/devices/%s", login->host, login->name);
+    return sas_covers(token, slice_from_string(resource));
 }
 
 static void try_token(struct registry *registry, struct registry_login *login,
                       struct cache_device *device, int64_t now_ms) {
-    struct sas_token token;
-    bool readable = sas_parse(login->secret, &token) == 0 && token.expiry_ms > now_ms &&
-                    sas_names_device(&token, login->name);
+    struct sas_token token = {.expiry_ms = 0};
+    int64_t skew_ms = login->host[0] ? HUB_SKEW_MS : 0;
+    bool readable = sas_parse(login->secret, &token) == 0 && token.expiry_ms + skew_ms > now_ms &&
+                    is_for(&token, login);
+    /* One that only the skew lets in has so much longer. */
+    int64_t until_ms = token.expiry_ms > now_ms ? token.expiry_ms : token.expiry_ms + skew_ms;
     for (unsigned i = 0; readable && device && i < device->credential_count; i++) {
         const struct cache_credential *c = &device->credentials[i];
         if (c->kind == CACHE_SAS && login_is_current(c, now_ms) &&
             matches_sas(registry, c, &token)) {
-            login_accept(registry, login, device, c->key,
-                         earlier(c->not_after_ms, token.expiry_ms));
+            login_accept(registry, login, device, c->key, earlier(c->not_after_ms, until_ms));
             return;
         }
     }

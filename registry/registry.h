@@ -136,8 +136,10 @@ struct registry_login {
     enum registry_login_kind kind;
     char tenant[LIMIT_TENANT_BYTES + 1]; /* empty with a certificate: found by its issuer */
     char name[LIMIT_DEVICE_ID_BYTES +
-              1];           /* device id or API key id; may be empty with a certificate */
-    struct slice secret;    /* into secret_bytes, or leaf DER then chain */
+              1];        /* device id or API key id; may be empty with a certificate */
+    struct slice secret; /* into secret_bytes, or leaf DER then chain */
+    /* A client of IoT Hub: the host name it uses, which its tokens must be for; empty: none. */
+    char host[LIMIT_HOST_BYTES + 1];
     size_t leaf_size_bytes; /* CERTIFICATE: length of the leaf within secret */
     /* SCRAM: the client's proof, and with err 0 ours */
     uint8_t proof[SCRAM_KEY_SIZE], signature[SCRAM_KEY_SIZE];

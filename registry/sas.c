@@ -69,7 +69,7 @@ static bool is_name(struct slice name, const char *wanted) {
            strncasecmp((const char *)name.data, wanted, name.size) == 0;
 }
 
-/* One "name=value"; unknown names (skn) are passed over. */
+/* One "name=value"; unknown names are passed over. */
 static int take_field(struct slice field, struct sas_token *token, unsigned *seen) {
     const uint8_t *equals = field.size ? memchr(field.data, '=', field.size) : NULL;
     if (!equals)
@@ -89,6 +89,8 @@ static int take_field(struct slice field, struct sas_token *token, unsigned *see
         *seen |= 4;
         return parse_expiry(value, token);
     }
+    if (is_name(name, "skn"))
+        token->policy = value;
     return 0;
 }
 
@@ -125,14 +127,79 @@ bool sas_names_device(const struct sas_token *token, const char *device) {
            memcmp(end + sizeof(collection) - 1, device, device_size) == 0;
 }
 
-bool sas_is_signed_by(const struct sas_token *token, const uint8_t *key) {
-    uint8_t text[RESOURCE_MAX + EXPIRY_DIGITS_MAX + 1], mac[EVP_MAX_MD_SIZE];
-    size_t size = token->resource.size;
+/* What is in front of the path: the host without a scheme and a port. */
+static struct slice split_host(struct slice resource, struct slice *ret_path) {
+    const uint8_t *colons = memmem(resource.data, resource.size, "://", 3);
+    if (colons)
+        resource = slice_skip(resource, (size_t)(colons - resource.data) + 3);
+    while (resource.size > 0 && resource.data[resource.size - 1] == '/')
+        resource.size--;
+    const uint8_t *slash = resource.size > 0 ? memchr(resource.data, '/', resource.size) : NULL;
+    struct slice host = resource;
+    if (slash)
+        host.size = (size_t)(slash - resource.data);
+    *ret_path = slice_skip(resource, host.size);
+    const uint8_t *colon = host.size > 0 ? memchr(host.data, ':', host.size) : NULL;
+    if (colon)
+        host.size = (size_t)(colon - host.data);
+    return host;
+}
+
+bool sas_covers(const struct sas_token *token, struct slice resource) {
+    uint8_t decoded[RESOURCE_MAX];
+    struct slice path, wanted_path;
+    int size = decode_percent(token->resource, decoded, sizeof(decoded));
+    if (size <= 0)
+        return false;
+    struct slice host = split_host(slice_make(decoded, (size_t)size), &path);
+    struct slice wanted = split_host(resource, &wanted_path);
+    return host.size > 0 && host.size == wanted.size &&
+           strncasecmp((const char *)host.data, (const char *)wanted.data, host.size) == 0 &&
+           path.size <= wanted_path.size &&
+           (path.size == 0 || memcmp(path.data, wanted_path.data, path.size) == 0) &&
+           (path.size == wanted_path.size || wanted_path.data[path.size] == '/');
+}
+
+static bool is_signature_of(const struct sas_token *token, struct slice resource,
+                            struct slice key) {
+    uint8_t text[3 * RESOURCE_MAX + EXPIRY_DIGITS_MAX + 1], mac[EVP_MAX_MD_SIZE];
+    size_t size = resource.size;
     unsigned mac_size = 0;
-    memcpy(text, token->resource.data, size);
+    memcpy(text, resource.data, size);
     text[size++] = '\n';
     memcpy(text + size, token->expiry_text.data, token->expiry_text.size);
     size += token->expiry_text.size;
-    return HMAC(EVP_sha256(), key, CREDENTIAL_PAIR_KEY_SIZE, text, size, mac, &mac_size) &&
+    return HMAC(EVP_sha256(), key.data, (int)key.size, text, size, mac, &mac_size) &&
            CRYPTO_memcmp(mac, token->signature, sizeof(token->signature)) == 0;
+}
+
+/* As encodeURIComponent does; ret_text: 3 * RESOURCE_MAX. */
+static size_t encode_percent(struct slice text, uint8_t *ret_text) {
+    static const char hex[] = "0123456789ABCDEF";
+    size_t size = 0;
+    for (size_t i = 0; i < text.size; i++) {
+        uint8_t c = text.data[i];
+        bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+                     (c && strchr("-_.!~*'()", c));
+        if (plain) {
+            ret_text[size++] = c;
+            continue;
+        }
+        ret_text[size++] = '%';
+        ret_text[size++] = (uint8_t)hex[c >> 4];
+        ret_text[size++] = (uint8_t)hex[c & 15];
+    }
+    return size;
+}
+
+enum sas_signature sas_is_signed_by(const struct sas_token *token, struct slice key) {
+    uint8_t decoded[RESOURCE_MAX], encoded[3 * RESOURCE_MAX];
+    if (is_signature_of(token, token->resource, key))
+        return SAS_SIGNED;
+    int size = decode_percent(token->resource, decoded, sizeof(decoded));
+    if (size <= 0)
+        return SAS_NOT_SIGNED;
+    size_t encoded_size = encode_percent(slice_make(decoded, (size_t)size), encoded);
+    return is_signature_of(token, slice_make(encoded, encoded_size), key) ? SAS_SIGNED_REENCODED
+                                                                          : SAS_NOT_SIGNED;
 }

@@ -90,7 +90,14 @@ const char *native_allowed_filters(void) {
 }
 
 bool native_split_command(struct slice topic, struct slice *ret_id, struct slice *ret_name) {
-    return take_prefix(&topic, "$dg/commands/") && split_level(topic, ret_id, ret_name);
+    if (!take_prefix(&topic, "$dg/commands/"))
+        return false;
+    const uint8_t *slash = topic.size > 0 ? memchr(topic.data, '/', topic.size) : NULL;
+    if (!slash || slash == topic.data)
+        return false;
+    *ret_id = slice_make(topic.data, (size_t)(slash - topic.data));
+    *ret_name = slice_skip(topic, ret_id->size + 1);
+    return true;
 }
 
 int native_read_status(struct slice status, unsigned *ret_status) {

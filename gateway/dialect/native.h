@@ -38,7 +38,8 @@ const char *native_allowed_filters(void);
 /* A reply's status: 0, or DG_ERR_TOPIC_NAME when it is not a number from 100 to 999. */
 DG_NODISCARD int native_read_status(struct slice status, unsigned *ret_status);
 
-/* Splits a topic on which a device is called, $dg/commands/<id>/<name>; false when it is none. */
+/* Splits a topic on which a device is called, $dg/commands/<id>/<name>; false when it is none. The
+ * name may be empty: not every command has one. */
 bool native_split_command(struct slice topic, struct slice *ret_id, struct slice *ret_name);
 
 /* Whether a filter that native_check_filter() has let pass takes a topic of ours. */

@@ -31,6 +31,9 @@
  * gateway answers for: a name that begins with "ce_", "ce-" or "cloudevents" or is "content-type",
  * compared without case, or is empty gets the prefix "user_".
  *
+ * IoT Hub's clients have no user properties: what their property bags become (dialect/iothub.h)
+ * comes as headers, with ce_iothub... for what the gateway answers for.
+ *
  * A content type that begins with application/cloudevents would make readers take source and id
  * from the payload, where a device may write what it likes. It is replaced by application/json (its
  * JSON format) or application/octet-stream; the payload is never altered.
@@ -42,6 +45,7 @@
 
 #include "common/clock.h"
 #include "gateway/event/event_internal.h"
+#include "gateway/mqtt/packet.h"
 
 _Static_assert((int)EVENT_TIME_SIZE == (int)CLOCK_RFC3339_SIZE,
                "the scratch holds one formatted time");
@@ -297,6 +301,12 @@ static void put_device_words(struct event_headers *h, const struct device_event 
         put_if_present(h, EVENT_TEXT("ce_devicetopic"), event->subject);
 }
 
+static void put_ready(struct event_headers *h, struct slice section) {
+    struct slice key, value;
+    while (mqtt_user_property_next(&section, &key, &value))
+        event_put(h, key, value);
+}
+
 static int put_headers(struct event_headers *h, const struct device_event *event,
                        const struct event_attributes *own, struct slice source,
                        struct event_counter *counter, struct event_scratch *scratch) {
@@ -320,6 +330,8 @@ static int put_headers(struct event_headers *h, const struct device_event *event
     put_if_present(h, EVENT_TEXT("ce_quarantinerule"), event->quarantine_rule);
     put_if_present(h, EVENT_TEXT("ce_traceparent"), own->traceparent);
     put_mqtt5(h, event);
+    if (event->headers.size > 0)
+        put_ready(h, event->headers);
     return event->user_property_count > 0 ? event_put_user_properties(event, own, h) : 0;
 }
 

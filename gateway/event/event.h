@@ -64,6 +64,9 @@ struct device_event {
     struct slice content_type;    /* empty: application/octet-stream */
     struct slice user_properties; /* MQTT 5 property section as received, or empty */
     uint32_t user_property_count;
+    /* More headers, as they are: a section of user properties whose names the gateway has chosen or
+     * checked (event_owns_header()). */
+    struct slice headers;
     struct slice payload;
     int64_t received_ms;
     uint64_t device_time_window_ms;
@@ -94,6 +97,9 @@ struct event_scratch {
 DG_NODISCARD int event_build(const struct device_event *event, const struct event_source *source,
                              struct event_counter *counter, struct event_scratch *scratch,
                              struct stream_record *ret_record);
+
+/* Whether readers would take a header of this name for one that the gateway answers for. */
+bool event_owns_header(struct slice name);
 
 /* What a device's connected and disconnected events say; schemas/ describes the JSON. */
 struct event_presence {

@@ -36,6 +36,7 @@ static const char *const reserved_names[] = {
     "viadevice",      "quarantinereason",
     "quarantinerule", "data",
 };
+static const char reserved_prefix[] = "iothub"; /* extensions of that dialect */
 
 static const struct attribute_row *find_attribute(struct slice name) {
     for (unsigned i = 0; i < ATTRIBUTE_COUNT; i++)
@@ -136,7 +137,7 @@ static bool is_extension_name(struct slice name) {
     for (size_t i = 0; i < sizeof reserved_names / sizeof reserved_names[0]; i++)
         if (slice_equals_string(name, reserved_names[i]))
             return false;
-    return find_attribute(name) == NULL;
+    return find_attribute(name) == NULL && !slice_starts_with(name, reserved_prefix);
 }
 
 /* At most LIMIT_MQTT_PROPERTIES, so a second walk is cheap. */
@@ -164,8 +165,7 @@ static bool begins_with(struct slice name, const char *prefix) {
     return name.size >= size && strncasecmp((const char *)name.data, prefix, size) == 0;
 }
 
-/* Could be read as a header that the gateway answers for. */
-static bool is_imitation(struct slice name) {
+bool event_owns_header(struct slice name) {
     return name.size == 0 || begins_with(name, "ce_") || begins_with(name, "ce-") ||
            begins_with(name, "cloudevents") ||
            (name.size == strlen("content-type") && begins_with(name, "content-type"));
@@ -181,7 +181,7 @@ int event_put_user_properties(const struct device_event *event,
             if (came_before(event->user_properties, key))
                 return DG_ERR_PROTOCOL;
             put_prefixed(h, EVENT_TEXT("ce_"), key, value);
-        } else if (is_imitation(key)) {
+        } else if (event_owns_header(key)) {
             put_prefixed(h, EVENT_TEXT("user_"), key, value);
         } else {
             put_prefixed(h, EVENT_TEXT(""), key, value);

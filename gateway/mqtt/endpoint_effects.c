@@ -8,6 +8,7 @@
 #include "common/log.h"
 #include "common/metrics.h"
 #include "gateway/command/commands.h"
+#include "gateway/dialect/iothub.h"
 #include "gateway/dialect/native.h"
 #include "gateway/mqtt/endpoint_internal.h"
 #include "gateway/session/tenants.h"
@@ -108,6 +109,7 @@ static int send_login(struct mqtt_worker *mqtt, const struct session *session,
     login->reply_to = &mqtt->worker->mailbox;
     login->owner = session->id;
     login->leaf_size_bytes = leaf_size;
+    memcpy(login->host, from->host.data ? (const void *)from->host.data : "", from->host.size);
     memcpy(login->peer_address, &((const struct connection *)session->link)->peer_address,
            sizeof(login->peer_address));
     registry_login(mqtt->registry, login);
@@ -378,7 +380,9 @@ static void effect_filter_refused(const struct session *session, struct slice fi
         return;
     LOG_INFO("mqtt.subscription_refused", log_slice("tenant", session_tenant_name(session)),
              log_slice("device", session_device(session)), log_slice("filter", filter),
-             log_text("why", dg_err_text(err)), log_text("allowed", native_allowed_filters()),
+             log_text("why", dg_err_text(err)),
+             log_text("allowed", session_is_iothub(session) ? iothub_allowed_filters()
+                                                            : native_allowed_filters()),
              log_int("suppressed", suppressed));
 }
 

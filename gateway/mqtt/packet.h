@@ -87,6 +87,8 @@ static inline bool mqtt_has(const struct mqtt_properties *p, enum mqtt_property 
 
 /* Walks user properties: *cursor starts as p->raw. False at the end. */
 bool mqtt_user_property_next(struct slice *cursor, struct slice *ret_key, struct slice *ret_value);
+/* The value of a text among the properties of a section; empty: there is none. */
+struct slice mqtt_find_text(struct slice section, enum mqtt_property property);
 
 struct mqtt_connect {
     enum mqtt_version version;

@@ -219,7 +219,9 @@ static struct slice take_text(struct reader *in) {
 static void skip_value(struct reader *in, enum mqtt_property_type type) {
     static const uint8_t sizes[] = {[PROPERTY_BYTE] = 1, [PROPERTY_U16] = 2, [PROPERTY_U32] = 4};
     uint32_t ignored;
-    if (type == PROPERTY_TEXT || type == PROPERTY_BINARY)
+    if (type == PROPERTY_PAIR)
+        (void)take_text(in);
+    if (type == PROPERTY_TEXT || type == PROPERTY_BINARY || type == PROPERTY_PAIR)
         (void)take_text(in);
     else if (type == PROPERTY_VARINT)
         (void)read_varint(in, &ignored);
@@ -250,6 +252,20 @@ bool mqtt_user_property_next(struct slice *cursor, struct slice *ret_key, struct
         return true;
     }
     return false;
+}
+
+struct slice mqtt_find_text(struct slice section, enum mqtt_property property) {
+    struct reader in = reader_make(section.data, section.size);
+    while (section.size > 0 && reader_left(&in) > 0) {
+        uint8_t id = reader_u8(&in);
+        unsigned row_number = id <= MQTT_PROPERTY_ID_MAX ? row_by_id[id] : 0;
+        if (row_number == 0)
+            break;
+        if (row_number == property + 1u)
+            return take_text(&in);
+        skip_value(&in, mqtt_property_rows[row_number - 1].type);
+    }
+    return slice_make(NULL, 0);
 }
 
 /* ---- writing ---- */

@@ -2,6 +2,7 @@
 
 #include "gateway/dialect/topics.h"
 #include "gateway/session/session.h"
+#include "gateway/session/session_iothub.h"
 #include "gateway/session/tenants.h"
 
 _Static_assert((int)SESSION_ASK == (int)CHILD_UNKNOWN, "what children_may() answers is passed on");
@@ -89,6 +90,8 @@ int session_may(const struct session *session, enum session_action action, struc
     const struct child *child;
     if (!credential_holds(session))
         return DG_ERR_NOT_AUTHORIZED;
+    if (session_is_iothub(session))
+        return session_iothub_may(session, action, name, ret_permit);
     if (action == SESSION_SUBSCRIBE)
         return may_subscribe(session, name, ret_permit);
     if (action == SESSION_LEAVE_WILL)

@@ -21,6 +21,9 @@ enum { SESSION_ASK = 1 };
 struct topic_map;
 struct child; /* children.h: key, group and partition of a device behind a gateway */
 
+/* Requests of IoT Hub's clients about their twin: no events. */
+enum session_twin { SESSION_TWIN_NONE, SESSION_TWIN_GET, SESSION_TWIN_REPORT };
+
 struct session_permit {
     enum event_type event_type; /* what a publish or will becomes */
     struct slice subject;       /* and its ce_subject */
@@ -32,6 +35,12 @@ struct session_permit {
     int refused;   /* not by session_may(): why it is stored as something else; 0: it is not */
     bool is_reply; /* to a call: no event */
     struct slice reply_id, reply_status;
+    /* IoT Hub's dialect: a request is named by reply_id. */
+    enum session_twin twin;
+    struct slice version; /* that a report is for; empty: any */
+    struct slice bag;     /* properties as published ... */
+    /* ... and, by session_iothub_translate(), what becomes of them */
+    struct slice headers, content_type;
 };
 
 /*

@@ -55,6 +55,7 @@ struct session_login {
     struct slice tenant;           /* empty with a certificate that names none */
     struct slice device;           /* likewise */
     struct slice secret;           /* empty with a certificate */
+    struct slice host;             /* IoT Hub's dialect: that the device uses; else empty */
 };
 
 /* Why a session ended. */
@@ -209,6 +210,7 @@ enum session_flag {
     SESSION_OPENED = 1 << 23,        /* ... was, for the first time, or need not be */
     SESSION_END_SAVED = 1 << 24,
     SESSION_RECEIPTS = 1 << 25,     /* acknowledgements say where the event is */
+    SESSION_IOTHUB = 1 << 26,       /* of that dialect: session_iothub.h */
     SESSION_PAUSED_SHARE = 1 << 28, /* has its share in flight: share.h */
     SESSION_PAUSED_QUOTA = 1 << 29, /* over a quota: admission.h */
     SESSION_PAUSED_CHILD = 1 << 27, /* waits for what the registry says of a child */
@@ -230,8 +232,8 @@ struct session {
     uint64_t id; /* names it in tickets, logins and claims */
     struct session_tenant *tenant;
     struct admission *admission; /* NULL: no quota concerns it */
-    uint8_t *names;              /* device id, then client id */
-    struct session_will *will;   /* of this connection */
+    uint8_t *names; /* device id, client id, then what session_iothub.h says; NUL-terminated */
+    struct session_will *will; /* of this connection */
     struct inflight *inflight;
     struct aliases *aliases;
     struct session_kept *kept;   /* NULL: nothing to keep */
@@ -324,6 +326,9 @@ static inline struct slice session_device(const struct session *session) {
 }
 static inline struct slice session_client_id(const struct session *session) {
     return slice_make(session->names + session->device_size, session->client_id_size);
+}
+static inline bool session_is_iothub(const struct session *session) {
+    return session->flags & SESSION_IOTHUB;
 }
 struct slice session_tenant_name(const struct session *session);
 /* Its name in presence events; NUL-terminated. */

@@ -2,9 +2,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "common/device_id.h"
 #include "common/metrics.h"
 #include "gateway/session/session_internal.h"
+#include "gateway/session/session_iothub.h"
 #include "gateway/session/tenants.h"
+#include "registry/sas.h"
+
+/* A message of the dialect's largest size, in its topic the properties. */
+enum { IOTHUB_PACKET_BYTES = LIMIT_IOTHUB_MESSAGE_BYTES + LIMIT_IOTHUB_TOPIC_BYTES + 16 };
 
 /* ---- checking CONNECT ---- */
 
@@ -26,12 +32,15 @@ static int take_client_id(struct session *session, const struct mqtt_connect *co
         return DG_ERR_NO_MEMORY;
     if (id.size > 0)
         memcpy(session->names, id.data, id.size);
+    session->names[id.size] = '\0';
     session->client_id_size = (uint16_t)id.size;
     return 0;
 }
 
 static void take_keep_alive(struct session *session, uint16_t asked_s) {
     uint64_t cap_s = session->shared->config->mqtt_max_keep_alive / 1000;
+    if (session_is_iothub(session) && cap_s > LIMIT_IOTHUB_KEEP_ALIVE_S)
+        cap_s = LIMIT_IOTHUB_KEEP_ALIVE_S;
     session->keep_alive_s = asked_s;
     if (asked_s == 0 || asked_s > cap_s) {
         session->keep_alive_s = (uint16_t)(cap_s < UINT16_MAX ? cap_s : UINT16_MAX);
@@ -118,21 +127,31 @@ static int login_names(const struct mqtt_connect *connect, struct session_login 
     return 0;
 }
 
+/* The dialect knows tokens only, and takes an empty password for none. */
+static bool is_password_wanted(const struct session *session, const struct mqtt_connect *connect) {
+    return !session_is_iothub(session) || sas_is_token(connect->password);
+}
+
 static void log_in(struct session *session, const struct mqtt_connect *connect) {
     struct session_login login = {.kind = REGISTRY_LOGIN_DEVICE_CERTIFICATE};
-    if (connect->has_password) {
+    if (connect->has_password && !(session_is_iothub(session) && connect->password.size == 0)) {
         login.kind = REGISTRY_LOGIN_DEVICE_SECRET;
         login.secret = connect->password;
         if (!(session->flags & SESSION_PASSWORDS_ALLOWED)) {
             refuse(session, DG_ERR_NOT_AUTHORIZED, plain_text);
             return;
         }
-        if (connect->password.size > LIMIT_PASSWORD_BYTES) {
+        if (connect->password.size > LIMIT_PASSWORD_BYTES ||
+            !is_password_wanted(session, connect)) {
             refuse(session, DG_ERR_BAD_CREDENTIALS, NULL);
             return;
         }
     }
-    int err = login_names(connect, &login);
+    int err = 0;
+    if (!session_is_iothub(session))
+        err = login_names(connect, &login);
+    else if (!session_iothub_names(session->shared->config, connect, &login))
+        err = DG_ERR_BAD_CREDENTIALS;
     if (err < 0) {
         refuse(session, err, NULL);
         return;
@@ -146,41 +165,50 @@ static void log_in(struct session *session, const struct mqtt_connect *connect) 
         refuse(session, err, NULL);
 }
 
-static int64_t claimed_key(const struct mqtt_connect *connect) {
-    struct slice device, tenant;
-    if (!connect->has_user_name || connect->user_name.size > LIMIT_USER_NAME_BYTES ||
-        native_split_user_name(connect->user_name, &device, &tenant) < 0)
+static int64_t claimed_key(const struct session *session, const struct mqtt_connect *connect) {
+    struct session_login login;
+    if (!connect->has_user_name || connect->user_name.size > LIMIT_USER_NAME_BYTES)
         return 0;
-    return flight_claimed_key(tenant, device);
+    if (!session_iothub_names(session->shared->config, connect, &login) &&
+        native_split_user_name(connect->user_name, &login.device, &login.tenant) < 0)
+        return 0;
+    return flight_claimed_key(login.tenant, login.device);
 }
 
 bool session_on_connect(struct session *session, const struct mqtt_packet *packet) {
     const struct mqtt_connect *connect = &packet->connect;
     session->version = (uint8_t)connect->version;
-    session->shared->claimed_key = claimed_key(connect);
+    session->shared->claimed_key = claimed_key(session, connect);
+    const char *text = NULL;
+    int err = session_iothub_take(session, connect, &text);
     take_keep_alive(session, connect->keep_alive_s);
     take_expiry(session, connect);
-    int err = take_properties(session, &connect->properties);
+    if (err == 0)
+        err = take_properties(session, &connect->properties);
     if (err == 0)
         err = take_client_id(session, connect);
+    if (err == 0 && session_is_iothub(session))
+        err = session_iothub_note(session, connect);
     if (err == 0)
         err = session_will_take(session, connect);
     if (err < 0)
-        refuse(session, err, NULL);
+        refuse(session, err, text);
     else
         log_in(session, connect);
     session->shared->claimed_key = 0;
     return true;
 }
 
-/* Device id in front of the client id. */
+/* Device id in front of the client id and what stands behind it. */
 static int take_identity(struct session *session, const struct registry_identity *identity) {
     size_t device_size = strnlen(identity->device, LIMIT_DEVICE_ID_BYTES);
-    uint8_t *names = malloc(device_size + session->client_id_size + 1);
+    size_t rest_size = session->client_id_size +
+                       strlen((const char *)session->names + session->client_id_size) + 1;
+    uint8_t *names = malloc(device_size + rest_size);
     if (!names)
         return DG_ERR_NO_MEMORY;
     memcpy(names, identity->device, device_size);
-    memcpy(names + device_size, session->names, session->client_id_size);
+    memcpy(names + device_size, session->names, rest_size);
     struct session_tenant *tenant = tenant_take(session->shared, identity);
     if (!tenant) {
         free(names);
@@ -203,6 +231,9 @@ void session_login_done(struct session *session, int err,
         return;
     if (err == 0 && identity->device_key == 0)
         err = DG_ERR_BAD_CREDENTIALS; /* a principal is no device */
+    if (err == 0 && !session_is_iothub(session) &&
+        !device_id_is_native(slice_from_string(identity->device)))
+        err = DG_ERR_BAD_CREDENTIALS; /* it is reached by the other dialect only */
     if (err == 0)
         err = take_identity(session, identity);
     if (err < 0) {
@@ -250,6 +281,8 @@ static bool send_connack(struct session *session) {
     bool capped = session->flags & SESSION_KEEP_ALIVE_CAPPED;
     session->receive_maximum = (uint16_t)config->mqtt_receive_maximum;
     session->max_packet_bytes = (uint32_t)config->mqtt_max_packet_bytes;
+    if (session_is_iothub(session) && session->max_packet_bytes < IOTHUB_PACKET_BYTES)
+        session->max_packet_bytes = IOTHUB_PACKET_BYTES;
     struct mqtt_connack connack = {
         .session_present = session->flags & SESSION_RESUMED,
         .has_session_expiry = session->flags & SESSION_EXPIRY_CAPPED,

@@ -7,6 +7,7 @@
 #include "common/metrics.h"
 #include "gateway/dialect/topics.h"
 #include "gateway/session/session_internal.h"
+#include "gateway/session/session_iothub.h"
 #include "gateway/session/tenants.h"
 
 enum {
@@ -71,10 +72,15 @@ static struct session_subscription *choose_topic_behind(const struct session *se
 }
 
 /* Where a message goes: natively, or on the topic that the tenant's map has for it, to devices that
- * subscribe to that. NULL: the device has not subscribed. ret_topic may point into room. */
-static struct session_subscription *choose_topic(const struct session *session, struct slice native,
+ * subscribe to that. NULL: the device has not subscribed. ret_topic may point into room; empty:
+ * there is none with room for it. */
+static struct session_subscription *choose_topic(const struct session *session,
+                                                 const struct outbox_message *message,
                                                  struct slice *ret_topic,
-                                                 uint8_t room[LIMIT_MQTT_TOPIC_BYTES]) {
+                                                 uint8_t room[LIMIT_IOTHUB_TOPIC_BYTES]) {
+    struct slice native = message->topic;
+    if (session_is_iothub(session))
+        return session_iothub_choose(session, message, ret_topic, room);
     struct slice names[TOPIC_NAME_COUNT] = {{0}};
     struct writer w = writer_make(room, LIMIT_MQTT_TOPIC_BYTES);
     struct session_subscription *subscription = find_subscription(session, native, true);
@@ -89,9 +95,9 @@ static struct session_subscription *choose_topic(const struct session *session, 
 
 struct session_subscription *session_find_receiver(const struct session *session,
                                                    struct slice native) {
-    uint8_t room[LIMIT_MQTT_TOPIC_BYTES];
+    uint8_t room[LIMIT_IOTHUB_TOPIC_BYTES];
     struct slice topic;
-    return choose_topic(session, native, &topic, room);
+    return choose_topic(session, &(struct outbox_message){.topic = native}, &topic, room);
 }
 
 /* An alias is worth its three bytes only when the topic comes again (MQTT5 3.3.2.3.4). */
@@ -139,10 +145,10 @@ static void write_properties(struct writer *w, const struct outbox_entry *entry,
 static struct session_subscription *choose_topic_of(const struct session *session,
                                                     const struct outbox_message *message,
                                                     struct slice child, struct slice *ret_topic,
-                                                    uint8_t room[LIMIT_MQTT_TOPIC_BYTES]) {
+                                                    uint8_t room[LIMIT_IOTHUB_TOPIC_BYTES]) {
     if (child.size > 0)
         return choose_topic_behind(session, message->topic, child, ret_topic, room);
-    return choose_topic(session, message->topic, ret_topic, room);
+    return choose_topic(session, message, ret_topic, room);
 }
 
 /* False when the device does not take packets so large (MQTT5 3.1.2-24). */
@@ -153,7 +159,7 @@ static bool send_publish(struct session *session, const struct outbox_entry *ent
     uint8_t head[sizeof(section) + 2048];
     struct writer properties = writer_make(section, sizeof(section));
     struct writer w = writer_make(head, sizeof(head));
-    uint8_t room[LIMIT_MQTT_TOPIC_BYTES];
+    uint8_t room[LIMIT_IOTHUB_TOPIC_BYTES];
     struct slice topic;
     (void)choose_topic_of(session, message, child, &topic, room);
     uint16_t alias = choose_alias(session, message, topic);
@@ -163,7 +169,7 @@ static bool send_publish(struct session *session, const struct outbox_entry *ent
     mqtt_write_publish_head(&w, session->version, entry->packet_id != 0, entry->qos, false,
                             is_known ? slice_make(NULL, 0) : topic, packet_id,
                             slice_make(section, writer_size(&properties)), message->payload_size);
-    if (properties.failed || w.failed ||
+    if (properties.failed || w.failed || topic.size == 0 ||
         writer_size(&w) + message->payload_size > session->peer_packet_bytes)
         return false;
     /* Without memory for it the next one is sent like this one. */
@@ -243,7 +249,7 @@ int session_deliver(struct session *session, struct outbox_message *message) {
         return DG_ERR_NOT_CONNECTED;
     if (message->device_key == 0)
         message->device_key = session->device_key;
-    uint8_t room[LIMIT_MQTT_TOPIC_BYTES];
+    uint8_t room[LIMIT_IOTHUB_TOPIC_BYTES];
     struct slice topic, child = {0};
     int err = find_name(session, message, &child);
     if (err < 0)
@@ -256,6 +262,8 @@ int session_deliver(struct session *session, struct outbox_message *message) {
     if (err < 0)
         return err;
     uint8_t qos = subscription->qos < message->qos ? subscription->qos : message->qos;
+    if (session_is_iothub(session) && session_iothub_is_method(message))
+        qos = 0; /* its reply says that it came */
     session_deliver_expire(session);
     err = outbox_add(&session->kept->outbox, message, qos, subscription->id);
     if (err == 0)
@@ -274,9 +282,9 @@ void session_recall(struct session *session, int64_t device_key) {
 /* ---- who receives ---- */
 
 static bool takes_commands(const struct session *session) {
-    uint8_t room[LIMIT_MQTT_TOPIC_BYTES];
-    struct slice topic;
-    return choose_topic(session, slice_from_string("$dg/commands/c1/any"), &topic, room) != NULL;
+    struct slice any = slice_from_string("$dg/commands/c1/any");
+    return session_is_iothub(session) ? session_iothub_receives(session)
+                                      : session_find_receiver(session, any) != NULL;
 }
 
 /* True when the registry is asked for its device. */

@@ -149,6 +149,9 @@ const char *session_take_why(struct session *session, uint16_t packet_id);
 /* Whether a publish is a report of state: 0, DG_ERR_STATE_DOCUMENT, DG_ERR_STATE_SIZE,
  * DG_ERR_NO_MEMORY. */
 DG_NODISCARD int session_report_check(struct session *session, const struct mqtt_publish *publish);
+/* Whose twin it is: the child's, or, NULL, the session's own. */
+void session_state_target(const struct session *session, const struct child *child,
+                          struct command_target *target);
 /* As the effect: the twin's answer is what session_append_done() is to others. */
 DG_NODISCARD int session_report(struct session *session, const struct mqtt_publish *publish,
                                 const struct session_permit *permit, uint64_t tag);

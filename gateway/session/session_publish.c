@@ -6,6 +6,7 @@
 #include "common/utf8.h"
 #include "gateway/session/quarantine.h"
 #include "gateway/session/session_internal.h"
+#include "gateway/session/session_iothub.h"
 #include "gateway/session/share.h"
 
 /* ---- answering ---- */
@@ -217,6 +218,10 @@ static int append_publish(struct session *session, const struct mqtt_publish *pu
         event.message_expiry_s = properties->message_expiry_s;
         event.payload_is_utf8 = properties->payload_format == 1;
     }
+    if (__builtin_expect(permit->headers.size > 0, 0)) {
+        event.headers = permit->headers;
+        event.content_type = permit->content_type;
+    }
     if (__builtin_expect(permit->child != NULL, 0))
         speak_for(session, permit->child, &event, child_id);
     struct quarantine_finding finding;
@@ -419,10 +424,43 @@ static bool may_have_sequence(const struct mqtt_publish *publish) {
            (publish->topic.size > 0 && memchr(publish->topic.data, '$', publish->topic.size));
 }
 
+static bool store_plain(struct session *session, const struct mqtt_publish *publish,
+                        const struct session_permit *permit, int err) {
+    if (err == 0)
+        err = session_reserve_answer(session, publish);
+    if (err == 0)
+        err = append_publish(session, publish, permit, slice_make(NULL, 0), NULL);
+    if (__builtin_expect(err < 0, 0))
+        return session_not_stored(session, publish, err);
+    remember(session, publish, permit);
+    count_publish(session, publish, permit);
+    return true;
+}
+
+/* Apart for its frame. */
+__attribute__((noinline)) static bool store_iothub(struct session *session,
+                                                   const struct mqtt_publish *publish) {
+    uint8_t room[IOTHUB_HEADER_BYTES];
+    struct session_permit permit;
+    int err = publish->qos > 1 ? DG_ERR_QOS_NOT_SUPPORTED
+                               : session_may(session, SESSION_PUBLISH, publish->topic, &permit);
+    if (err == 0 && permit.is_reply)
+        return session_reply(session, publish, &permit);
+    if (err == 0 && permit.twin != SESSION_TWIN_NONE) {
+        count_publish(session, publish, &permit);
+        return session_iothub_twin(session, publish, &permit);
+    }
+    if (err == 0)
+        err = session_iothub_translate(session, publish, &permit, room);
+    return store_plain(session, publish, &permit, err);
+}
+
 static bool store(struct session *session, struct mqtt_publish *publish) {
     struct session_permit permit;
     struct producer_sequence sequence = {.sequence = 0};
     int err = 0;
+    if (__builtin_expect(session_is_iothub(session), 0))
+        return store_iothub(session, publish);
     if (may_have_sequence(publish))
         err = session_sequence_take(publish, &sequence);
     if (err == 0)
@@ -449,15 +487,7 @@ static bool store(struct session *session, struct mqtt_publish *publish) {
         return store_report(session, publish, &permit);
     if (__builtin_expect(err == 0 && sequence.sequence != 0, 0))
         return store_sequence(session, publish, &permit, &sequence);
-    if (err == 0)
-        err = session_reserve_answer(session, publish);
-    if (err == 0)
-        err = append_publish(session, publish, &permit, slice_make(NULL, 0), NULL);
-    if (__builtin_expect(err < 0, 0))
-        return session_not_stored(session, publish, err);
-    remember(session, publish, &permit);
-    count_publish(session, publish, &permit);
-    return true;
+    return store_plain(session, publish, &permit, err);
 }
 
 static void in_use(struct session *session) {

@@ -5,6 +5,7 @@
 
 #include "common/metrics.h"
 #include "gateway/command/command_event.h"
+#include "gateway/dialect/iothub.h"
 #include "gateway/session/session_internal.h"
 
 static struct slice put(uint8_t **at, struct slice from) {
@@ -32,11 +33,20 @@ static int64_t device_of(const struct session *session, const struct session_per
     return permit->child ? permit->child->device_key : session->device_key;
 }
 
+/* Without one in the topic it stays what it is. */
+static int read_status(const struct session *session, const struct session_permit *permit,
+                       unsigned *ret_status) {
+    if (permit->reply_status.size == 0)
+        return 0;
+    return session_is_iothub(session) ? iothub_read_status(permit->reply_status, ret_status)
+                                      : native_read_status(permit->reply_status, ret_status);
+}
+
 static int take(struct session *session, const struct mqtt_publish *publish,
                 const struct session_permit *permit) {
     unsigned status = 200;
     struct outbox **outbox = session->kept ? &session->kept->outbox : NULL;
-    int err = permit->reply_status.size > 0 ? native_read_status(permit->reply_status, &status) : 0;
+    int err = read_status(session, permit, &status);
     if (err < 0)
         return err;
     if (publish->payload.size > LIMIT_EVENT_PAYLOAD_BYTES)
@@ -62,8 +72,7 @@ static bool reply_to_command(struct session *session, const struct mqtt_publish 
                                           .status = 200,
                                           .content_type = publish->properties.content_type,
                                           .payload = publish->payload};
-    int err =
-        permit->reply_status.size > 0 ? native_read_status(permit->reply_status, &reply.status) : 0;
+    int err = read_status(session, permit, &reply.status);
     if (err == 0)
         err = session_reserve_answer(session, publish);
     if (err == 0)

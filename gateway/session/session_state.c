@@ -8,6 +8,7 @@
 
 #include "gateway/dialect/topics.h"
 #include "gateway/session/session_internal.h"
+#include "gateway/session/session_iothub.h"
 #include "gateway/session/share.h"
 #include "gateway/session/tenants.h"
 #include "registry/twin.h"
@@ -48,8 +49,8 @@ static void copy_name(struct slice from, char *to) {
     to[from.size] = '\0';
 }
 
-static void fill_target(const struct session *session, const struct child *child,
-                        struct command_target *target) {
+void session_state_target(const struct session *session, const struct child *child,
+                          struct command_target *target) {
     *target = (struct command_target){
         .tenant_key = session->tenant->key,
         .stream_id = session->tenant->stream_id,
@@ -71,7 +72,7 @@ int session_report(struct session *session, const struct mqtt_publish *publish,
                                    .owner = session->id,
                                    .tag = share_to_tag(tag, code),
                                    .patch = publish->payload};
-    fill_target(session, permit->child, &request.target);
+    session_state_target(session, permit->child, &request.target);
     if (publish->qos == 2 && session_identity_write(session, publish->packet_id, &identity, key))
         request.identity = identity.key;
     int err = session->shared->effects->ask_twin(session, &request);
@@ -82,6 +83,10 @@ int session_report(struct session *session, const struct mqtt_publish *publish,
 
 void session_twin_answered(struct session *session, const struct twin_answer *answer) {
     enum session_tag kind = session_tag_kind(answer->tag);
+    if (session_is_iothub(session)) {
+        session_iothub_twin_answered(session, answer);
+        return;
+    }
     if (answer->err < 0 && answer->why.size > 0 && kind != SESSION_TAG_QOS0)
         set_why(session, (uint16_t)(answer->tag >> 32), answer->why);
     session->shared->done_offset = -1;
@@ -103,6 +108,9 @@ static bool takes_state(const struct session *session, const struct session_subs
                         struct slice *ret_child) {
     char topic[VIA_TOPIC_SIZE];
     struct slice filter = slice_make(s->filter, s->filter_size);
+    *ret_child = slice_make(NULL, 0);
+    if (session_is_iothub(session))
+        return iothub_find_filter(filter, session_device(session)) == IOTHUB_FILTER_DESIRED;
     return topic_check_filter(session->tenant->topics, filter, ret_child) == 0 &&
            ret_child->size <= LIMIT_DEVICE_ID_BYTES &&
            session_find_receiver(session, write_topic(*ret_child, topic)) == s;
@@ -127,7 +135,8 @@ void session_state_listen(struct session *session) {
     if (session->state != SESSION_CONNECTED)
         return;
     for (; s; s = s->next) {
-        struct twin_listener listener = {.owner = session->id};
+        struct twin_listener listener = {
+            .owner = session->id, .shape = session_is_iothub(session) ? TWIN_CHANGES : TWIN_WHOLE};
         if (s->is_removed || s->told_key != 0 || !takes_state(session, s, &listener.child))
             continue;
         int err = find_key(session, listener.child, &listener.device_key);

@@ -34,7 +34,8 @@ static bool is_replaced(const struct mqtt_subscribe *request, unsigned at) {
 /* As session_may(). */
 static int may_subscribe(const struct session *session, const struct mqtt_subscription *wanted,
                          struct session_permit *ret_permit) {
-    if (!mqtt_topic_filter_is_valid(wanted->filter) || wanted->filter.size > LIMIT_MQTT_TOPIC_BYTES)
+    if (!session_is_iothub(session) && (!mqtt_topic_filter_is_valid(wanted->filter) ||
+                                        wanted->filter.size > LIMIT_MQTT_TOPIC_BYTES))
         return DG_ERR_TOPIC_FILTER;
     return session_may(session, SESSION_SUBSCRIBE, wanted->filter, ret_permit);
 }
@@ -44,7 +45,7 @@ static int may_subscribe(const struct session *session, const struct mqtt_subscr
 static int subscribe(struct session *session, const struct mqtt_subscribe *request, unsigned at) {
     const struct mqtt_subscription *wanted = &request->filters[at];
     uint32_t id = request->properties.subscription_id;
-    uint8_t qos = wanted->qos;
+    uint8_t qos = session_is_iothub(session) && wanted->qos > 1 ? 1 : wanted->qos;
     struct session_permit permit;
     int err = may_subscribe(session, wanted, &permit);
     if (err == SESSION_ASK) /* it was, too long ago, or memory is out */

@@ -10,6 +10,7 @@
 #include "common/utf8.h"
 #include "gateway/session/quarantine.h"
 #include "gateway/session/session_internal.h"
+#include "gateway/session/session_iothub.h"
 #include "gateway/session/tenants.h"
 
 /* ---- CONNECT ---- */
@@ -47,7 +48,7 @@ int session_will_take(struct session *session, const struct mqtt_connect *connec
     bool is_utf8 = properties->payload_format == 1;
     if (!connect->has_will)
         return 0;
-    if (!mqtt_topic_name_is_valid(connect->will_topic))
+    if (!session_is_iothub(session) && !mqtt_topic_name_is_valid(connect->will_topic))
         return DG_ERR_TOPIC_NAME;
     if (is_utf8 && !utf8_is_text(connect->will_payload.data, connect->will_payload.size))
         return DG_ERR_PAYLOAD_FORMAT;
@@ -71,12 +72,15 @@ int session_will_take(struct session *session, const struct mqtt_connect *connec
 
 /* The topic obeys the same rule as a publish's. */
 int session_will_own(struct session *session) {
+    uint8_t room[IOTHUB_HEADER_BYTES];
     struct will_content content;
     struct session_permit permit;
     if (!session->will)
         return 0;
     will_read(session->will, &content);
     int err = session_may(session, SESSION_LEAVE_WILL, content.topic, &permit);
+    if (err == 0 && session_is_iothub(session))
+        err = session_iothub_own_will(session, &permit, &content, room);
     if (err < 0)
         return err;
     content.tenant_key = session->tenant->key;

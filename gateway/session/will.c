@@ -7,7 +7,10 @@
 #include "common/writer.h"
 #include "gateway/session/authorize.h"
 
-enum { QOS_MASK = 3, FLAGS = QOS_MASK | WILL_RETAIN | WILL_MQTT5 | WILL_PAYLOAD_UTF8 };
+enum {
+    QOS_MASK = 3,
+    FLAGS = QOS_MASK | WILL_RETAIN | WILL_MQTT5 | WILL_PAYLOAD_UTF8 | WILL_IOTHUB
+};
 
 static void write_part(struct writer *w, struct slice part) {
     writer_u16(w, (uint16_t)part.size);
@@ -107,7 +110,9 @@ int will_event(const struct will_content *content, const struct topic_map *topic
     struct session_permit permit;
     if (content->valid_until_ms != 0 && wall_ms >= content->valid_until_ms)
         return DG_ERR_NOT_AUTHORIZED;
-    int err = authorize_topic(topics, content->topic, &permit);
+    bool is_iothub = content->flags & WILL_IOTHUB;
+    permit = (struct session_permit){.event_type = EVENT_TELEMETRY, .subject = content->topic};
+    int err = is_iothub ? 0 : authorize_topic(topics, content->topic, &permit);
     if (err < 0)
         return err;
     *ret_event = (struct device_event){
@@ -118,7 +123,8 @@ int will_event(const struct will_content *content, const struct topic_map *topic
         .payload_is_utf8 = content->flags & WILL_PAYLOAD_UTF8,
         .subject = permit.subject,
         .content_type = content->content_type,
-        .user_properties = content->user_properties,
+        .user_properties = is_iothub ? slice_make(NULL, 0) : content->user_properties,
+        .headers = is_iothub ? content->user_properties : slice_make(NULL, 0),
         .user_property_count = content->user_property_count,
         .payload = content->payload,
         .received_ms = wall_ms,

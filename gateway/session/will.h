@@ -23,7 +23,12 @@
 
 struct topic_map;
 
-enum will_flag { WILL_RETAIN = 4, WILL_MQTT5 = 8, WILL_PAYLOAD_UTF8 = 16 };
+enum will_flag {
+    WILL_RETAIN = 4,
+    WILL_MQTT5 = 8,
+    WILL_PAYLOAD_UTF8 = 16,
+    WILL_IOTHUB = 32, /* of that dialect: telemetry, whose properties are headers as they are */
+};
 
 /* What it says. Slices point into the bytes that it was read from. */
 struct will_content {

@@ -200,6 +200,7 @@ static void claim(struct session *session, unsigned how) {
         if (how & 8)
             dg_assert(will_create(&former, &kept->will) == 0);
         dg_assert(kept_subscribe(kept, slice_from_string("$dg/commands/#"), how >> 4 & 1 ? 1 : 2));
+        dg_assert(kept_subscribe(kept, slice_from_string("$iothub/methods/POST/#"), 1));
     }
     if (how & 8) /* and a producer */
         dg_assert(producers_restore(&session->producers, slice_make(producer_key, 10),
@@ -292,8 +293,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static struct config *config;
     static struct flight *flight;
+    static const char *const hosts[] = {"iothub.hosts=h=acme", NULL};
     char error[CONFIG_ERROR_SIZE];
-    if (!config && config_load(NULL, NULL, NULL, &config, error) < 0)
+    if (!config && config_load(NULL, NULL, hosts, &config, error) < 0)
         abort();
     if (size < 1)
         return 0;

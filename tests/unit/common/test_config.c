@@ -91,7 +91,7 @@ static const struct refusal file_refusals[] = {
     {"events:\n\n  zzzzzz: x\n",
      "3: events.zzzzzz: unknown key; allowed: device_time_window, presence"},
     {"mqttt:\n  bind: x\n", "1: mqttt: unknown section; did you mean mqtt?"},
-    {"nonsense:\n", "1: nonsense: unknown section; allowed: server, mqtt, kafka, https, "
+    {"nonsense:\n", "1: nonsense: unknown section; allowed: server, mqtt, kafka, iothub, https, "
                     "management, tls, registry, security, storage, events, commands"},
     {"mqtt:\n  bind: a\n  bind: b\n", "3: mqtt.bind: given twice; allowed: once"},
     {"mqtt:\n  bind: a\nmqtt:\n", "3: mqtt: section given twice; allowed: once"},
@@ -127,6 +127,9 @@ static const struct refusal file_refusals[] = {
     {"server:\n  proxy_sources: 10.0.0.0/8, host\n",
      "2: server.proxy_sources: \"10.0.0.0/8, host\" is not valid; allowed: addresses and networks "
      "such as 192.0.2.7, 10.0.0.0/8, 2001:db8::/32, comma separated"},
+    {"iothub:\n  hosts: hub.example.com\n",
+     "2: iothub.hosts: \"hub.example.com\" is not valid; allowed: host=tenant, comma separated, "
+     "without ports, no host twice: hub.example.com=acme"},
     {"server:\n  log_level: loud\n",
      "2: server.log_level: \"loud\" is not known; allowed: debug, info, warn, error"},
     {"server:\n  log_level: inf\n",

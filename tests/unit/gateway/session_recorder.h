@@ -33,6 +33,7 @@ struct recorded_event {
     char id[80];
     char subject[128];
     char payload[512];
+    char content_type[64], headers[512]; /* headers: "name=value;" of each */
 };
 
 struct recorder {
@@ -52,7 +53,7 @@ struct recorder {
     int append_err;       /* what append() answers */
     int login_err;
     struct session_login login;
-    char login_device[160], login_tenant[80], login_secret[80];
+    char login_device[160], login_tenant[80], login_secret[128], login_host[80];
     unsigned login_count, claim_count, release_count, close_count, finished_count;
     unsigned pause_count, resume_count;
     struct session_end end;
@@ -72,11 +73,14 @@ struct recorder {
         int64_t device_key;
         uint64_t tag;
         size_t identity_size;
-        char device[64], patch[256];
+        enum twin_action action;
+        int64_t expected_version;
+        char device[64], patch[256], note[64];
     } ask; /* of a twin, that came last */
     unsigned ask_count;
     int ask_err;
-    char told[512]; /* "+17 -17 +18:s1 " who listens to whose desired state, and no more */
+    char told[512]; /* "+17 -17 +18:s1 ~19 " who listens to whose desired state (~: changes), or no
+                       more */
     int listen_err;
 };
 
@@ -104,6 +108,7 @@ static inline int record_login(struct session *session, const struct session_log
     copy_text(r->login_device, sizeof(r->login_device), login->device);
     copy_text(r->login_tenant, sizeof(r->login_tenant), login->tenant);
     copy_text(r->login_secret, sizeof(r->login_secret), login->secret);
+    copy_text(r->login_host, sizeof(r->login_host), login->host);
     r->login_count++;
     return r->login_err;
 }
@@ -182,9 +187,12 @@ static inline int record_ask_twin(struct session *session, const struct twin_req
         return r->ask_err;
     r->ask = (struct recorded_ask){.device_key = request->target.device_key,
                                    .tag = request->tag,
-                                   .identity_size = request->identity.size};
+                                   .identity_size = request->identity.size,
+                                   .action = request->action,
+                                   .expected_version = request->expected_version};
     copy_text(r->ask.device, sizeof(r->ask.device), slice_from_string(request->target.device));
     copy_text(r->ask.patch, sizeof(r->ask.patch), request->patch);
+    copy_text(r->ask.note, sizeof(r->ask.note), request->note);
     r->ask_count++;
     return 0;
 }
@@ -196,7 +204,8 @@ static inline int record_listen_state(struct session *session,
     cr_assert_eq(listener->owner, session->id);
     if (r->listen_err < 0)
         return r->listen_err;
-    snprintf(r->told + at, sizeof(r->told) - at, "+%lld%s%.*s ", (long long)listener->device_key,
+    snprintf(r->told + at, sizeof(r->told) - at, "%s%lld%s%.*s ",
+             listener->shape == TWIN_CHANGES ? "~" : "+", (long long)listener->device_key,
              listener->child.size > 0 ? ":" : "", (int)listener->child.size,
              (const char *)listener->child.data);
     return 0;
@@ -219,6 +228,15 @@ static inline void record_discard(struct session *session, struct session_kept *
     kept_free(kept);
 }
 
+static inline void print_headers(struct slice section, char *ret_text, size_t room) {
+    struct slice key, value;
+    size_t size = 0;
+    ret_text[0] = '\0';
+    while (mqtt_user_property_next(&section, &key, &value) && size < room)
+        size += (size_t)snprintf(ret_text + size, room - size, "%.*s=%.*s;", (int)key.size,
+                                 (const char *)key.data, (int)value.size, (const char *)value.data);
+}
+
 static inline int record_append(struct session *session, const struct device_event *event,
                                 const struct stream_mutation *with, unsigned count, uint64_t tag) {
     struct recorder *r = recorder_of(session);
@@ -239,6 +257,8 @@ static inline int record_append(struct session *session, const struct device_eve
     copy_text(to->child, sizeof(to->child), event->child);
     to->partition = event->child_partition;
     copy_text(to->payload, sizeof(to->payload), event->payload);
+    copy_text(to->content_type, sizeof(to->content_type), event->content_type);
+    print_headers(event->headers, to->headers, sizeof(to->headers));
     return 0;
 }
 

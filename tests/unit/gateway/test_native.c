@@ -100,7 +100,10 @@ Test(native, parts_of_a_command) {
     struct slice id, name;
     cr_assert(native_split_command(slice_from_string("$dg/commands/a1/lamp/on"), &id, &name));
     cr_expect(slice_equals_string(id, "a1") && slice_equals_string(name, "lamp/on"));
+    cr_expect(native_split_command(slice_from_string("$dg/commands/a1/"), &id, &name));
+    cr_expect_eq(name.size, 0);
     cr_expect_not(native_split_command(slice_from_string("$dg/commands/a1"), &id, &name));
+    cr_expect_not(native_split_command(slice_from_string("$dg/commands//x"), &id, &name));
     cr_expect_not(native_split_command(slice_from_string("$dg/state/desired"), &id, &name));
 }
 

@@ -78,7 +78,7 @@ Test(session_will, layout_of_every_length) {
     struct slice bytes = will_bytes(will);
     for (size_t size = 0; size < bytes.size; size++)
         cr_assert_eq(will_decode(slice_make(bytes.data, size), &copy), DG_ERR_MALFORMED);
-    static const uint8_t wrong_flags[] = {3, 32, 128};
+    static const uint8_t wrong_flags[] = {3, 64, 128};
     uint8_t first = will->bytes[0];
     for (unsigned i = 0; i < sizeof(wrong_flags); i++) {
         will->bytes[0] = wrong_flags[i];

@@ -284,19 +284,24 @@ Test(members, names) {
         {NAME_DEVICE, "a b", false},        {NAME_DEVICE, "..", false},
         {NAME_DEVICE, "...", true},         {NAME_OTHER, "key.1_a-B", true},
         {NAME_OTHER, "a:b", false},         {NAME_OTHER, ".", false},
-        {NAME_OTHER, "\xc3\xa9", false},
+        {NAME_DEVICE, "a+b", false},        {NAME_HUB_DEVICE, "a+%_#*?!(),:=@$'.-Z9", true},
+        {NAME_HUB_DEVICE, "a/b", false},    {NAME_HUB_DEVICE, "a b", false},
+        {NAME_HUB_DEVICE, "..", false},     {NAME_HUB_DEVICE, "", false},
+        {NAME_HUB_DEVICE, "a\"b", false},   {NAME_OTHER, "\xc3\xa9", false},
     };
     for (size_t i = 0; i < COUNT_OF(cases); i++)
         cr_expect_eq(name_is_valid(cases[i].kind, slice_from_string(cases[i].name)), cases[i].valid,
                      "%s", cases[i].name);
     char longest[130];
     memset(longest, 'a', sizeof(longest));
-    static const unsigned limits[] = {[NAME_TENANT] = 63, [NAME_DEVICE] = 128, [NAME_OTHER] = 64};
+    static const unsigned limits[] = {
+        [NAME_TENANT] = 63, [NAME_DEVICE] = 128, [NAME_HUB_DEVICE] = 128, [NAME_OTHER] = 64};
     for (enum name_kind kind = NAME_TENANT; kind <= NAME_OTHER; kind++) {
         cr_expect(name_is_valid(kind, slice_make(longest, limits[kind])));
         cr_expect(!name_is_valid(kind, slice_make(longest, limits[kind] + 1)));
     }
     cr_expect(!name_is_valid(NAME_DEVICE, slice_make("a\0b", 3)));
+    cr_expect(!name_is_valid(NAME_HUB_DEVICE, slice_make("a\0b", 3)));
 }
 
 /* The tables of each resource; the sentence begins with the pointer of what is wrong. */

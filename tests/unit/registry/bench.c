@@ -224,6 +224,8 @@ static int run_login(struct bench *b, struct registry_login *login,
     login->reply_to = &b->mailbox;
     login->owner = (uintptr_t)&answer;
     choose_peer(b, login->peer_address);
+    if (b->host)
+        strcpy(login->host, b->host);
     registry_login(b->registry, login);
     bench_wait(b, &answer.done, 20000);
     dg_assert(answer.done);

@@ -23,6 +23,7 @@ struct bench {
     struct mailbox mailbox;
     uint8_t peer[16]; /* where logins come from; zero: each from an address of its own */
     uint32_t peer_count;
+    const char *host;         /* of logins: IoT Hub's; NULL: none */
     int64_t scope_tenant_key; /* of the requests made; 0: the platform's */
     unsigned answers;         /* logins and requests that came back */
     unsigned revocation_count;

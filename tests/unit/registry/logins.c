@@ -48,19 +48,25 @@ long long logins_add_authority(struct bench *b, const char *tenant, const char *
     return key;
 }
 
-static void write_token(const uint8_t *key, const char *device, long long expiry_s, char *ret_text,
-                        size_t room) {
+static void write_token_for(struct slice key, const char *resource, long long expiry_s,
+                            char *ret_text, size_t room) {
     char text[256], base64[64];
     uint8_t mac[32];
-    int size = snprintf(text, sizeof(text), "hub.example%%2Fdevices%%2F%s\n%lld", device, expiry_s);
-    HMAC(EVP_sha256(), key, 32, (const uint8_t *)text, (size_t)size, mac, NULL);
+    int size = snprintf(text, sizeof(text), "%s\n%lld", resource, expiry_s);
+    HMAC(EVP_sha256(), key.data, (int)key.size, (const uint8_t *)text, (size_t)size, mac, NULL);
     credential_base64_encode(mac, sizeof(mac), base64);
-    size = snprintf(ret_text, room,
-                    "SharedAccessSignature sr=hub.example%%2Fdevices%%2F%s&sig=", device);
+    size = snprintf(ret_text, room, "SharedAccessSignature sr=%s&sig=", resource);
     for (const char *c = base64; *c; c++)
         size +=
             snprintf(ret_text + size, room - (size_t)size, strchr("+/=", *c) ? "%%%02X" : "%c", *c);
     snprintf(ret_text + size, room - (size_t)size, "&se=%lld", expiry_s);
+}
+
+static void write_token(const uint8_t *key, const char *device, long long expiry_s, char *ret_text,
+                        size_t room) {
+    char resource[128];
+    snprintf(resource, sizeof(resource), "hub.example%%2Fdevices%%2F%s", device);
+    write_token_for(slice_make(key, 32), resource, expiry_s, ret_text, room);
 }
 
 void logins_check_keys(struct bench *b) {
@@ -141,6 +147,42 @@ void logins_check_tokens(struct bench *b) {
     }
     CHECK(bench_login_secret(b, "acme", "token", "SharedAccessSignature x", NULL) ==
           DG_ERR_BAD_CREDENTIALS);
+}
+
+/* IoT Hub's clients: keys of any size, the host counts, clocks may be five minutes apart. */
+void logins_check_hub_tokens(struct bench *b) {
+    const struct credential_keys keys = {.keys = {{16, "primary"}, {64, "secondary"}}};
+    uint8_t sealed[CREDENTIAL_SEALED_MAX];
+    size_t sealed_size;
+    CHECK(credential_seal_keys(&b->master, &keys, sealed, &sealed_size) == 0);
+    logins_add(b, "hub", "iothub", "sas", sealed, sealed_size, NULL);
+    bench_run(b, 100);
+    long long now_s = clock_wall_ms() / 1000;
+    const struct {
+        const char *resource;
+        unsigned key;
+        int seconds, until, err; /* from now on; until: of the connection */
+    } rows[] = {
+        {"hub.example%2Fdevices%2Fhub", 0, 600, 600, 0},
+        {"HUB.EXAMPLE:8883/devices/hub", 1, 600, 600, 0},
+        {"hub.example%2fdevices", 1, 600, 600, 0},
+        {"hub.example%2Fdevices%2Fhub", 0, -200, 100, 0},
+        {"hub.example%2Fdevices%2Fhub", 0, -400, 0, DG_ERR_BAD_CREDENTIALS},
+        {"other.example%2Fdevices%2Fhub", 0, 600, 0, DG_ERR_BAD_CREDENTIALS},
+        {"hub.example%2Fdevices%2Fhu", 0, 600, 0, DG_ERR_BAD_CREDENTIALS},
+        {"devices%2Fhub", 0, 600, 0, DG_ERR_BAD_CREDENTIALS},
+    };
+    b->host = "hub.example";
+    for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        char text[512];
+        struct registry_identity who;
+        write_token_for(credential_key(&keys, rows[i].key), rows[i].resource,
+                        now_s + rows[i].seconds, text, sizeof(text));
+        int err = bench_login_secret(b, "acme", "hub", text, &who);
+        CHECK(err == rows[i].err, "row %u: %s", i, dg_err_text(err));
+        CHECK(err < 0 || who.valid_until_ms == (now_s + rows[i].until) * 1000, "row %u", i);
+    }
+    b->host = NULL;
 }
 
 struct hashed {

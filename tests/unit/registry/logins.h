@@ -6,6 +6,7 @@
 
 void logins_check_keys(struct bench *b);
 void logins_check_tokens(struct bench *b);
+void logins_check_hub_tokens(struct bench *b);
 void logins_check_passwords(struct bench *b);
 void logins_check_password_flood(struct bench *b);
 void logins_check_pinned(struct bench *b);

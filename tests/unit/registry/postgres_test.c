@@ -21,7 +21,8 @@ static void add_population(struct bench *b) {
     bench_sql(b->conninfo,
               "insert into device (tenant_key, device_id, partition, enabled)"
               " select tenant_key, d.id, 3, d.id <> 'off' from tenant t join (values"
-              " ('acme', 'keyed'), ('acme', 'off'), ('acme', 'token'), ('acme', 'human'), ('acme', "
+              " ('acme', 'keyed'), ('acme', 'off'), ('acme', 'token'), ('acme', 'hub'), ('acme', "
+              "'human'), ('acme', "
               "'honest'),"
               " ('acme', 'pinned'), ('acme', 'signed'), ('beta', 'signed'), ('acme', 'frozen'),"
               " ('acme', 'rotated'), ('acme', 'gone'), ('shut', 'inside')) d (tenant, id)"
@@ -363,6 +364,7 @@ int main(int argc, char **argv) {
     } parts[] = {
         {"keys", logins_check_keys},
         {"tokens", logins_check_tokens},
+        {"IoT Hub tokens", logins_check_hub_tokens},
         {"passwords", logins_check_passwords},
         {"a flood of passwords", logins_check_password_flood},
         {"pinned certificates", logins_check_pinned},

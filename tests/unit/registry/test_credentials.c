@@ -132,6 +132,31 @@ Test(registry, sealed_keys) {
     cr_expect_eq(credential_open_pair(&master, slice_make(sealed, 91), opened), DG_ERR_CORRUPT);
 }
 
+Test(registry, sealed_keys_of_any_size) {
+    static const uint8_t sizes[][2] = {{32, 32}, {16, 64}, {32, 16}, {64, 64}};
+    for (unsigned i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        struct credential_keys keys = {.keys = {{sizes[i][0], "primary"},
+                                                {sizes[i][1], "secondary"}}},
+                               opened;
+        uint8_t sealed[CREDENTIAL_SEALED_MAX];
+        size_t size;
+        cr_assert_eq(credential_seal_keys(&master, &keys, sealed, &size), 0);
+        cr_expect_eq(size, i == 0 ? CREDENTIAL_SEALED_SIZE : CREDENTIAL_SEALED_MAX);
+        memset(&opened, 0xAA, sizeof(opened));
+        cr_assert_eq(credential_open_keys(&master, slice_make(sealed, size), &opened), 0);
+        for (unsigned k = 0; k < 2; k++)
+            cr_expect(slice_equals(credential_key(&opened, k), credential_key(&keys, k)));
+        for (size_t at = 0; at < size; at++) {
+            sealed[at] ^= 1;
+            cr_expect_eq(credential_open_keys(&master, slice_make(sealed, size), &opened),
+                         DG_ERR_CORRUPT);
+            sealed[at] ^= 1;
+        }
+        cr_expect_eq(credential_open_keys(&master, slice_make(sealed, size - 1), &opened),
+                     DG_ERR_CORRUPT);
+    }
+}
+
 Test(registry, scram_keys) {
     static const char id[] = "reader", secret[] = "a-secret";
     uint8_t sealed[CREDENTIAL_SEALED_SIZE], salt[SCRAM_SALT_SIZE], other[SCRAM_SALT_SIZE];
@@ -162,7 +187,7 @@ Test(registry, sas_forms) {
         bool names_dev1;
     } rows[] = {
         {"SharedAccessSignature sr=h%2Fdevices%2Fdev1&sig=" SIG "&se=1900000000", 0, true},
-        {"SharedAccessSignature se=1900000000&SIG=" SIG "&skn=x&SR=h%2fdevices%2fdev1", 0, true},
+        {"SharedAccessSignature se=1900000000&SIG=" SIG "&SKN=p1&SR=h%2fdevices%2fdev1", 0, true},
         {"SharedAccessSignature sr=h/devices/dev1&sig=" SIG "&se=1900000000", 0, true},
         {"SharedAccessSignature sr=h%2Fdevices%2Fdev2&sig=" SIG "&se=1900000000", 0, false},
         {"SharedAccessSignature sr=h%2Fdevices%2FDEV1&sig=" SIG "&se=1900000000", 0, false},
@@ -186,6 +211,8 @@ Test(registry, sas_forms) {
         int err = sas_parse(slice_from_string(rows[i].text), &token);
         cr_expect_eq(err, rows[i].err, "row %u: %d", i, err);
         if (err == 0)
+            cr_expect(slice_equals_string(token.policy, i == 1 ? "p1" : ""));
+        if (err == 0)
             cr_expect_eq(sas_names_device(&token, "dev1"), rows[i].names_dev1, "row %u", i);
     }
 }
@@ -205,9 +232,64 @@ Test(registry, sas_signature) {
     struct sas_token token;
     cr_assert_eq(sas_parse(slice_from_string(token_text), &token), 0);
     cr_expect_eq(token.expiry_ms, 1900000000000);
-    cr_expect(sas_is_signed_by(&token, key));
+    cr_expect_eq(sas_is_signed_by(&token, slice_make(key, 32)), SAS_SIGNED);
     key[0] ^= 1;
-    cr_expect(!sas_is_signed_by(&token, key));
+    cr_expect_eq(sas_is_signed_by(&token, slice_make(key, 32)), SAS_NOT_SIGNED);
+}
+
+/* Signed over the encoded form, sent in another. */
+Test(registry, sas_signature_of_another_encoding) {
+    static const char signed_text[] = "host.example%2Fdevices%2Fdev%401\n1900000000";
+    static const struct {
+        const char *resource;
+        enum sas_signature expected;
+    } rows[] = {
+        {"host.example%2Fdevices%2Fdev%401", SAS_SIGNED},
+        {"host.example%2fdevices%2fdev%401", SAS_SIGNED_REENCODED},
+        {"host.example/devices/dev@1", SAS_SIGNED_REENCODED},
+        {"host.example/devices/dev1", SAS_NOT_SIGNED},
+    };
+    static const uint8_t key[64] = "a key of sixty-four bytes, the longest one that there may be";
+    for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct sas_token token = {.resource = slice_from_string(rows[i].resource),
+                                  .expiry_text = slice_from_string("1900000000")};
+        HMAC(EVP_sha256(), key, sizeof(key), (const uint8_t *)signed_text, sizeof(signed_text) - 1,
+             token.signature, NULL);
+        cr_expect_eq(sas_is_signed_by(&token, slice_make(key, sizeof(key))), rows[i].expected,
+                     "row %u", i);
+    }
+}
+
+Test(registry, sas_covers) {
+    static const struct {
+        const char *resource;
+        bool covers;
+    } rows[] = {
+        {"hub.example%2Fdevices%2Fdev1", true},
+        {"HUB.example:8883/devices/dev1", true},
+        {"amqps%3A%2F%2Fhub.example%2Fdevices%2Fdev1%2F", true},
+        {"hub.example%2fdevices", true},
+        {"hub.example", true},
+        {"hub.example/", true},
+        {"hub.example/devices/dev1/modules/m", false},
+        {"hub.example/devices/dev", false},
+        {"hub.example/devices/dev12", false},
+        {"hub.example/devices/DEV1", false},
+        {"hub.example/Devices", false},
+        {"hub.exampl", false},
+        {"hub.example2/devices/dev1", false},
+        {"other.example/devices/dev1", false},
+        {"/devices/dev1", false},
+        {"devices/dev1", false},
+        {"%2", false},
+        {"", false},
+        {"/", false},
+    };
+    for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        const struct sas_token token = {.resource = slice_from_string(rows[i].resource)};
+        cr_expect_eq(sas_covers(&token, slice_from_string("hub.example/devices/dev1")),
+                     rows[i].covers, "%s", rows[i].resource);
+    }
 }
 
 Test(registry, roles) {
