@@ -1,6 +1,6 @@
 /*
- * tenant, device, credential, command and twin: the same verbs on each kind of resource. One row
- * per kind says where it lives in the API and which members its table shows.
+ * tenant, device, credential, command, twin and policy: the same verbs on each kind of resource.
+ * One row per kind says where it lives in the API and which members its table shows.
  */
 #include <jansson.h>
 #include <stdio.h>
@@ -34,6 +34,10 @@ static const struct resource {
      "/%2",
      {"command_id", "name", "state", "delivery_count", "created_at", "finished_at"}},
     {"twin", "/v1/tenants/%t/devices/%1/twin", "", {NULL}},
+    {"policy",
+     "/v1/tenants/%t/access-policies",
+     "/%1",
+     {"name", "rights", "created_at", "updated_at"}},
 };
 
 static const struct resource *find_resource(const struct cli_run *run) {

@@ -176,11 +176,18 @@
 #define LIMIT_JSON_DEPTH 16
 #define LIMIT_PAGE_ROWS 1000
 
+/* the service API of Azure IoT Hub */
+#define LIMIT_IOTHUB_QUERY_BYTES 4096
+#define LIMIT_IOTHUB_QUERY_TOP 1000000
+#define LIMIT_IOTHUB_QUERY_SCANNED 1000 /* devices looked at for one page */
+#define LIMIT_IOTHUB_BULK 100           /* devices of one request */
+
 /* registry */
 #define LIMIT_CREDENTIALS_PER_DEVICE 8
-#define LIMIT_AUTHORITIES_PER_TENANT 64    /* whose connections survive a device's change */
-#define LIMIT_AUTHORITIES_PER_LOGIN 128    /* of the issuers' names, looked at for a certificate */
-#define LIMIT_API_KEYS_PER_TENANT 1000     /* they are deleted together with the tenant */
+#define LIMIT_AUTHORITIES_PER_TENANT 64 /* whose connections survive a device's change */
+#define LIMIT_AUTHORITIES_PER_LOGIN 128 /* of the issuers' names, looked at for a certificate */
+#define LIMIT_API_KEYS_PER_TENANT 1000  /* they are deleted together with the tenant */
+#define LIMIT_ACCESS_POLICIES_PER_TENANT 64
 #define LIMIT_REGISTRY_STATEMENTS 4096     /* in line for one connection: a fraction of a second */
 #define LIMIT_REGISTRY_CONNECTIONS 3       /* for requests of the API */
 #define LIMIT_REGISTRY_REQUESTS 512        /* of the API, under way */

@@ -33,7 +33,10 @@ void call_problem(struct provisioning_call *call, int err, const char *format, .
     va_start(arguments, format);
     vsnprintf(detail, sizeof(detail), format, arguments);
     va_end(arguments);
-    http_respond_problem(call->exchange, err, detail);
+    if (call->problem)
+        call->problem(call, err, detail);
+    else
+        http_respond_problem(call->exchange, err, detail);
 }
 
 void call_fail(struct provisioning_call *call, int err, const char *detail) {
@@ -57,7 +60,8 @@ void call_fail(struct provisioning_call *call, int err, const char *detail) {
     }
     if (err == DG_ERR_TIMEOUT)
         err = DG_ERR_UNAVAILABLE;
-    if (dg_err_row(err)->http_status == 503 || dg_err_row(err)->http_status == 429)
+    bool is_passing = dg_err_row(err)->http_status == 503 || dg_err_row(err)->http_status == 429;
+    if (is_passing && !call->problem)
         http_add_header(call->exchange, "Retry-After", RETRY_AFTER);
     call_problem(call, err, "%s", text);
 }
@@ -227,6 +231,8 @@ void call_find_device(struct provisioning_call *call,
                                    const struct registry_device_query *found)) {
     struct slice tenant = http_path_parameter(call->exchange, "tenant");
     struct slice device = http_path_parameter(call->exchange, "device");
+    if (tenant.size == 0) /* IoT Hub's paths have none */
+        tenant = slice_from_string(call->principal.tenant);
     struct registry_device_query *query = calloc(1, sizeof(*query));
     if (!query) {
         call_fail(call, DG_ERR_NO_MEMORY, NULL);

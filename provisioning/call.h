@@ -16,6 +16,8 @@
 
 enum { CALL_DETAIL_SIZE = 512 };
 
+struct iothub_shown; /* iothub_show.h */
+
 struct provisioning_call {
     struct http_exchange *exchange;
     struct worker *worker;
@@ -23,8 +25,11 @@ struct provisioning_call {
     const struct provisioning_route *route;
     struct registry_identity principal;
     bool permitted; /* the principal may use the route for the path's tenant */
+    /* How problems are answered; NULL: as RFC 9457 has it. */
+    void (*problem)(struct provisioning_call *call, int err, const char *detail);
     void (*then)(struct provisioning_call *call, struct registry_request *result);
     void (*then_device)(struct provisioning_call *call, const struct registry_device_query *found);
+    void (*then_shown)(struct provisioning_call *call, struct iothub_shown *shown);
     json_t *body; /* owned; NULL before call_read_body() */
     struct etag_condition precondition;
     unsigned attempts;

@@ -77,9 +77,8 @@ static int append_text(struct buffer *out, const char *text) {
     return buffer_append(out, text, strlen(text), LIMIT_OUTPUT_BYTES);
 }
 
-/* One JSON value, that a body may hold. */
-static bool is_json(struct slice payload) {
-    json_t *value = json_loadb((const char *)payload.data, payload.size,
+bool json_is_value(struct slice text) {
+    json_t *value = json_loadb((const char *)text.data, text.size,
                                JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, NULL);
     bool fits = value && json_depth(value, LIMIT_JSON_DEPTH) <= LIMIT_JSON_DEPTH;
     json_decref(value);
@@ -99,7 +98,7 @@ static int append_base64(struct buffer *out, struct slice payload) {
 int json_append_payload(struct buffer *out, struct slice payload) {
     if (payload.size == 0)
         return append_text(out, "\"payload\":null");
-    if (is_json(payload)) {
+    if (json_is_value(payload)) {
         int err = append_text(out, "\"payload\":");
         return err < 0 ? err : buffer_append(out, payload.data, payload.size, LIMIT_OUTPUT_BYTES);
     }

@@ -23,6 +23,8 @@ json_t *json_from_offset(int64_t offset);
  * ends with "...". null when data is NULL. NULL: out of memory. */
 json_t *json_from_text(struct slice text, size_t limit);
 
+/* Whether bytes are one JSON value that a body may hold. */
+bool json_is_value(struct slice text);
 /* Bytes of a device or a back end as a member: "payload" with the JSON value as it stands when they
  * are one, or null when there are none; else "payload_base64". */
 DG_NODISCARD int json_append_payload(struct buffer *out, struct slice payload);

@@ -13,13 +13,21 @@
 
 enum { POINTER_SIZE = 256, TAG_NAME_BYTES_MAX = 128 };
 
+/* Rights are kept beside roles, in bits of their own. */
 static const struct {
-    enum registry_role role;
+    uint32_t role;
     const char *name;
 } role_names[] = {
-    {REGISTRY_ROLE_ADMIN, "admin"},     {REGISTRY_ROLE_OPERATOR, "operator"},
-    {REGISTRY_ROLE_READER, "reader"},   {REGISTRY_ROLE_CONSUMER, "consumer"},
-    {REGISTRY_ROLE_AUDITOR, "auditor"}, {REGISTRY_ROLE_COMMANDER, "commander"},
+    {REGISTRY_ROLE_ADMIN, "admin"},
+    {REGISTRY_ROLE_OPERATOR, "operator"},
+    {REGISTRY_ROLE_READER, "reader"},
+    {REGISTRY_ROLE_CONSUMER, "consumer"},
+    {REGISTRY_ROLE_AUDITOR, "auditor"},
+    {REGISTRY_ROLE_COMMANDER, "commander"},
+    {REGISTRY_RIGHT_REGISTRY_READ, "registry_read"},
+    {REGISTRY_RIGHT_REGISTRY_WRITE, "registry_write"},
+    {REGISTRY_RIGHT_SERVICE_CONNECT, "service_connect"},
+    {REGISTRY_RIGHT_DEVICE_CONNECT, "device_connect"},
 };
 enum { ROLE_COUNT = sizeof(role_names) / sizeof(role_names[0]) };
 
@@ -236,15 +244,15 @@ static int check_tags(struct check *check, const json_t *value) {
     return check_object_size(check, value);
 }
 
-static int check_roles(struct check *check, const json_t *value) {
+static int check_names_of(struct check *check, const json_t *value, uint32_t allowed) {
     char all[128];
     size_t index;
     json_t *name;
-    roles_print(UINT32_MAX, all, sizeof(all));
+    roles_print(allowed, all, sizeof(all));
     if (!json_is_array(value) || json_array_size(value) == 0)
         return refuse(check, "must be a list of at least one of %s", all);
     json_array_foreach(value, index, name) {
-        if (role_by_name(json_string_value(name)) == 0) {
+        if ((role_by_name(json_string_value(name)) & allowed) == 0) {
             char number[24];
             snprintf(number, sizeof(number), "%zu", index);
             json_pointer_append(check->pointer, sizeof(check->pointer), number);
@@ -252,6 +260,16 @@ static int check_roles(struct check *check, const json_t *value) {
         }
     }
     return 0;
+}
+
+enum { RIGHT_BITS = -REGISTRY_RIGHT_REGISTRY_READ }; /* from the first of them on */
+
+static int check_roles(struct check *check, const json_t *value) {
+    return check_names_of(check, value, ~(uint32_t)RIGHT_BITS);
+}
+
+static int check_rights(struct check *check, const json_t *value) {
+    return check_names_of(check, value, (uint32_t)RIGHT_BITS);
 }
 
 static int check_read_only(struct check *check, const json_t *value) {
@@ -265,6 +283,7 @@ static int (*const checks[])(struct check *check, const json_t *value) = {
     [MEMBER_LIST] = check_list,           [MEMBER_METADATA] = check_metadata,
     [MEMBER_TAGS] = check_tags,           [MEMBER_ROLES] = check_roles,
     [MEMBER_READ_ONLY] = check_read_only, [MEMBER_VALUE] = check_value,
+    [MEMBER_RIGHTS] = check_rights,
 };
 
 /* ---- whole objects ------------------------------------------------------------------------------
@@ -417,6 +436,7 @@ int member_bind(const struct member *member, const json_t *object,
     case MEMBER_INTEGER:
         return bind_number(request, json_integer_value(value));
     case MEMBER_ROLES:
+    case MEMBER_RIGHTS:
         return bind_number(request, member_roles(value));
     case MEMBER_TIME:
         return bind_time(request, value);

@@ -22,6 +22,7 @@ enum member_kind {
     MEMBER_VALUE,    /* any value, null too */
     MEMBER_TAGS,     /* an object of strings, at most maximum bytes */
     MEMBER_ROLES,    /* a list of role names, at least one */
+    MEMBER_RIGHTS,   /* ... of rights of an access policy */
     MEMBER_READ_ONLY /* in answers only */
 };
 
@@ -64,7 +65,7 @@ DG_NODISCARD int members_bind(const struct member *members, const json_t *object
 /* not_before and not_after (either may be absent) leave a time in between. */
 DG_NODISCARD int members_check_validity(const json_t *object, char *ret_detail, size_t detail_size);
 
-/* Bits of a checked list of role names. */
+/* Bits of a checked list of names of roles or rights. */
 uint32_t member_roles(const json_t *names);
 /* "admin, operator" of any set of bits. */
 void roles_print(uint32_t roles, char *ret_text, size_t size);

@@ -104,13 +104,10 @@ static bool is_wanted(struct worker *worker, uint64_t owner) {
 
 /* ---- the call ---- */
 
-static void begin(struct provisioning_call *call, struct call_request *request) {
+void method_begin(struct provisioning_call *call, struct call_request *request) {
     struct http_exchange *x = call->exchange;
-    request->name = http_path_parameter(x, "method");
-    request->payload = http_request_body(x);
     request->owner = http_exchange_id(x);
     request->is_wanted = is_wanted;
-    request->answered = on_answered;
     int err = calls_begin(call->worker, request);
     if (err < 0) {
         call_fail(call, err, "too many calls are under way");
@@ -122,9 +119,12 @@ static void begin(struct provisioning_call *call, struct call_request *request) 
 }
 
 static void then_begin(struct provisioning_call *call, const struct registry_device_query *found) {
-    struct call_request request = {.response_timeout_ms = RESPONSE_TIMEOUT_S * 1000,
-                                   .tenant_key = found->tenant_key,
-                                   .device_key = found->device_key};
+    struct call_request request = {.tenant_key = found->tenant_key,
+                                   .device_key = found->device_key,
+                                   .name = http_path_parameter(call->exchange, "method"),
+                                   .payload = http_request_body(call->exchange),
+                                   .response_timeout_ms = RESPONSE_TIMEOUT_S * 1000,
+                                   .answered = on_answered};
     static const char *const known[] = {"connect_timeout", "response_timeout", NULL};
     if (call_check_parameters(call, known) &&
         call_read_seconds(call, "connect_timeout", 0, CONNECT_TIMEOUT_MAX_S,
@@ -132,7 +132,7 @@ static void then_begin(struct provisioning_call *call, const struct registry_dev
         call_read_seconds(call, "response_timeout", 1, RESPONSE_TIMEOUT_MAX_S,
                           &request.response_timeout_ms) &&
         read_content_type(call, &request.content_type))
-        begin(call, &request);
+        method_begin(call, &request);
 }
 
 void method_call(struct provisioning_call *call) {

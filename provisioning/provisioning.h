@@ -31,7 +31,7 @@ struct provisioning_options {
 /* Tables for http_routes, each ended by a row without a pattern. */
 extern const struct http_route provisioning_routes[];            /* /v1 */
 extern const struct http_route provisioning_operations_routes[]; /* /healthz, /readyz, /metrics */
-extern const struct http_route provisioning_device_routes[];     /* the devices' HTTPS listener */
+extern const struct http_route provisioning_device_routes[];     /* of devices and services */
 
 /* Before worker_start(). Registry, stream and what options point to outlive the worker; so does the
  * worker's part of the Kafka endpoint. DG_ERR_NO_MEMORY. */

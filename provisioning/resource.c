@@ -41,6 +41,8 @@ static const struct outcome {
     {"large_desired", 0, DG_ERR_STATE_SIZE,
      "/desired: would have more than 32 KiB as compact JSON"},
     {"large_tags", 0, DG_ERR_STATE_SIZE, "/tags: would have more than 8 KiB as compact JSON"},
+    {"policies", 0, DG_ERR_INVALID,
+     "there are as many access policies as a tenant may have; delete one"},
     {"shrink", 0, DG_ERR_INVALID, "/partition_count: may grow, not shrink"},
 };
 

@@ -1,4 +1,5 @@
 /* The tables that http walks, made from routes_table.h. */
+#include "provisioning/access_policies.h"
 #include "provisioning/auth.h"
 #include "provisioning/commands.h"
 #include "provisioning/connection.h"
@@ -73,11 +74,5 @@ const struct http_route provisioning_operations_routes[] = {
 #include "provisioning/routes_table.h"
 #undef ROUTE
 #undef OPERATION
-    {.pattern = NULL},
-};
-
-/* Load balancers probe the devices' listener too; nothing of the API is there. */
-const struct http_route provisioning_device_routes[] = {
-    {HTTP_METHOD_GET, "/healthz", 0, operations_healthz, NULL},
     {.pattern = NULL},
 };

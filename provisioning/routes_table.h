@@ -52,6 +52,12 @@ ROUTE(GET_API_KEY,        GET,    "/v1/tenants/{tenant}/api-keys/{api_key}", TEN
 ROUTE(PATCH_API_KEY,      PATCH,  "/v1/tenants/{tenant}/api-keys/{api_key}", TENANT, ADMIN, SECRET_BYTES, resource_patch,  api_key, "Change roles, description or end of an API key")
 ROUTE(DELETE_API_KEY,     DELETE, "/v1/tenants/{tenant}/api-keys/{api_key}", TENANT, ADMIN, 0,            resource_delete, api_key, "Revoke an API key")
 
+ROUTE(LIST_ACCESS_POLICIES, GET,    "/v1/tenants/{tenant}/access-policies",                 TENANT, READ,  0,            resource_list,     access_policy, "List the shared access policies of a tenant")
+ROUTE(GET_ACCESS_POLICY,    GET,    "/v1/tenants/{tenant}/access-policies/{access_policy}", TENANT, READ,  0,            resource_get,      access_policy, "Show one shared access policy, without its keys")
+ROUTE(PUT_ACCESS_POLICY,    PUT,    "/v1/tenants/{tenant}/access-policies/{access_policy}", TENANT, ADMIN, SECRET_BYTES, access_policy_put, access_policy, "Make a shared access policy, whose keys are shown only in this answer; or change one")
+ROUTE(PATCH_ACCESS_POLICY,  PATCH,  "/v1/tenants/{tenant}/access-policies/{access_policy}", TENANT, ADMIN, SECRET_BYTES, resource_patch,    access_policy, "Change the rights of a shared access policy")
+ROUTE(DELETE_ACCESS_POLICY, DELETE, "/v1/tenants/{tenant}/access-policies/{access_policy}", TENANT, ADMIN, 0,            resource_delete,   access_policy, "Remove a shared access policy and end the connections made with it")
+
 ROUTE(LIST_PLATFORM_KEYS,  GET,    "/v1/api-keys",           PLATFORM, READ,  0,            resource_list,   api_key, "List the API keys of the platform")
 ROUTE(POST_PLATFORM_KEY,   POST,   "/v1/api-keys",           PLATFORM, ADMIN, SECRET_BYTES, api_key_post,    api_key, "Make an API key of the platform; its secret is shown only in this answer")
 ROUTE(GET_PLATFORM_KEY,    GET,    "/v1/api-keys/{api_key}", PLATFORM, READ,  0,            resource_get,    api_key, "Show one API key of the platform")

@@ -25,6 +25,7 @@ enum device_column {
     COLUMN_GROUP,
     COLUMN_VIA,
     COLUMN_POLICY, /* three columns, as LOGIN_TENANTS */
+    COLUMN_REFUSES_AUTHORITIES = COLUMN_POLICY + 3,
 };
 
 static int64_t number_at(const PGresult *result, int row, int column) {
@@ -248,6 +249,7 @@ static struct cache_device *make_device(const struct cache *cache, const PGresul
     device->tenant_key = tenant->key;
     device->partition = (uint32_t)number_at(result, 0, COLUMN_PARTITION);
     device->enabled = truth_at(result, 0, COLUMN_ENABLED);
+    device->refuses_authorities = truth_at(result, 0, COLUMN_REFUSES_AUTHORITIES);
     device->credential_count = none ? 0 : (unsigned)rows;
     snprintf(device->group, sizeof(device->group), "%s", PQgetvalue(result, 0, COLUMN_GROUP));
     for (int row = 0; !none && row < rows; row++)
@@ -327,14 +329,16 @@ struct cache_principal *cache_store_principal(struct cache *cache, const char *k
     if (PQntuples(result) == 0 || !(principal = calloc(1, sizeof(*principal))))
         return NULL;
     bool platform = PQgetisnull(result, 0, 5);
-    if (cache_decode_hex(PQgetvalue(result, 0, 2), principal->secret, CREDENTIAL_HASH_SIZE) !=
-            CREDENTIAL_HASH_SIZE ||
+    principal->is_policy = PQgetisnull(result, 0, 2);
+    if ((!principal->is_policy && cache_decode_hex(PQgetvalue(result, 0, 2), principal->secret,
+                                                   CREDENTIAL_HASH_SIZE) != CREDENTIAL_HASH_SIZE) ||
         (!platform && !cache_store_tenant(cache, result, 0, 5))) {
         free(principal);
         return NULL;
     }
-    principal->has_scram = cache_decode_hex(PQgetvalue(result, 0, 10), principal->scram,
-                                            CREDENTIAL_SEALED_SIZE) == CREDENTIAL_SEALED_SIZE;
+    int sealed_size =
+        cache_decode_hex(PQgetvalue(result, 0, 10), principal->sealed, sizeof(principal->sealed));
+    principal->sealed_size = sealed_size > 0 ? (size_t)sealed_size : 0;
     principal->read_ms = read_ms;
     principal->credential_key = number_at(result, 0, 0);
     principal->roles = (uint32_t)number_at(result, 0, 1);

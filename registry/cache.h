@@ -54,6 +54,7 @@ struct cache_device {
     struct cache_device *newer, *older;
     uint32_t partition;
     bool enabled;
+    bool refuses_authorities; /* a certificate must be one of its own */
     unsigned credential_count;
     struct cache_credential *credentials;   /* owned */
     char group[LIMIT_GROUP_NAME_BYTES + 1]; /* "": none */
@@ -72,10 +73,11 @@ struct cache_principal {
     bool is_foreign;
     bool is_unheard; /* read before the change that made it what it is was heard */
     uint8_t secret[CREDENTIAL_HASH_SIZE];
-    uint8_t scram[CREDENTIAL_SEALED_SIZE];
-    bool has_scram;
+    size_t sealed_size;                    /* 0: none, so no SCRAM */
+    uint8_t sealed[CREDENTIAL_SEALED_MAX]; /* keys for SCRAM, or those of an access policy */
+    bool is_policy;                        /* an access policy, which has no secret */
     UT_hash_handle hh;
-    char key_id[LIMIT_API_KEY_ID_BYTES + 1];
+    char key_id[LIMIT_DEVICE_ID_BYTES + 1]; /* "tenant/policy" of an access policy */
 };
 
 struct cache_unknown; /* a name that PostgreSQL did not know a moment ago */

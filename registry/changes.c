@@ -191,6 +191,11 @@ static void keep_current(struct change_query *q, const struct cache_device *devi
         .tenant_key = device->tenant_key, .device_key = device->key, .err = DG_ERR_ADMINISTRATIVE};
     for (unsigned i = 0; i < device->credential_count && i < LIMIT_CREDENTIALS_PER_DEVICE; i++)
         revocation->kept[revocation->kept_count++] = device->credentials[i].key;
+    if (device->refuses_authorities) {
+        tell_workers(q->registry, revocation);
+        free(revocation);
+        return;
+    }
     char tenant_key[24], most[24];
     snprintf(tenant_key, sizeof(tenant_key), "%lld", (long long)device->tenant_key);
     snprintf(most, sizeof(most), "%d", LIMIT_AUTHORITIES_PER_TENANT);

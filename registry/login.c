@@ -94,7 +94,15 @@ static void principal_read_again(struct postgres_query *query, int err, const PG
                                  const char *detail);
 
 static bool is_principal(const struct registry_login *login) {
-    return login->kind == REGISTRY_LOGIN_PRINCIPAL || login->kind == REGISTRY_LOGIN_PRINCIPAL_SCRAM;
+    return login->kind == REGISTRY_LOGIN_PRINCIPAL ||
+           login->kind == REGISTRY_LOGIN_PRINCIPAL_SCRAM ||
+           login->kind == REGISTRY_LOGIN_ACCESS_POLICY;
+}
+
+static enum registry_statement login_statement(const struct registry_login *login) {
+    return login->kind == REGISTRY_LOGIN_ACCESS_POLICY ? STATEMENT_LOGIN_ACCESS_POLICY
+           : is_principal(login)                       ? STATEMENT_LOGIN_PRINCIPAL
+                                                       : STATEMENT_LOGIN_DEVICE;
 }
 
 /* Before a secret is called wrong: whether the login may go on, its freshness decided. Otherwise it
@@ -116,8 +124,7 @@ static bool is_fresh(struct registry *registry, struct registry_login *login, ui
         (*reading)->login = login;
         return false;
     }
-    struct login_query *q = make_query(
-        registry, login, is_principal(login) ? STATEMENT_LOGIN_PRINCIPAL : STATEMENT_LOGIN_DEVICE);
+    struct login_query *q = make_query(registry, login, login_statement(login));
     if (!q)
         return false;
     *reading = q;
@@ -405,20 +412,30 @@ static void begin_device(struct registry *registry, struct registry_login *login
         send_device_query(q, device_found);
 }
 
+/* An authority of the tenant says who it is; of some devices that is not enough. */
+static void accept_vouched(struct registry *registry, struct registry_login *login,
+                           struct cache_device *device, int64_t credential_key,
+                           int64_t valid_until_ms) {
+    if (!device->refuses_authorities)
+        login_accept(registry, login, device, credential_key, valid_until_ms);
+    else if (is_fresh_device(registry, login, device))
+        login_refuse(registry, login);
+}
+
 static void device_found_as(struct postgres_query *query, int err, const PGresult *result,
                             const char *detail) {
     struct login_query *q = (struct login_query *)(void *)query;
     struct registry *registry = q->registry;
     registry->device_lookups--;
     bool exists = err == 0 && PQntuples(result) > 0;
-    const struct cache_device *device =
+    struct cache_device *device =
         exists ? cache_store_device(&registry->cache, result, postgres_asked_ms(query)) : NULL;
     if (exists && !device)
         err = DG_ERR_NO_MEMORY;
     if (err == 0 && q->credential_epoch != registry->credential_epoch)
         login_again(registry, q->login); /* the authority may be gone */
     else if (device)
-        login_accept(registry, q->login, device, q->credential_key, q->valid_until_ms);
+        accept_vouched(registry, q->login, device, q->credential_key, q->valid_until_ms);
     else
         login_reply(q->login, err < 0 ? login_lookup_error(err) : DG_ERR_BAD_CREDENTIALS);
     free(q);
@@ -426,11 +443,10 @@ static void device_found_as(struct postgres_query *query, int err, const PGresul
 
 void login_as_device(struct registry *registry, struct registry_login *login,
                      int64_t credential_key, int64_t valid_until_ms) {
-    const struct cache_device *device =
-        cache_find_device(&registry->cache, login->tenant, login->name);
+    struct cache_device *device = cache_find_device(&registry->cache, login->tenant, login->name);
     metric_add(device ? METRIC_REGISTRY_CACHE_HITS : METRIC_REGISTRY_CACHE_MISSES, 1);
     if (device) {
-        login_accept(registry, login, device, credential_key, valid_until_ms);
+        accept_vouched(registry, login, device, credential_key, valid_until_ms);
         return;
     }
     struct login_query *q = make_query(registry, login, STATEMENT_LOGIN_DEVICE);
@@ -455,12 +471,41 @@ static bool has_secret(const struct registry *registry, const struct registry_lo
 static bool has_proof(const struct registry *registry, struct registry_login *login,
                       const struct cache_principal *principal) {
     struct scram_keys keys = {0};
-    bool known =
-        scram_keys_open(&registry->master, slice_make(principal->scram, sizeof(principal->scram)),
-                        &keys) == 0;
+    bool known = scram_keys_open(&registry->master,
+                                 slice_make(principal->sealed, principal->sealed_size), &keys) == 0;
     bool right = scram_keys_check(&keys, login->secret, login->proof, login->signature);
     OPENSSL_cleanse(&keys, sizeof(keys));
     return known && right;
+}
+
+/* A token that one of the policy's keys signed and that has not expired. The same work also where
+ * there are no keys. */
+static bool has_token(const struct registry *registry, const struct registry_login *login,
+                      const struct cache_principal *principal, int64_t *ret_until_ms) {
+    struct credential_keys keys = {.keys = {{.size_bytes = CREDENTIAL_PAIR_KEY_SIZE},
+                                            {.size_bytes = CREDENTIAL_PAIR_KEY_SIZE}}};
+    struct sas_token token;
+    if (sas_parse(login->secret, &token) < 0)
+        return false;
+    bool known =
+        credential_open_keys(&registry->master,
+                             slice_make(principal->sealed, principal->sealed_size), &keys) == 0;
+    enum sas_signature primary = sas_is_signed_by(&token, credential_key(&keys, 0));
+    enum sas_signature secondary = sas_is_signed_by(&token, credential_key(&keys, 1));
+    OPENSSL_cleanse(&keys, sizeof(keys));
+    *ret_until_ms = token.expiry_ms + HUB_SKEW_MS;
+    return known && (primary != SAS_NOT_SIGNED || secondary != SAS_NOT_SIGNED) &&
+           *ret_until_ms > clock_wall_ms();
+}
+
+/* What is kept of an API key proves nothing for an access policy, nor the other way round. */
+static bool is_proven(const struct registry *registry, struct registry_login *login,
+                      const struct cache_principal *principal, int64_t *ret_until_ms) {
+    bool right = login->kind == REGISTRY_LOGIN_PRINCIPAL ? has_secret(registry, login, principal)
+                 : login->kind == REGISTRY_LOGIN_PRINCIPAL_SCRAM
+                     ? has_proof(registry, login, principal)
+                     : has_token(registry, login, principal, ret_until_ms);
+    return right && principal->is_policy == (login->kind == REGISTRY_LOGIN_ACCESS_POLICY);
 }
 
 /* Strangers can cause it, if they guess the key's id. */
@@ -477,21 +522,21 @@ static void try_principal(struct registry *registry, struct registry_login *logi
                           struct cache_principal *principal) {
     static const struct cache_principal nobody;
     const struct cache_principal *p = principal ? principal : &nobody;
-    bool right = (login->kind == REGISTRY_LOGIN_PRINCIPAL ? has_secret(registry, login, p)
-                                                          : has_proof(registry, login, p)) &&
-                 principal;
+    int64_t until_ms = p->not_after_ms;
+    bool right = is_proven(registry, login, p, &until_ms) && principal;
     bool in_time = p->not_after_ms == 0 || clock_wall_ms() < p->not_after_ms;
     if (!right || !in_time) {
         if (principal && !is_fresh(registry, login, principal->read_ms, principal->read_again_ms,
                                    &principal->reading))
             return;
-        if (principal && login->kind == REGISTRY_LOGIN_PRINCIPAL_SCRAM && !principal->has_scram)
+        if (principal && login->kind == REGISTRY_LOGIN_PRINCIPAL_SCRAM &&
+            principal->sealed_size == 0)
             say_no_scram(registry, login);
         login_refuse_secret(registry, login, p->is_foreign && in_time);
         return;
     }
     login->identity = (struct registry_identity){
-        .roles = p->roles, .credential_key = p->credential_key, .valid_until_ms = p->not_after_ms};
+        .roles = p->roles, .credential_key = p->credential_key, .valid_until_ms = until_ms};
     const struct cache_tenant *tenant = cache_find_tenant(&registry->cache, p->tenant_key);
     if (p->tenant_key != 0 && (!tenant || !tenant->enabled)) {
         login_reply(login, DG_ERR_DISABLED);
@@ -578,7 +623,7 @@ static void begin_principal(struct registry *registry, struct registry_login *lo
         try_principal(registry, login, principal);
         return;
     }
-    struct login_query *q = make_query(registry, login, STATEMENT_LOGIN_PRINCIPAL);
+    struct login_query *q = make_query(registry, login, login_statement(login));
     if (q)
         send_principal_query(q, principal_found);
 }

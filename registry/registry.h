@@ -112,11 +112,20 @@ enum registry_role {
     REGISTRY_ROLE_COMMANDER = 32,
 };
 
+/* Of an access policy, in an identity's roles; no role of an API key has one of these bits. */
+enum registry_right {
+    REGISTRY_RIGHT_REGISTRY_READ = 1 << 16,
+    REGISTRY_RIGHT_REGISTRY_WRITE = 1 << 17,
+    REGISTRY_RIGHT_SERVICE_CONNECT = 1 << 18,
+    REGISTRY_RIGHT_DEVICE_CONNECT = 1 << 19,
+};
+
 enum registry_login_kind {
     REGISTRY_LOGIN_DEVICE_SECRET,      /* key, password or SAS-style token */
     REGISTRY_LOGIN_DEVICE_CERTIFICATE, /* TLS client certificate, already proven by the handshake */
     REGISTRY_LOGIN_PRINCIPAL,          /* API key: id and secret */
     REGISTRY_LOGIN_PRINCIPAL_SCRAM,    /* ... id and a proof; secret: what it is about */
+    REGISTRY_LOGIN_ACCESS_POLICY,      /* name: "tenant/policy"; secret: a token it signed */
 };
 
 /* Allocated by registry_login_new(), freed by registry_login_free() (wipes the secret). */

@@ -145,6 +145,20 @@ static struct slice split_host(struct slice resource, struct slice *ret_path) {
     return host;
 }
 
+bool sas_read_host(const struct sas_token *token, char *ret_host, size_t room) {
+    uint8_t decoded[RESOURCE_MAX];
+    struct slice path;
+    int size = decode_percent(token->resource, decoded, sizeof(decoded));
+    if (size <= 0)
+        return false;
+    struct slice host = split_host(slice_make(decoded, (size_t)size), &path);
+    if (host.size == 0 || host.size >= room || memchr(host.data, 0, host.size))
+        return false;
+    memcpy(ret_host, host.data, host.size);
+    ret_host[host.size] = '\0';
+    return true;
+}
+
 bool sas_covers(const struct sas_token *token, struct slice resource) {
     uint8_t decoded[RESOURCE_MAX];
     struct slice path, wanted_path;

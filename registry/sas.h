@@ -31,6 +31,9 @@ bool sas_names_device(const struct sas_token *token, const char *device);
  * does the case of the host. */
 bool sas_covers(const struct sas_token *token, struct slice resource);
 
+/* The host of the resource, without a port, NUL-terminated; false: there is none of such a size. */
+bool sas_read_host(const struct sas_token *token, char *ret_host, size_t room);
+
 enum sas_signature { SAS_NOT_SIGNED, SAS_SIGNED, SAS_SIGNED_REENCODED };
 /* Whether the key made the signature; constant time. Some clients sign the resource encoded in
  * another way than the token has it: then it is the one that encodeURIComponent makes. */

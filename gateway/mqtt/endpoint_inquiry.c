@@ -3,6 +3,7 @@
 
 #include "gateway/mqtt/endpoint_internal.h"
 #include "gateway/session/inquiry.h"
+#include "gateway/session/tenants.h"
 
 static struct session *find_connected(const struct mqtt_worker *mqtt, int64_t device_key) {
     uint64_t first = 0;
@@ -13,9 +14,12 @@ static struct session *find_connected(const struct mqtt_worker *mqtt, int64_t de
     return session;
 }
 
+static int64_t wall_time(const struct session_shared *shared, uint64_t monotonic_ms) {
+    return shared->wall_ms - (int64_t)(shared->now_ns / 1000000) + (int64_t)monotonic_ms;
+}
+
 static void describe(struct session *session, struct inquiry_connection *ret) {
     const struct session_shared *shared = session->shared;
-    int64_t start_ms = shared->wall_ms - (int64_t)(shared->now_ns / 1000000); /* of that clock */
     struct slice client_id = session_client_id(session);
     size_t shown =
         client_id.size < sizeof(ret->client_id) ? client_id.size : sizeof(ret->client_id);
@@ -29,8 +33,8 @@ static void describe(struct session *session, struct inquiry_connection *ret) {
         .published = session->published,
         .dropped = session->dropped,
         .refused = session->refused,
-        .since_ms = start_ms + (int64_t)session->connected_ms,
-        .last_activity_ms = start_ms + (int64_t)session->input_ms,
+        .since_ms = wall_time(shared, session->connected_ms),
+        .last_activity_ms = wall_time(shared, session->input_ms),
         .credential_key = session->credential_key,
     };
     if (shown > 0)
@@ -39,9 +43,27 @@ static void describe(struct session *session, struct inquiry_connection *ret) {
     session_format_id(session, ret->session_id);
 }
 
+static void describe_others(struct mqtt_worker *mqtt, struct inquiry *inquiry) {
+    for (unsigned i = 0; i < inquiry->other_count; i++) {
+        struct inquiry_presence *other = &inquiry->others[i];
+        const struct session *session = find_connected(mqtt, other->device_key);
+        if (!session)
+            continue;
+        other->is_connected = true;
+        other->since_ms = wall_time(&mqtt->shared, session->connected_ms);
+        other->last_activity_ms = wall_time(&mqtt->shared, session->input_ms);
+    }
+}
+
 void mqtt_on_inquiry(void *context, struct inquiry *inquiry) {
     struct mqtt_worker *mqtt = context;
     mqtt_set_time(mqtt);
+    if (inquiry->tenant_key != 0)
+        inquiry->connection_count += tenant_users(&mqtt->shared, inquiry->tenant_key);
+    if (inquiry->wanted == 0) {
+        describe_others(mqtt, inquiry);
+        return;
+    }
     struct session *session = find_connected(mqtt, inquiry->device_key);
     const struct session_kept *kept = claims_kept(mqtt->worker, inquiry->device_key);
     if (session) {

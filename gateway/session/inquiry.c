@@ -6,7 +6,7 @@
 #include "gateway/session/claims.h"
 
 struct inquiry *inquiry_new(unsigned wanted) {
-    dg_assert(wanted > 0 && wanted <= LIMIT_RECENT_ENTRIES);
+    dg_assert(wanted <= LIMIT_RECENT_ENTRIES);
     struct inquiry *inquiry = calloc(1, sizeof(*inquiry) + wanted * sizeof(inquiry->entries[0]));
     if (inquiry)
         inquiry->wanted = wanted;
@@ -14,6 +14,7 @@ struct inquiry *inquiry_new(unsigned wanted) {
 }
 
 void inquiry_free(struct inquiry *inquiry) {
+    free(inquiry->others);
     free(inquiry);
 }
 

@@ -38,6 +38,13 @@ struct inquiry_kept {
     uint32_t expiry_s;
 };
 
+/* Of many devices less is asked: who is connected, and since when. */
+struct inquiry_presence {
+    int64_t device_key;
+    bool is_connected;
+    int64_t since_ms, last_activity_ms;
+};
+
 struct inquiry {
     struct mail mail;
     /* the question */
@@ -47,17 +54,22 @@ struct inquiry {
     int64_t since_ms;    /* ... this: a name may have been another device's */
     /* On the asker's thread; takes the inquiry over. */
     void (*answered)(struct worker *worker, struct inquiry *inquiry);
+    /* Others, who are all that is asked about when there are some; owned. */
+    struct inquiry_presence *others;
+    unsigned other_count;
+    int64_t tenant_key; /* ... whose connections are counted; 0: none */
     /* where it is */
     uint16_t asker, next;
     /* the answer */
     bool is_connected, is_kept;
+    uint64_t connection_count; /* of the tenant */
     struct inquiry_connection connection;
     struct inquiry_kept kept;
     unsigned wanted, entry_count;
     struct flight_entry entries[]; /* newest first */
 };
 
-/* At most LIMIT_RECENT_ENTRIES entries are wanted. NULL: out of memory. */
+/* At most LIMIT_RECENT_ENTRIES entries are wanted; 0: only of others. NULL: out of memory. */
 struct inquiry *inquiry_new(unsigned wanted);
 /* Takes the inquiry over; answered() follows, unless the gateway ends first. */
 void inquiry_send(struct worker *worker, struct inquiry *inquiry);

@@ -124,6 +124,12 @@ struct session_tenant *tenant_take(struct session_shared *shared,
     return tenant;
 }
 
+uint32_t tenant_users(const struct session_shared *shared, int64_t tenant_key) {
+    uint64_t value;
+    bool is_here = device_map_get(&shared->tenants, tenant_key, &value);
+    return is_here ? ((const struct session_tenant *)(uintptr_t)value)->users : 0;
+}
+
 void tenant_release(struct session_shared *shared, struct session_tenant *tenant) {
     if (!tenant)
         return;

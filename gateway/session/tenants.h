@@ -26,6 +26,8 @@ struct session_tenant *tenant_take(struct session_shared *shared,
 /* The tenant's policy is this one now, unless a newer one is known. */
 void tenant_update(struct session_shared *shared, int64_t tenant_key,
                    struct registry_policy *policy);
+/* Sessions of a tenant that are here. */
+uint32_t tenant_users(const struct session_shared *shared, int64_t tenant_key);
 /* One user less; NULL allowed. */
 void tenant_release(struct session_shared *shared, struct session_tenant *tenant);
 

@@ -2,6 +2,7 @@
 """Compares schemas/openapi.yaml with the routes that a program prints, and checks the document.
 
     check_openapi.py PRINT_ROUTES OPENAPI_YAML
+    check_openapi.py PRINT_ROUTES IOTHUB_SERVICE_YAML iothub    whose errors have another form
 """
 import re
 import subprocess
@@ -79,13 +80,14 @@ def check_answers(document, path, method, operation):
         yield f"{method} {path}: no body"
 
 
-def check_operations(document):
+def check_operations(document, is_iothub):
     ids = []
     for path, item in document["paths"].items():
         yield from check_parameters(document, path, item)
         for method in METHODS & set(item):
             ids.append(item[method]["operationId"])
-            yield from check_answers(document, path, method, item[method])
+            if not is_iothub:
+                yield from check_answers(document, path, method, item[method])
     for name in {name for name in ids if ids.count(name) > 1}:
         yield f"operationId {name} is there twice"
 
@@ -105,15 +107,16 @@ def check_kinds(document, kinds):
 
 
 def main():
-    program, path = sys.argv[1:]
-    printed = subprocess.run([program], capture_output=True, text=True, check=True).stdout
+    program, path, *which = sys.argv[1:]
+    printed = subprocess.run([program, *which], capture_output=True, text=True, check=True).stdout
     lines = [tuple(line.split(" ", 1)) for line in printed.splitlines()]
     routes = {line for line in lines if line[0] in METHODS}
     with open(path, encoding="utf-8") as file:
         document = yaml.safe_load(file)
     problems = [*check_references(document), *check_routes(document, routes),
-                *check_operations(document), *check_schemas(document),
-                *check_kinds(document, [name for word, name in lines if word == "kind"])]
+                *check_operations(document, bool(which)), *check_schemas(document)]
+    if not which:
+        problems += check_kinds(document, [name for word, name in lines if word == "kind"])
     print("\n".join(problems) or f"openapi: {len(routes)} routes described")
     return 1 if problems or not routes else 0
 

@@ -185,6 +185,54 @@ void logins_check_hub_tokens(struct bench *b) {
     b->host = NULL;
 }
 
+/* Access policies: either key, no key of a device, and nothing that proves an API key. */
+void logins_check_policies(struct bench *b) {
+    const struct credential_keys keys = {.keys = {{32, "first"}, {32, "second"}}};
+    const struct credential_symmetric other = {32, "other"};
+    uint8_t sealed[CREDENTIAL_SEALED_MAX];
+    char text[512], sealed_text[2 * CREDENTIAL_SEALED_MAX + 1];
+    size_t sealed_size;
+    struct registry_identity who;
+    CHECK(credential_seal_keys(&b->master, &keys, sealed, &sealed_size) == 0);
+    hex(sealed, sealed_size, sealed_text);
+    long long number = atoll(
+        bench_sql(b->conninfo,
+                  "insert into access_policy (tenant_key, name, rights, secret, master_key_id)"
+                  " select tenant_key, 'service', 1 << 18, decode('%s', 'hex'), '%s' from tenant"
+                  " where name = 'acme' returning credential_key",
+                  sealed_text, b->master.id));
+    bench_run(b, 100);
+    long long now_s = clock_wall_ms() / 1000;
+#define LOGIN(name, key, expiry_s)                                          \
+    (write_token_for((key), "hub.example", (expiry_s), text, sizeof(text)), \
+     bench_login(b, REGISTRY_LOGIN_ACCESS_POLICY, "", (name), slice_from_string(text), 0, &who))
+    for (unsigned i = 0; i < 2; i++) {
+        CHECK(LOGIN("acme/service", credential_key(&keys, i), now_s + 600) == 0);
+        CHECK(who.roles == REGISTRY_RIGHT_SERVICE_CONNECT && strcmp(who.tenant, "acme") == 0);
+        CHECK(who.credential_key == number && who.device_key == 0);
+        CHECK(LOGIN("acme/service", credential_key(&keys, i), now_s - 200) == 0);
+        CHECK(LOGIN("acme/service", credential_key(&keys, i), now_s - 400) ==
+              DG_ERR_BAD_CREDENTIALS);
+    }
+    CHECK(LOGIN("acme/service", slice_make(other.bytes, 32), now_s + 600) ==
+          DG_ERR_BAD_CREDENTIALS);
+    CHECK(LOGIN("acme/other", credential_key(&keys, 0), now_s + 600) == DG_ERR_BAD_CREDENTIALS);
+    CHECK(LOGIN("none/service", credential_key(&keys, 0), now_s + 600) == DG_ERR_BAD_CREDENTIALS);
+    CHECK(LOGIN("service", credential_key(&keys, 0), now_s + 600) == DG_ERR_BAD_CREDENTIALS);
+    CHECK(logins_try_principal(b, "acme/service", "first", NULL) == DG_ERR_BAD_CREDENTIALS);
+    CHECK(bench_login_scram(b, "acme/service", "first", NULL) == DG_ERR_BAD_CREDENTIALS);
+    b->revocation_count = 0;
+    bench_sql(b->conninfo, "update access_policy set rights = 1 << 16 where name = 'service'");
+    CHECK(bench_wait_revocation(b, 0, number), "other rights end connections");
+    CHECK(LOGIN("acme/service", credential_key(&keys, 0), now_s + 600) == 0 &&
+          who.roles == REGISTRY_RIGHT_REGISTRY_READ);
+    b->revocation_count = 0;
+    bench_sql(b->conninfo, "delete from access_policy where name = 'service'");
+    CHECK(bench_wait_revocation(b, 0, number));
+    CHECK(LOGIN("acme/service", credential_key(&keys, 0), now_s + 600) == DG_ERR_BAD_CREDENTIALS);
+#undef LOGIN
+}
+
 struct hashed {
     bool done;
 };

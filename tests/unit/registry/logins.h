@@ -14,6 +14,7 @@ void logins_check_authorities(struct bench *b);
 void logins_check_principals(struct bench *b);
 void logins_check_old_principals(struct bench *b);
 void logins_check_foreign(struct bench *b);
+void logins_check_policies(struct bench *b);
 void logins_check_stale(struct bench *b); /* stops and starts the server */
 
 /* authorities.c */

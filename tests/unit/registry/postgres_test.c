@@ -370,6 +370,7 @@ int main(int argc, char **argv) {
         {"pinned certificates", logins_check_pinned},
         {"authorities", logins_check_authorities},
         {"principals", logins_check_principals},
+        {"access policies", logins_check_policies},
         {"old principals", logins_check_old_principals},
         {"another master key", logins_check_foreign},
         {"requests", check_requests},

@@ -292,6 +292,27 @@ Test(registry, sas_covers) {
     }
 }
 
+Test(registry, sas_host) {
+    static const struct {
+        const char *resource, *host; /* NULL: none */
+    } rows[] = {
+        {"hub.example", "hub.example"},
+        {"HUB.example:443%2Fdevices", "HUB.example"},
+        {"sb%3A%2F%2Fhub.example%2Fhub", "hub.example"},
+        {"", NULL},
+        {"/devices", NULL},
+        {"%00hub", NULL},
+        {"a-host-too-long", NULL},
+    };
+    for (unsigned i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        const struct sas_token token = {.resource = slice_from_string(rows[i].resource)};
+        char host[14] = "";
+        cr_expect_eq(sas_read_host(&token, host, sizeof(host)), rows[i].host != NULL, "%s",
+                     rows[i].resource);
+        cr_expect_str_eq(host, rows[i].host ? rows[i].host : "", "%s", rows[i].resource);
+    }
+}
+
 Test(registry, roles) {
     static const char *const names[] = {"admin",    "operator", "reader",
                                         "consumer", "auditor",  "commander"};
