@@ -99,6 +99,21 @@ const struct cli_command cli_commands[] = {
      OPTIONS(API, CLI_TENANT, CLI_DATA)},
     {"policy", "delete", "POLICY", "remove a policy and end connections made with it", NULL,
      resource_delete_run, OPTIONS(API, CLI_TENANT)},
+    {"job", "start", "JOB", "give many devices a command, or change their desired state",
+     "--data says what: \"command\":{\"name\":...} or \"desired\":{...}; for whom: "
+     "\"devices\":[...]\n"
+     "or \"query\":{\"tags\":{...},\"enabled\":true}; how many in a second: \"rate\":50. The same\n"
+     "again starts nothing. The key needs the role commander or admin.",
+     job_start_run, OPTIONS(API, CLI_TENANT, CLI_JOB)},
+    {"job", "list", "", "list jobs", NULL, resource_list_run, OPTIONS(API, CLI_TENANT)},
+    {"job", "show", "JOB", "show one job and how far it is", NULL, resource_show_run,
+     OPTIONS(API, CLI_TENANT)},
+    {"job", "results", "JOB", "list what came of each device of a job", NULL, job_results_run,
+     OPTIONS(API, CLI_TENANT)},
+    {"job", "abort", "JOB", "abort a job: no further devices, and no further deliveries", NULL,
+     job_abort_run, OPTIONS(API, CLI_TENANT)},
+    {"job", "delete", "JOB", "forget a job that has come to its end", NULL, resource_delete_run,
+     OPTIONS(API, CLI_TENANT)},
     {"stream", "topics", "", "list the streams of a tenant, which are its Kafka topics", NULL,
      stream_topics_run, OPTIONS(API, CLI_TENANT)},
     {"stream", "partitions", "STREAM", "list the partitions of a stream and their offsets", NULL,

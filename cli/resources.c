@@ -1,6 +1,6 @@
 /*
- * tenant, device, credential, command, twin and policy: the same verbs on each kind of resource.
- * One row per kind says where it lives in the API and which members its table shows.
+ * tenant, device, credential, command, job, twin and policy: the same verbs on each kind of
+ * resource. One row per kind says where it lives in the API and which members its table shows.
  */
 #include <jansson.h>
 #include <stdio.h>
@@ -38,6 +38,10 @@ static const struct resource {
      "/v1/tenants/%t/access-policies",
      "/%1",
      {"name", "rights", "created_at", "updated_at"}},
+    {"job",
+     "/v1/tenants/%t/jobs",
+     "/%1",
+     {"name", "state", "rate", "total", "reached", "refused", "created_at", "finished_at"}},
 };
 
 static const struct resource *find_resource(const struct cli_run *run) {
@@ -110,23 +114,27 @@ static int print_answer(struct cli_run *run, struct api_answer *answer) {
 /* ---- verbs
  * ---------------------------------------------------------------------------------------- */
 
-int resource_list_run(struct cli_run *run) {
-    char collection[PATH_SIZE];
+static int print_pages(struct cli_run *run, const char *path, const char *const *columns) {
     int code = DG_EXIT_OK;
-    make_path(run, false, collection);
-    if (cli_has(run, CLI_STATE)) {
-        strncat(collection, "?state=", sizeof(collection) - strlen(collection) - 1);
-        api_path_append(collection, sizeof(collection), run->option[CLI_STATE]);
-    }
-    json_t *all = api_fetch_pages(run, collection, "items", &code);
+    json_t *all = api_fetch_pages(run, path, "items", &code);
     if (!all)
         return code;
     if (cli_has(run, CLI_JSON))
         table_print_json(json_object_get(all, "items"));
     else
-        table_print(find_resource(run)->columns, json_object_get(all, "items"));
+        table_print(columns, json_object_get(all, "items"));
     json_decref(all);
     return DG_EXIT_OK;
+}
+
+int resource_list_run(struct cli_run *run) {
+    char collection[PATH_SIZE];
+    make_path(run, false, collection);
+    if (cli_has(run, CLI_STATE)) {
+        strncat(collection, "?state=", sizeof(collection) - strlen(collection) - 1);
+        api_path_append(collection, sizeof(collection), run->option[CLI_STATE]);
+    }
+    return print_pages(run, collection, find_resource(run)->columns);
 }
 
 static int call_member(struct cli_run *run, const char *method, const char *body) {
@@ -169,6 +177,50 @@ int resource_delete_run(struct cli_run *run) {
 int resource_enable_run(struct cli_run *run) {
     bool enable = strcmp(run->command->name, "enable") == 0;
     return call_member(run, "PATCH", enable ? "{\"enabled\":true}" : "{\"enabled\":false}");
+}
+
+/* ---- jobs
+ * --------------------------------------------------------------------------------------- */
+
+/* A list of devices may be longer than a command line. NULL after saying why. */
+static char *read_json_file(struct cli_run *run, const char *path) {
+    json_error_t error;
+    json_t *value = json_load_file(path, JSON_REJECT_DUPLICATES, &error);
+    char *text = value ? json_dumps(value, JSON_COMPACT) : NULL;
+    if (!text)
+        cli_fail(run, 0, "cannot use %s: %s", path, value ? "out of memory" : error.text);
+    json_decref(value);
+    return text;
+}
+
+int job_start_run(struct cli_run *run) {
+    const char *data = run->option[CLI_JOB];
+    if (!data)
+        return cli_fail(run, DG_EXIT_USAGE, "say what to do, and for which devices: --data");
+    char *content = data[0] == '@' ? read_json_file(run, data + 1) : NULL;
+    if (data[0] == '@' && !content)
+        return DG_EXIT_USAGE;
+    int code = call_member(run, "PUT", content ? content : data);
+    free(content);
+    return code;
+}
+
+int job_abort_run(struct cli_run *run) {
+    char path[PATH_SIZE];
+    struct api_answer answer;
+    make_path(run, true, path);
+    append_path(run, path, "/abort");
+    api_call(run, "POST", path, NULL, &answer);
+    return print_answer(run, &answer);
+}
+
+int job_results_run(struct cli_run *run) {
+    static const char *const columns[TABLE_COLUMNS_MAX] = {"device_id", "state", "command_id",
+                                                           "reply_status", "reason"};
+    char path[PATH_SIZE];
+    make_path(run, true, path);
+    append_path(run, path, "/results");
+    return print_pages(run, path, columns);
 }
 
 /* ---- calls

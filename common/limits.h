@@ -113,6 +113,18 @@
 #define LIMIT_TWIN_MESSAGE_BYTES (64 * 1024 * 1024) /* ... of desired state, on their way */
 #define LIMIT_TWIN_UNSAID_BYTES (64 * 1024 * 1024)  /* ... reported, not in PostgreSQL yet */
 
+/* jobs */
+#define LIMIT_JOBS_OF_TENANT 100                /* at a time */
+#define LIMIT_JOBS_KEPT_OF_TENANT 1000          /* ... with those that have come to their end */
+#define LIMIT_JOB_LISTED_DEVICES 10000          /* of one job that lists them */
+#define LIMIT_JOB_DEVICES 100000                /* of one job */
+#define LIMIT_JOB_DEVICES_OF_TENANT 1000000     /* ... of all that are kept */
+#define LIMIT_JOB_RATE 1000                     /* devices of one job in a second */
+#define LIMIT_JOB_STEP_JOBS 4                   /* that go on together */
+#define LIMIT_JOB_STEP_DEVICES 250              /* of one job at a time */
+#define LIMIT_JOB_STEP_TWINS 16                 /* ... whose desired state is changed */
+#define LIMIT_JOB_STEP_BYTES (4 * 1024 * 1024L) /* ... of their payloads */
+
 /* events */
 #define LIMIT_EVENT_PAYLOAD_BYTES (512 * 1024)
 #define LIMIT_EVENT_HEADERS_BYTES (32 * 1024)

@@ -43,6 +43,15 @@ static const struct outcome {
     {"large_tags", 0, DG_ERR_STATE_SIZE, "/tags: would have more than 8 KiB as compact JSON"},
     {"policies", 0, DG_ERR_INVALID,
      "there are as many access policies as a tenant may have; delete one"},
+    {"another", 0, DG_ERR_EXISTS, "another job has this name"},
+    {"many", 0, DG_ERR_INVALID, "/query: more devices are found than one job may have"},
+    {"jobs", 0, DG_ERR_QUOTA,
+     "there are as many jobs, or devices in them, as a tenant may have; wait until some have ended,"
+     " or delete some that have"},
+    {"again", 0, DG_ERR_BUSY, "it is being made by somebody else; try again"},
+    {"over", 0, DG_ERR_IN_USE, "the job has come to its end: there is nothing to abort"},
+    {"unfinished", 0, DG_ERR_IN_USE,
+     "the job goes on, or some of its commands are not over yet; abort it, or wait"},
     {"shrink", 0, DG_ERR_INVALID, "/partition_count: may grow, not shrink"},
 };
 

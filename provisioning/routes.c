@@ -4,6 +4,7 @@
 #include "provisioning/commands.h"
 #include "provisioning/connection.h"
 #include "provisioning/credentials.h"
+#include "provisioning/jobs.h"
 #include "provisioning/methods.h"
 #include "provisioning/operations.h"
 #include "provisioning/provisioning.h"
@@ -33,6 +34,7 @@ enum {
     RESET_BYTES = 4 * 1024,
     COMMAND_BYTES = LIMIT_COMMAND_BODY_BYTES,
     TWIN_BYTES = 4 * LIMIT_TWIN_BYTES, /* with nulls, escapes and white space */
+    JOB_BYTES = LIMIT_HTTP_BODY_BYTES,
 };
 
 const struct provisioning_route provisioning_rows[] = {

@@ -33,6 +33,13 @@ ROUTE(GET_TWIN,           GET,    "/v1/tenants/{tenant}/devices/{device}/twin", 
 ROUTE(PATCH_TWIN,         PATCH,  "/v1/tenants/{tenant}/devices/{device}/twin",         TENANT, SHAPE,   TWIN_BYTES, twin_patch,       device, "Change desired state, tags or both")
 ROUTE(PUT_DESIRED,        PUT,    "/v1/tenants/{tenant}/devices/{device}/twin/desired", TENANT, COMMAND, TWIN_BYTES, twin_put_desired, device, "Replace desired state as a whole")
 
+ROUTE(LIST_JOBS,          GET,    "/v1/tenants/{tenant}/jobs",               TENANT, FOLLOW,  0,         resource_list, job,        "List jobs")
+ROUTE(GET_JOB,            GET,    "/v1/tenants/{tenant}/jobs/{job}",         TENANT, FOLLOW,  0,         resource_get,  job,        "Show one job and how far it is")
+ROUTE(PUT_JOB,            PUT,    "/v1/tenants/{tenant}/jobs/{job}",         TENANT, COMMAND, JOB_BYTES, job_put,       job,        "Start a job: one command, or one change of desired state, for many devices")
+ROUTE(DELETE_JOB,         DELETE, "/v1/tenants/{tenant}/jobs/{job}",         TENANT, COMMAND, 0,         job_delete,    job,        "Forget a job that has come to its end")
+ROUTE(ABORT_JOB,          POST,   "/v1/tenants/{tenant}/jobs/{job}/abort",   TENANT, COMMAND, 0,         job_abort,     job,        "Abort a job: no further devices, and no further deliveries")
+ROUTE(LIST_JOB_RESULTS,   GET,    "/v1/tenants/{tenant}/jobs/{job}/results", TENANT, FOLLOW,  0,         resource_list, job_result, "List what came of each device of a job")
+
 ROUTE(LIST_CREDENTIALS,   GET,    "/v1/tenants/{tenant}/devices/{device}/credentials",              TENANT, READ,   0,            resource_list,     credential, "List the credentials of a device")
 ROUTE(POST_CREDENTIAL,    POST,   "/v1/tenants/{tenant}/devices/{device}/credentials",              TENANT, MANAGE, SECRET_BYTES, credential_post,   credential, "Add a credential; a generated secret is shown only in this answer")
 ROUTE(GET_CREDENTIAL,     GET,    "/v1/tenants/{tenant}/devices/{device}/credentials/{credential}", TENANT, READ,   0,            resource_get,      credential, "Show one credential, without its secret")

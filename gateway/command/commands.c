@@ -382,8 +382,11 @@ static void tick_of_first(struct commands *commands) {
     if (!commands->is_expiring)
         commands->is_expiring =
             send_numbers(commands, STATEMENT_COMMAND_EXPIRE, true, 1, rows, on_expired);
-    if (commands->ticks % COLLECT_TICKS == 0)
+    if (commands->ticks % COLLECT_TICKS == 0) {
         (void)send_numbers(commands, STATEMENT_COMMAND_COLLECT, false, 2, collect, on_collected);
+        (void)send_numbers(commands, STATEMENT_JOB_COLLECT, false, 2, collect, on_collected);
+    }
+    jobs_look(commands);
 }
 
 /* A command's time is over, or what could not be said can. */
@@ -505,6 +508,7 @@ int commands_worker_start(struct worker *worker, struct commands_options *option
     atomic_fetch_add(&options->left, 1);
     evtimer_assign(&commands->timer, worker->base, on_tick, commands);
     event_add(&commands->timer, &(struct timeval){.tv_sec = TICK_S});
+    jobs_start(commands);
     worker->slots[WORKER_SLOT_COMMANDS] = commands;
     return relay_worker_start(worker, options->workers, options->worker_count, options->stream,
                               options->registry);
@@ -530,6 +534,7 @@ void commands_worker_free(struct worker *worker) {
     if (!commands)
         return;
     evtimer_del(&commands->timer);
+    jobs_stop(commands);
     worker->slots[WORKER_SLOT_COMMANDS] = NULL;
     free_creations(commands->creations);
     free_creations(commands->creating);

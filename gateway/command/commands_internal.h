@@ -136,6 +136,8 @@ struct commands {
     int64_t looked_until;
     /* of the first worker */
     bool is_first_release_done, is_renewing, is_expiring;
+    struct event job_timer;
+    bool is_stepping, is_cancelling; /* jobs.c */
 };
 
 static inline struct commands *commands_of(const struct worker *worker) {
@@ -240,6 +242,13 @@ void commands_look_for_waiting(struct commands *commands, int64_t after);
 /* Takes the payload; NULL: no memory. */
 struct command_parcel *parcel_make(struct commands *commands, struct command *command);
 void parcel_free(struct command_parcel *parcel);
+
+/* ---- jobs.c ---- */
+
+void jobs_start(struct commands *commands);
+void jobs_stop(struct commands *commands);
+/* On the first worker: what is due of jobs is done. */
+void jobs_look(struct commands *commands);
 
 /* ---- commands.c ---- */
 

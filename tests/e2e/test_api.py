@@ -128,6 +128,7 @@ class Operations(ApiTest):
             self.call(method, tenant + "/policy", body, 200)
         self.call_method("/v1/tenants/" + self.gateway.TENANT)
         self.walk_commands("/v1/tenants/" + self.gateway.TENANT)
+        self.walk_jobs("/v1/tenants/" + self.gateway.TENANT)
         for path in ("/healthz", "/readyz", "/metrics"):
             self.call("GET", path, expect=200, key="")
         succeeded = {name for name, status in self.contract.seen if status < 300}
@@ -199,6 +200,16 @@ class Operations(ApiTest):
         self.assertEqual(self.call("GET", path, expect=200).body, created.body)
         self.assertEqual(len(self.call("GET", commands, expect=200).body["items"]), 1)
         self.call("DELETE", path, expect=204)
+
+    def walk_jobs(self, tenant):
+        path = tenant + "/jobs/walk"
+        self.device(tenant)
+        self.call("PUT", path, {"command": {"name": "reboot"}, "query": {"tags": {"walk": "no"}}}, 201)
+        for of in (path, tenant + "/jobs", path + "/results"):
+            self.call("GET", of, expect=200)
+        self.call("DELETE", path, expect=204)
+        self.call("PUT", path, {"command": {"name": "reboot"}, "query": {}, "rate": 1}, 201)
+        self.call("POST", path + "/abort", expect=200)
 
     def test_metrics_are_prometheus_text(self):
         text = self.call("GET", "/metrics", key="", expect=200).text

@@ -28,7 +28,7 @@ class Words(unittest.TestCase):
     def test_a_group_lists_its_commands(self):
         for group, command in (("stream", "stream delete-group GROUP"), ("storage", "storage verify"),
                                ("tenant", "tenant list"), ("device", "device simulate"),
-                               ("credential", "credential create"), ("admin", "admin create-key")):
+                               ("credential", "credential create"), ("job", "job start JOB"), ("admin", "admin create-key")):
             self.run_duragate(group, "--help", code=0, output=command)
             self.run_duragate(group, code=64, error=command)
             self.run_duragate(group, "nonsense", code=64, error=f"no command '{group} nonsense'")

@@ -84,7 +84,7 @@ class Documents(unittest.TestCase):
     def test_links_lead_somewhere(self):
         for name in ("README.md", "docs/architecture.md", "docs/limits.md", "docs/quotas.md", "docs/promise.md", "docs/upgrade.md",
                      "docs/quarantine.md", "docs/kafka.md", "docs/clients.md", "docs/devices.md", "docs/iothub.md", "docs/twins.md",
-                     "docs/commands.md", "docs/iothub-service.md",
+                     "docs/commands.md", "docs/iothub-service.md", "docs/jobs.md",
                      "deploy/examples/README.md",
                      "deploy/examples/flink-moving-average/README.md"):
             with open(os.path.join(ROOT, name), encoding="utf-8") as file:

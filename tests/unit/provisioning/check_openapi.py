@@ -12,7 +12,6 @@ import jsonschema
 import yaml
 
 METHODS = {"get", "put", "post", "patch", "delete"}
-WRITES = {"put", "post", "patch"}
 
 
 def described(document):
@@ -65,29 +64,29 @@ def check_parameters(document, path, item):
             yield f"{method} {path}: path parameters are {sorted(named)}"
 
 
-def check_answers(document, path, method, operation):
+def check_answers(document, path, method, operation, has_body):
     """Errors are problems, and what every request of the API can meet is there."""
     answers = operation["responses"]
     if path.startswith("/v1/"):
-        wanted = {"401", "403", "503"} | ({"400", "413", "415", "422"} if method in WRITES else set())
+        wanted = {"401", "403", "503"} | ({"400", "413", "415", "422"} if has_body else set())
         for status in sorted(wanted - set(answers)):
             yield f"{method} {path}: {status} is not described"
     for status, answer in answers.items():
         content = resolve(document, answer).get("content", {})
         if status >= "400" and set(content) != {"application/problem+json"}:
             yield f"{method} {path}: {status} is not a problem"
-    if method in WRITES and "requestBody" not in operation:
-        yield f"{method} {path}: no body"
+    if has_body != ("requestBody" in operation):
+        yield f"{method} {path}: {'no' if has_body else 'a'} body is described"
 
 
-def check_operations(document, is_iothub):
+def check_operations(document, is_iothub, with_body):
     ids = []
     for path, item in document["paths"].items():
         yield from check_parameters(document, path, item)
         for method in METHODS & set(item):
             ids.append(item[method]["operationId"])
             if not is_iothub:
-                yield from check_answers(document, path, method, item[method])
+                yield from check_answers(document, path, method, item[method], (method, path) in with_body)
     for name in {name for name in ids if ids.count(name) > 1}:
         yield f"operationId {name} is there twice"
 
@@ -111,10 +110,11 @@ def main():
     printed = subprocess.run([program, *which], capture_output=True, text=True, check=True).stdout
     lines = [tuple(line.split(" ", 1)) for line in printed.splitlines()]
     routes = {line for line in lines if line[0] in METHODS}
+    with_body = {tuple(rest.split(" ")) for word, rest in lines if word == "body"}
     with open(path, encoding="utf-8") as file:
         document = yaml.safe_load(file)
     problems = [*check_references(document), *check_routes(document, routes),
-                *check_operations(document, bool(which)), *check_schemas(document)]
+                *check_operations(document, bool(which), with_body), *check_schemas(document)]
     if not which:
         problems += check_kinds(document, [name for word, name in lines if word == "kind"])
     print("\n".join(problems) or f"openapi: {len(routes)} routes described")

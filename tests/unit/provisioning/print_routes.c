@@ -1,6 +1,7 @@
-/* Prints the management listener's routes, one per line: method, path; then the kinds of what
- * happens to devices: kind, name. With an argument, the routes of the service API for clients of
- * IoT Hub that are served. For check_openapi.py. */
+/* Prints the management listener's routes, one per line: method, path; again those that take a
+ * body: body, method, path; then the kinds of what happens to devices: kind, name. With an
+ * argument, the routes of the service API for clients of IoT Hub that are served. For
+ * check_openapi.py. */
 #include <stdio.h>
 
 #include "gateway/session/flight.h"
@@ -13,8 +14,11 @@ static const char *const methods[HTTP_METHOD_COUNT] = {
 };
 
 static void print_table(const struct http_route *route) {
-    for (; route->pattern; route++)
+    for (; route->pattern; route++) {
         printf("%s %s\n", methods[route->method], route->pattern);
+        if (route->body_limit_bytes > 0)
+            printf("body %s %s\n", methods[route->method], route->pattern);
+    }
 }
 
 static void print_iothub(void) {
