@@ -262,7 +262,7 @@ int session_deliver(struct session *session, struct outbox_message *message) {
     if (err < 0)
         return err;
     uint8_t qos = subscription->qos < message->qos ? subscription->qos : message->qos;
-    if (session_is_iothub(session) && session_iothub_is_method(message))
+    if (session_is_iothub(session) && message->wants_reply)
         qos = 0; /* its reply says that it came */
     session_deliver_expire(session);
     err = outbox_add(&session->kept->outbox, message, qos, subscription->id);

@@ -166,11 +166,6 @@ static int64_t expiry_of(const struct session *session, const struct outbox_mess
     return session->shared->wall_ms + (int64_t)(message->expires_ms - session_now_ms(session));
 }
 
-bool session_iothub_is_method(const struct outbox_message *message) {
-    return message->kind == OUTBOX_CALL ||
-           mqtt_find_text(message->properties, MQTT_PROPERTY_RESPONSE_TOPIC).size > 0;
-}
-
 bool session_iothub_has(const struct session *session, enum iothub_filter filter) {
     return find_subscription(session, filter) != NULL;
 }
@@ -205,7 +200,7 @@ struct session_subscription *session_iothub_choose(const struct session *session
         iothub_write_desired_topic(&w, version);
     } else if (!native_split_command(message->topic, &id, &name)) {
         return NULL;
-    } else if (session_iothub_is_method(message)) {
+    } else if (message->wants_reply) {
         filter = IOTHUB_FILTER_METHODS;
         iothub_write_method_topic(&w, name, id);
     } else {

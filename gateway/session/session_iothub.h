@@ -48,9 +48,8 @@ void session_iothub_twin_answered(struct session *session, const struct twin_ans
 
 /* Whether the device has subscribed to this one. */
 bool session_iothub_has(const struct session *session, enum iothub_filter filter);
-/* What wants a reply is a direct method, anything else a message from the cloud. */
-bool session_iothub_is_method(const struct outbox_message *message);
-/* Where it goes, as choose_topic() of session_deliver.c; NULL: the device has not subscribed. An
+/* Where it goes, as choose_topic() of session_deliver.c: what wants a reply is a direct method,
+ * anything else a message from the cloud; NULL: the device has not subscribed. An
  * empty topic: none has room for its properties. */
 struct session_subscription *session_iothub_choose(const struct session *session,
                                                    const struct outbox_message *message,

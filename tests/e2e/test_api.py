@@ -129,6 +129,7 @@ class Operations(ApiTest):
         self.call_method("/v1/tenants/" + self.gateway.TENANT)
         self.walk_commands("/v1/tenants/" + self.gateway.TENANT)
         self.walk_jobs("/v1/tenants/" + self.gateway.TENANT)
+        self.walk_policies("/v1/tenants/" + self.gateway.TENANT)
         for path in ("/healthz", "/readyz", "/metrics"):
             self.call("GET", path, expect=200, key="")
         succeeded = {name for name, status in self.contract.seen if status < 300}
@@ -199,6 +200,16 @@ class Operations(ApiTest):
         path = created.headers["Location"]
         self.assertEqual(self.call("GET", path, expect=200).body, created.body)
         self.assertEqual(len(self.call("GET", commands, expect=200).body["items"]), 1)
+        self.call("DELETE", path, expect=204)
+
+    def walk_policies(self, tenant):
+        path = tenant + "/access-policies/walk"
+        made = self.call("PUT", path, {"rights": ["service_connect"]}, 201).body
+        self.assertNotIn("primary_key", self.call("GET", path, expect=200).body)
+        self.assertIn("primary_key", made)
+        self.call("PATCH", path, {"rights": ["registry_read"]}, 200)
+        names = [p["name"] for p in self.call("GET", tenant + "/access-policies", expect=200).body["items"]]
+        self.assertIn("walk", names)
         self.call("DELETE", path, expect=204)
 
     def walk_jobs(self, tenant):
