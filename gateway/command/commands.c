@@ -11,7 +11,7 @@ enum {
     TICK_S = 1,
     RENEW_TICKS = 5,
     LOOK_TICKS = 15,
-    COLLECT_TICKS = 60,
+    COLLECT_TICKS = 10,
     WATCH_TICKS = 60, /* who watches may have gone meanwhile */
     EXPIRE_ROWS = 500,
     COLLECT_ROWS = 5000,
