@@ -149,12 +149,37 @@ int resource_show_run(struct cli_run *run) {
     return call_member(run, "GET", NULL);
 }
 
+/* What an option gives as JSON, or the file that it names as @FILE (a list of devices may be longer
+ * than a command line). The caller's to free; NULL after saying why. */
+static char *read_data(struct cli_run *run, const char *data) {
+    json_error_t error;
+    if (data[0] != '@')
+        return strdup(data);
+    json_t *value = json_load_file(data + 1, JSON_REJECT_DUPLICATES, &error);
+    char *text = value ? json_dumps(value, JSON_COMPACT) : NULL;
+    if (!text)
+        cli_fail(run, 0, "cannot use %s: %s", data + 1, value ? "out of memory" : error.text);
+    json_decref(value);
+    return text;
+}
+
+static int call_with_data(struct cli_run *run, const char *method, const char *option) {
+    char *data = read_data(run, option);
+    int code = data ? call_member(run, method, data) : DG_EXIT_USAGE;
+    free(data);
+    return code;
+}
+
 /* What is there stays as it is: a device that was switched off would be let in again. */
 int resource_create_run(struct cli_run *run) {
     char path[PATH_SIZE];
     struct api_answer answer;
     make_path(run, true, path);
-    api_create(run, path, cli_has(run, CLI_DATA) ? run->option[CLI_DATA] : "{}", &answer);
+    char *data = read_data(run, cli_has(run, CLI_DATA) ? run->option[CLI_DATA] : "{}");
+    if (!data)
+        return DG_EXIT_USAGE;
+    api_create(run, path, data, &answer);
+    free(data);
     if (answer.status != 412)
         return print_answer(run, &answer);
     api_answer_free(&answer);
@@ -167,7 +192,7 @@ int resource_update_run(struct cli_run *run) {
     if (!cli_has(run, CLI_DATA))
         return cli_fail(run, DG_EXIT_USAGE,
                         "give the members to change: --data '{\"tags\":{...}}'");
-    return call_member(run, "PATCH", run->option[CLI_DATA]);
+    return call_with_data(run, "PATCH", run->option[CLI_DATA]);
 }
 
 int resource_delete_run(struct cli_run *run) {
@@ -182,27 +207,11 @@ int resource_enable_run(struct cli_run *run) {
 /* ---- jobs
  * --------------------------------------------------------------------------------------- */
 
-/* A list of devices may be longer than a command line. NULL after saying why. */
-static char *read_json_file(struct cli_run *run, const char *path) {
-    json_error_t error;
-    json_t *value = json_load_file(path, JSON_REJECT_DUPLICATES, &error);
-    char *text = value ? json_dumps(value, JSON_COMPACT) : NULL;
-    if (!text)
-        cli_fail(run, 0, "cannot use %s: %s", path, value ? "out of memory" : error.text);
-    json_decref(value);
-    return text;
-}
-
 int job_start_run(struct cli_run *run) {
     const char *data = run->option[CLI_JOB];
     if (!data)
         return cli_fail(run, DG_EXIT_USAGE, "say what to do, and for which devices: --data");
-    char *content = data[0] == '@' ? read_json_file(run, data + 1) : NULL;
-    if (data[0] == '@' && !content)
-        return DG_EXIT_USAGE;
-    int code = call_member(run, "PUT", content ? content : data);
-    free(content);
-    return code;
+    return call_with_data(run, "PUT", data);
 }
 
 int job_abort_run(struct cli_run *run) {

@@ -5,7 +5,7 @@
 #define SQL_IOTHUB_DEVICE \
     "d.device_id as key, d.version, d.device_key, d.enabled, d.status_reason, " \
     SQL_MS("d.status_updated_at") ", (select count(*) from command c where" \
-    " c.device_key = d.device_key and c.dialect = 'iothub' and not c.is_final)," \
+    " c.device_key = d.device_key and not c.wants_reply and not c.is_final)," \
     " coalesce(d.authentication, case when s.name is not null then 'sas'" \
     " when p.name is not null or q.name is not null then 'selfSigned'" \
     " else 'certificateAuthority' end), encode(s.secret, 'hex'), s.master_key_id, s.name," \
@@ -78,7 +78,7 @@ STATEMENT(IOTHUB_COMMANDS_PURGE, 4,
     " where " SQL_TENANT("t.", "$4") " and d.device_id = $2::text),"
     " changed as (update command c set is_final = true, finished_at = now(), holder = null,"
     " state = 'cancelled', reason = 'the queue was purged' from found f"
-    " where c.device_key = f.device_key and c.dialect = 'iothub' and not c.is_final"
+    " where c.device_key = f.device_key and not c.wants_reply and not c.is_final"
     " and c.state <> 'delivered' and " SQL_IS_FREE("c", "$3")
     " returning c.command_key, c.tenant_key, c.device_key),"
     " told as (insert into stream_outbox (instance, tenant_key, device_key, kind, command_key)"
@@ -112,7 +112,7 @@ STATEMENT(IOTHUB_DEVICES_COUNT, 2,
     name "' and c.kind = 'x509')"
 #define SQL_IOTHUB_TWIN_MORE(device_key) \
     "jsonb_build_object('cloudToDeviceMessageCount', (select count(*) from command c" \
-    " where c.device_key = " device_key " and c.dialect = 'iothub' and not c.is_final)," \
+    " where c.device_key = " device_key " and not c.wants_reply and not c.is_final)," \
     " 'x509Thumbprint', jsonb_build_object('primaryThumbprint', " \
     SQL_IOTHUB_THUMBPRINT(device_key, "iothub-primary") ", 'secondaryThumbprint', " \
     SQL_IOTHUB_THUMBPRINT(device_key, "iothub-secondary") "))"

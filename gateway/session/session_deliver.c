@@ -151,6 +151,14 @@ static struct session_subscription *choose_topic_of(const struct session *sessio
     return choose_topic(session, message, ret_topic, room);
 }
 
+/* A direct method of IoT Hub has a JSON value in any case: its SDKs take nothing for a fault. */
+static struct slice payload_of(const struct session *session,
+                               const struct outbox_message *message) {
+    if (message->payload_size == 0 && message->wants_reply && session_is_iothub(session))
+        return slice_from_string("null");
+    return slice_make(message->payload, message->payload_size);
+}
+
 /* False when the device does not take packets so large (MQTT5 3.1.2-24). */
 static bool send_publish(struct session *session, const struct outbox_entry *entry,
                          struct slice child, uint16_t packet_id) {
@@ -160,7 +168,7 @@ static bool send_publish(struct session *session, const struct outbox_entry *ent
     struct writer properties = writer_make(section, sizeof(section));
     struct writer w = writer_make(head, sizeof(head));
     uint8_t room[LIMIT_IOTHUB_TOPIC_BYTES];
-    struct slice topic;
+    struct slice topic, payload = payload_of(session, message);
     (void)choose_topic_of(session, message, child, &topic, room);
     uint16_t alias = choose_alias(session, message, topic);
     bool is_known = aliases_has_outgoing(session->aliases, alias);
@@ -168,16 +176,16 @@ static bool send_publish(struct session *session, const struct outbox_entry *ent
         write_properties(&properties, entry, child, alias, session_now_ms(session));
     mqtt_write_publish_head(&w, session->version, entry->packet_id != 0, entry->qos, false,
                             is_known ? slice_make(NULL, 0) : topic, packet_id,
-                            slice_make(section, writer_size(&properties)), message->payload_size);
+                            slice_make(section, writer_size(&properties)), (uint32_t)payload.size);
     if (properties.failed || w.failed || topic.size == 0 ||
-        writer_size(&w) + message->payload_size > session->peer_packet_bytes)
+        writer_size(&w) + payload.size > session->peer_packet_bytes)
         return false;
     /* Without memory for it the next one is sent like this one. */
     if (alias != 0 && !is_known)
         (void)!aliases_set_outgoing(&session->aliases, alias, topic);
     session->shared->effects->send(session, head, writer_size(&w));
-    if (message->payload_size > 0)
-        session->shared->effects->send(session, message->payload, message->payload_size);
+    if (payload.size > 0)
+        session->shared->effects->send(session, payload.data, payload.size);
     return true;
 }
 

@@ -260,6 +260,7 @@ Test(session_iothub, methods) {
     cr_assert_eq(session_deliver(&r->session, message), 0);
     cr_expect_eq(sent_topic(r, topic, sizeof(topic)), 0x30);
     cr_expect_str_eq(topic, "$iothub/methods/POST/reboot/?$rid=00aa");
+    cr_expect_eq(r->sent[r->sent_size - 1], 'p');
     feed_publish(r, 1, false, 3, "$iothub/methods/res/1200/?$rid=00ab", "no");
     cr_expect_eq(finished_count, 0);
     forget_sent(r);
@@ -299,9 +300,11 @@ Test(session_iothub, commands_with_a_reply) {
     struct recorder *r = connected_device(true);
     struct outbox_message *message = message_of(OUTBOX_COMMAND, "$dg/commands/c7/reboot", "");
     message->wants_reply = true;
+    message->payload_size = 0;
     subscribe(r, METHODS, 1);
     cr_assert_eq(session_deliver(&r->session, message), 0);
     cr_expect_eq(sent_topic(r, topic, sizeof(topic)), 0x30);
+    cr_expect(memcmp(r->sent + r->sent_size - 4, "null", 4) == 0, "its SDKs parse what they get");
     cr_expect_str_eq(topic, "$iothub/methods/POST/reboot/?$rid=c7");
     cr_expect_eq(finished_count, 1);
     cr_expect_eq(finished_outcome, OUTBOX_SENT);
