@@ -195,6 +195,7 @@ struct session_subscription *session_iothub_choose(const struct session *session
     struct writer w = writer_make(room, LIMIT_IOTHUB_TOPIC_BYTES);
     uint64_t version;
     enum iothub_filter filter = IOTHUB_FILTER_MESSAGES;
+    *ret_topic = slice_make(room, 0);
     if (read_desired_version(message->topic, &version)) {
         filter = IOTHUB_FILTER_DESIRED;
         iothub_write_desired_topic(&w, version);

@@ -49,8 +49,9 @@ void session_iothub_twin_answered(struct session *session, const struct twin_ans
 /* Whether the device has subscribed to this one. */
 bool session_iothub_has(const struct session *session, enum iothub_filter filter);
 /* Where it goes, as choose_topic() of session_deliver.c: what wants a reply is a direct method,
- * anything else a message from the cloud; NULL: the device has not subscribed. An
- * empty topic: none has room for its properties. */
+ * anything else a message from the cloud; NULL: the device has not subscribed. An empty topic: none
+ * has room for its properties, or it has no name here, as what came with the session of a native
+ * connection may have none. */
 struct session_subscription *session_iothub_choose(const struct session *session,
                                                    const struct outbox_message *message,
                                                    struct slice *ret_topic,

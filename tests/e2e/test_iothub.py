@@ -14,7 +14,7 @@ from called_device import Call, Received, acknowledge
 from certificates import Certificates
 from harness import Gateway, wait_until
 from iothub_device import HubDevice, token
-from raw_mqtt import PUBACK, SUBACK, Raw, packet, publish, text
+from raw_mqtt import PINGRESP, PUBACK, SUBACK, Raw, packet, publish, text
 
 METHODS = "$iothub/methods/POST/#"
 
@@ -168,6 +168,23 @@ class IotHub(unittest.TestCase):
         second = self.connected(device)
         self.assertEqual(first.until_closed(), [])
         self.published(second, device.events)
+
+    def test_take_over_from_a_native_connection(self):
+        """What that had not acknowledged comes under the names of the dialect, or not at all."""
+        device = HubDevice.make(self.gateway, "bilingual")
+        key = self.gateway.device(device.name)
+        native = self.connection()
+        native.resumed(f"{device.name}@{self.gateway.TENANT}", key, client_id=device.name, version=4, clean=False)
+        for filter in ("$dg/commands/#", "$dg/state/desired"):  # one after the other, so they come again in this order
+            if filter == "$dg/commands/#":
+                self.post(device, wants_reply=False, payload=1)
+            native.send(subscribe(filter))
+            self.assertEqual({native.read()[0] >> 4 for _ in range(2)}, {3, SUBACK})
+        raw = self.connected(device, clean=False).send(packet(0xC0, b""))
+        received = []
+        while not received or received[-1][0] >> 4 != PINGRESP:
+            received.append(raw.read())
+        self.assertEqual([Received(*sent, 4).payload for sent in received[:-1]], [b"1"])
 
     def test_wider_alphabet(self):
         """Made by who may make it (here: behind the gateway's back), it is reached by the dialect only."""

@@ -1,4 +1,5 @@
 /* Sessions of Azure IoT Hub's clients: who they are, what they may, what comes of it. */
+#include "gateway/session/session_iothub.h"
 #include "session_recorder.h"
 
 TestSuite(session_iothub, .fini = check_leaks);
@@ -312,6 +313,19 @@ Test(session_iothub, commands_with_a_reply) {
     cr_expect_eq(r->reply_key, 7);
     cr_expect_eq(r->reply_status, 500);
     session_reply_done(&r->session, r->reply_tag, 0);
+    recorder_free(r);
+}
+
+/* A session that a native connection had before may still hold what has no name here. */
+Test(session_iothub, message_of_no_topic) {
+    uint8_t room[LIMIT_IOTHUB_TOPIC_BYTES];
+    struct slice topic = slice_from_string("of another message");
+    struct recorder *r = connected_device(true);
+    struct outbox_message *message = message_of(OUTBOX_STATE, "$dg/state/desired", "");
+    subscribe(r, MESSAGES, 1);
+    cr_expect_null(session_iothub_choose(&r->session, message, &topic, room));
+    cr_expect_eq(topic.size, 0u);
+    on_finished(message);
     recorder_free(r);
 }
 
