@@ -405,13 +405,37 @@ void iothub_device_delete(struct provisioning_call *call) {
 
 /* ---- bulk ---- */
 
+/* What would otherwise be done to the device itself, or be forgotten in silence; NULL: nothing. */
+static const char *find_unserved(const json_t *object) {
+    const json_t *module = json_object_get(object, "moduleId");
+    if (module && !json_is_null(module))
+        return "modules are not served";
+    return json_object_size(json_object_get(object, "tags")) > 0 ||
+                   json_object_size(json_object_get(object, "properties")) > 0
+               ? "tags and properties are changed one by one, by PATCH /twins/{device}"
+               : NULL;
+}
+
+/* Without an entity tag, what has to match one matches none. */
+static struct etag_condition read_bulk_condition(const json_t *object,
+                                                 const struct iothub_mode *mode) {
+    const char *etag = json_string_value(json_object_get(object, "eTag"));
+    if (!etag) /* as a device that was read has it */
+        etag = json_string_value(json_object_get(object, "etag"));
+    bool is_any = etag ? strcmp(etag, "*") == 0 : !mode->matches;
+    return etag_condition_of(is_any ? ETAG_EXISTS
+                                    : iothub_parse_etag(slice_from_string(etag ? etag : "")));
+}
+
 /* False with a sentence. */
 static bool read_bulk_change(const json_t *object, struct change *change, char *ret_detail,
                              size_t detail_size) {
     const char *mode = json_string_value(json_object_get(object, "importMode"));
-    const char *etag = json_string_value(json_object_get(object, "eTag"));
-    if (!etag) /* as a device that was read has it */
-        etag = json_string_value(json_object_get(object, "etag"));
+    const char *unserved = find_unserved(object);
+    if (unserved) {
+        snprintf(ret_detail, detail_size, "%s", unserved);
+        return false;
+    }
     change->mode = iothub_mode_find(mode ? mode : "create");
     if (!change->mode) {
         snprintf(ret_detail, detail_size,
@@ -425,8 +449,7 @@ static bool read_bulk_change(const json_t *object, struct change *change, char *
         snprintf(ret_detail, detail_size, "each device needs an id");
         return false;
     }
-    change->condition = etag_condition_of(
-        !etag || strcmp(etag, "*") == 0 ? ETAG_EXISTS : iothub_parse_etag(slice_from_string(etag)));
+    change->condition = read_bulk_condition(object, change->mode);
     snprintf(change->id, sizeof(change->id), "%s", change->asked.id);
     return true;
 }

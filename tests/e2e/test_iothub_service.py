@@ -259,6 +259,12 @@ class Devices(ServiceTest):
         for body in ([], [{"id": "a"}] * 101, {}, [{"id": "a", "importMode": "x"}], [{}], [1]):
             self.refused(400, "ArgumentInvalid", "POST", "/devices", body)
         self.refused(404, "DeviceNotFound", "GET", "/devices/a")
+        # what is not served is done neither to the device itself nor in silence
+        for more in ({"moduleId": "m", "importMode": "delete"}, {"tags": {"floor": 1}, "importMode": "update"},
+                     {"properties": {"desired": {"on": True}}, "importMode": "update"}):
+            self.refused(400, "ArgumentInvalid", "POST", "/devices", [{"id": "bulk0", **more}])
+        done = self.call("POST", "/devices", [{"id": "bulk0", "importMode": "deleteIfMatchETag"}], 400).body
+        self.assertEqual(done["errors"][0]["errorCode"], 412001)
         self.call("POST", "/devices", [{"id": name, "importMode": "Delete"} for name in names], 200)
         self.refused(404, "DeviceNotFound", "GET", "/devices/bulk0")
 
