@@ -81,8 +81,8 @@ int session_will_own(struct session *session) {
     int err = session_may(session, SESSION_LEAVE_WILL, content.topic, &permit);
     if (err == 0 && session_is_iothub(session))
         err = session_iothub_own_will(session, &permit, &content, room);
-    if (err < 0)
-        return err;
+    if (err < 0) /* MQTT 3.1.1 has one word for whatever is wrong with it */
+        return session_is_mqtt5(session) ? err : DG_ERR_NOT_AUTHORIZED;
     content.tenant_key = session->tenant->key;
     content.credential_key = session->credential_key;
     content.valid_until_ms = session->valid_until_ms;

@@ -272,7 +272,11 @@ class IotHub(unittest.TestCase):
         self.assertEqual(headers["why"], "gone")
         self.assertEqual(headers["iothub-MessageType"], "Will")
         self.assertEqual(headers["ce_iothubauthmethod"], "sas")
-        self.assertEqual(self.code(device.user, device.token(), device.name, will=("lost", "bye"))[0], 5)
+        for topic, flags in (("lost", 8), (device.events, 0x10), (device.events + "a=%FF", 8),
+                             (device.events + "a" * 9000, 8)):
+            with self.subTest(topic[:40], flags=flags):
+                self.assertEqual(self.code(device.user, device.token(), device.name, will=(topic, "bye"),
+                                           will_flags=flags)[0], 5)
 
     # ---- what the device gets ----
 
