@@ -288,6 +288,22 @@ class Devices(ServiceTest):
         self.call("PUT", "/devices/live", {"status": "disabled"}, 200, If_Match="*")
         wait_until(lambda: self.call("GET", "/devices/live").body["connectionState"] == "Disconnected", 10)
 
+    def test_other_credentials(self):
+        """A device that is not to log in by tokens has no key left that signs them, whatever its name; what is no
+        token's and no thumbprint's is not this API's."""
+        path = f"/v1/tenants/{self.gateway.TENANT}/devices/mixed/credentials"
+        self.device("mixed")
+        for body in ({"name": "second", "kind": "sas"}, {"name": "iothub-primary", "kind": "key"}):
+            self.assertEqual(self.gateway.api("POST", path, body)[0], 201)
+        self.call("PUT", "/devices/mixed", {"authentication": {"type": "sas"}}, 200, If_Match="*")
+        self.assertEqual(self.credentials("mixed"), ["iothub", "iothub-primary", "second"])
+        self.call("PUT", "/devices/mixed", {"authentication": {"type": "none"}}, 200, If_Match="*")
+        self.assertEqual(self.credentials("mixed"), ["iothub-primary"])
+
+    def credentials(self, device):
+        return self.gateway.sql("select c.name from credential c join device using (device_key)"
+                                f" where device_id = '{device}' order by 1").split()
+
     def test_who_trusts_an_authority(self):
         """A device of another kind than certificateAuthority has to show a certificate of its own."""
         certificates = Certificates(self.gateway.directory)
