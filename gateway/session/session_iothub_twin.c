@@ -13,6 +13,7 @@
 #include "gateway/session/session_iothub.h"
 #include "gateway/session/share.h"
 #include "gateway/session/tenants.h"
+#include "registry/json.h"
 #include "registry/twin.h"
 
 /* ---- answers ---- */
@@ -97,15 +98,29 @@ static int read_version(struct slice text, int64_t *ret_version) {
     return 0;
 }
 
-static int check_report(const struct mqtt_publish *publish, const struct session_permit *permit,
-                        struct twin_request *request, char why[SESSION_WHY_SIZE]) {
+/* What clients send back of what they were given: names of IoT Hub's own, which mean nothing here.
+ * NULL: there are none (or it is no JSON, which is said later). Freed by the caller. */
+static char *without_own_names(struct slice payload) {
+    char *text = NULL;
+    if (payload.size > LIMIT_TWIN_BYTES || !memchr(payload.data, '$', payload.size))
+        return NULL;
+    json_t *object =
+        json_loadb((const char *)payload.data, payload.size, JSON_REJECT_DUPLICATES, NULL);
+    bool has_version = json_object_del(object, "$version") == 0;
+    bool has_metadata = json_object_del(object, "$metadata") == 0;
+    if (has_version || has_metadata)
+        text = json_print_exact(object);
+    json_decref(object);
+    return text;
+}
+
+static int check_report(const struct session_permit *permit, struct twin_request *request,
+                        char why[SESSION_WHY_SIZE]) {
     json_t *patch = NULL;
     int err = read_version(permit->version, &request->expected_version);
     if (err == 0)
-        err = twin_parse(publish->payload, &patch, why, SESSION_WHY_SIZE);
+        err = twin_parse(request->patch, &patch, why, SESSION_WHY_SIZE);
     json_decref(patch);
-    request->action = TWIN_REPORT;
-    request->patch = publish->payload;
     return err;
 }
 
@@ -114,9 +129,16 @@ static int ask(struct session *session, const struct mqtt_publish *publish,
     struct twin_request request = {
         .action = TWIN_GET, .owner = session->id, .tag = tag, .note = permit->reply_id};
     session_state_target(session, NULL, &request.target);
-    int err =
-        permit->twin == SESSION_TWIN_REPORT ? check_report(publish, permit, &request, why) : 0;
-    return err < 0 ? err : session->shared->effects->ask_twin(session, &request);
+    if (permit->twin != SESSION_TWIN_REPORT)
+        return session->shared->effects->ask_twin(session, &request);
+    char *changed = without_own_names(publish->payload);
+    request.action = TWIN_REPORT;
+    request.patch = changed ? slice_from_string(changed) : publish->payload;
+    int err = check_report(permit, &request, why);
+    if (err == 0)
+        err = session->shared->effects->ask_twin(session, &request); /* copies */
+    free(changed);
+    return err;
 }
 
 bool session_iothub_twin(struct session *session, const struct mqtt_publish *publish,

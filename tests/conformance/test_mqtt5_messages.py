@@ -392,7 +392,7 @@ class Subscribe(Messages):
         raw = self.connected()
         for options in (0x00, 0x04, 0x08, 0x10, 0x20, 0x2C):
             with self.subTest(f"{options:02x}"):
-                self.assertEqual(self.suback(raw, [(DESIRED, options | 1)]), [1])
+                self.assertEqual(self.suback(raw, [(COMMANDS, options | 1)]), [1])
 
     @covers("3.8.4-3")
     def test_the_same_filter_again(self):

@@ -426,7 +426,7 @@ Test(session_iothub, state_is_reported) {
         struct recorder *r = connected_device(true);
         subscribe(r, "$iothub/twin/res/#", 0);
         feed_publish(r, qos, false, 3, "$iothub/twin/PATCH/properties/reported/?$rid=7&$version=6",
-                     "{\"a\":1}");
+                     qos == 0 ? "{\"a\":1}" : "{\"a\":1,\"$version\":3,\"$metadata\":{\"x\":1}}");
         cr_assert_eq(r->ask_count, 1);
         cr_expect_eq(r->ask.action, TWIN_REPORT);
         cr_expect_eq(r->ask.expected_version, 6);
