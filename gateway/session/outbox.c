@@ -235,7 +235,10 @@ void outbox_recall(struct outbox **outbox, int64_t device_key) {
     for (struct outbox_entry *entry = *outbox ? (*outbox)->first : NULL; entry; entry = next) {
         next = entry->next;
         if (entry->message && entry->message->kind == OUTBOX_COMMAND &&
-            entry->message->device_key == device_key)
-            outbox_drop(outbox, entry, DG_ERR_TAKEN_OVER);
+            entry->message->device_key == device_key) {
+            finish(entry, OUTBOX_DROPPED, 0, DG_ERR_TAKEN_OVER);
+            if (entry->packet_id == 0) /* else the device's window has it until it answers */
+                remove_entry(outbox, entry);
+        }
     }
 }

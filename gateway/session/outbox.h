@@ -135,7 +135,8 @@ void outbox_replied(struct outbox **outbox, struct outbox_message *message,
 void outbox_resume(struct outbox *outbox);
 /* Drops what is over and of which nothing is in flight. */
 void outbox_expire(struct outbox **outbox, uint64_t now_ms);
-/* Commands of a device are dropped, however far they are: another session receives them. */
+/* Commands of a device are dropped, however far they are: another session receives them. What was
+ * sent keeps its packet identifier until the device has answered. */
 void outbox_recall(struct outbox **outbox, int64_t device_key);
 /* All messages are dropped for this reason. */
 void outbox_free(struct outbox **outbox, int err);

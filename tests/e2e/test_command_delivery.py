@@ -522,6 +522,28 @@ class Behind(DeliveryTest):
         last = self.post("roams")
         self.assertEqual(gateway.called().topic.split("/")[4], last)
 
+    def test_what_is_taken_back_keeps_its_place_in_the_window(self):
+        for qos in (1, 2):
+            name = f"window{qos}"
+            self.child(name, f"gw{name}")
+            status, body, _ = self.gateway.api("POST", self.path(name) + "/credentials", {"name": "key", "kind": "key"})
+            self.assertEqual(status, 201)
+            self.keys[name] = body["key"]
+            gateway = self.device(f"gw{name}", qos=1, properties=RECEIVE_MAXIMUM + b"\0\1")
+            gateway.send(subscribe(qos, 5, to=f"$dg/via/{name}/commands/#"))
+            gateway.read()
+            id = self.post(name)
+            taken = gateway.called()
+            later = self.post(f"gw{name}")
+            own = self.device(name, qos=1)
+            self.assertEqual(own.called().id, id)
+            gateway.socket.settimeout(1)
+            with self.assertRaises(TimeoutError):
+                gateway.exactly(1)
+            gateway.socket.settimeout(30)
+            gateway.acknowledged(taken)
+            self.assertEqual(gateway.called().id, later)
+
     def test_may_not_be_spoken_for_any_more(self):
         self.child("lost", "gwl")
         device = self.device("gwl", qos=None, properties=RECEIVE_MAXIMUM + b"\0\1")
