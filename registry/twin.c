@@ -152,6 +152,23 @@ int twin_parse(struct slice text, json_t **ret_patch, char *ret_detail, size_t d
     return 0;
 }
 
+int twin_print(struct slice patch, char **ret_text, char *ret_detail, size_t detail_size) {
+    json_error_t error;
+    json_t *value = load(patch, &error);
+    char *text = value ? json_print_exact(value) : NULL;
+    json_decref(value);
+    if (!text)
+        return DG_ERR_NO_MEMORY;
+    if (strlen(text) > LIMIT_TWIN_BYTES) {
+        snprintf(ret_detail, detail_size, "a patch has at most %d bytes as compact JSON",
+                 LIMIT_TWIN_BYTES);
+        free(text);
+        return DG_ERR_STATE_SIZE;
+    }
+    *ret_text = text;
+    return 0;
+}
+
 int twin_merge(struct slice document, struct slice patch, char **ret_document, char *ret_detail,
                size_t detail_size) {
     json_error_t error;

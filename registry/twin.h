@@ -25,6 +25,12 @@ DG_NODISCARD int twin_check(const json_t *document, const char *root, char *ret_
 DG_NODISCARD int twin_parse(struct slice text, json_t **ret_patch, char *ret_detail,
                             size_t detail_size);
 
+/* A patch that was checked as it is passed on, freed with free(): compact, and no number has more
+ * digits than it is read back from, so that everybody who merges it gets the same document.
+ * DG_ERR_STATE_SIZE: it would have more than LIMIT_TWIN_BYTES; DG_ERR_NO_MEMORY. */
+DG_NODISCARD int twin_print(struct slice patch, char **ret_text, char *ret_detail,
+                            size_t detail_size);
+
 /* The document that a patch makes of another one, both texts that were checked; ret_document is
  * freed with free(). DG_ERR_STATE_SIZE: it would have more than LIMIT_TWIN_BYTES, ret_detail says
  * how many; DG_ERR_MALFORMED: of a document that PostgreSQL has; DG_ERR_NO_MEMORY. */

@@ -1,7 +1,8 @@
 /*
  * Reported state: merged, appended, answered, told to PostgreSQL. The event's payload and the row
- * of the projection (twin_project in schemas/0008_twins.sql) are made of the device's own text,
- * which is JSON: it was parsed when it came.
+ * of the projection (twin_project in schemas/0008_twins.sql) are made of the patch as it was
+ * understood, not of the device's own text: PostgreSQL would keep more digits of a number, or
+ * refuse them.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -78,9 +79,9 @@ static struct stream_mutation write_identity(struct slice key) {
                                     .value = slice_make(elsewhere, sizeof(elsewhere))};
 }
 
-static struct twin_report *make(const struct twin_ask *ask, const struct worker *worker,
-                                int64_t version) {
-    struct slice patch = ask->request.patch, identity = ask->request.identity;
+static struct twin_report *make(const struct twin_ask *ask, struct slice patch,
+                                const struct worker *worker, int64_t version) {
+    struct slice identity = ask->request.identity;
     size_t size = sizeof(struct twin_report) + 2 * (patch.size + FRAME_SIZE) + identity.size;
     struct twin_report *report = malloc(size);
     if (!report)
@@ -114,7 +115,7 @@ static struct twin_report *make(const struct twin_ask *ask, const struct worker 
 
 /* What is wrong with it, given what is known. */
 static int check(const struct twins *twins, const struct twin *twin, struct twin_ask *ask,
-                 char **ret_document) {
+                 char **ret_patch, char **ret_document) {
     int64_t expected = ask->request.expected_version;
     if (expected != 0 && expected != twin->reported_version) {
         snprintf(ask->why, sizeof(ask->why), "the version is %lld",
@@ -125,16 +126,20 @@ static int check(const struct twins *twins, const struct twin *twin, struct twin
         snprintf(ask->why, sizeof(ask->why), "too many reports wait for PostgreSQL, try again");
         return DG_ERR_BUSY;
     }
-    return twin_merge(slice_from_string(twin->reported), ask->request.patch, ret_document, ask->why,
-                      sizeof(ask->why));
+    int err = twin_print(ask->request.patch, ret_patch, ask->why, sizeof(ask->why));
+    return err < 0 ? err
+                   : twin_merge(slice_from_string(twin->reported), slice_from_string(*ret_patch),
+                                ret_document, ask->why, sizeof(ask->why));
 }
 
 bool twin_report_begin(struct twins *twins, struct twin *twin) {
     struct twin_ask *ask = twin->asks;
-    char *document = NULL;
-    int err = check(twins, twin, ask, &document);
+    char *patch = NULL, *document = NULL;
+    int err = check(twins, twin, ask, &patch, &document);
     struct twin_report *report =
-        err == 0 ? make(ask, twins->worker, twin->reported_version + 1) : NULL;
+        err == 0 ? make(ask, slice_from_string(patch), twins->worker, twin->reported_version + 1)
+                 : NULL;
+    free(patch);
     if (!report) {
         free(document);
         twin_answer(twin, err < 0 ? err : DG_ERR_NO_MEMORY);

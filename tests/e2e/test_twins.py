@@ -327,6 +327,16 @@ class Reported(TwinTest):
 
             wait_until(put_aside, 20)
 
+    def test_digits_beyond_those_of_a_number(self):
+        """Neither PostgreSQL nor the limit of a document hears of digits that make no difference."""
+        device = self.device("digits", listens=False)
+        for name in ("a", "b"):
+            self.assertEqual(device.report(b'{"%s":0.%s}' % (name.encode(), b"1" * 20000)), (0, ""))
+        number = 0.1111111111111111
+        self.wait_for_reported("digits", 3, {"a": number, "b": number})
+        self.assertLess(int(self.gateway.sql("select octet_length(reported::text) from twin where device_id = 'digits'")), 100)
+        self.wait_for_events("digits", "reported", [{"version": 2, "patch": {"a": number}}, {"version": 3, "patch": {"b": number}}])
+
     def test_desired_and_reported_are_apart(self):
         device = self.device("apart")
         self.assertEqual(device.desired(), (1, {}))

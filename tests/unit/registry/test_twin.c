@@ -109,6 +109,23 @@ Test(twin, merging) {
     cr_expect_eq(merge("nonsense", "{}", &document, detail), DG_ERR_MALFORMED);
 }
 
+Test(twin, a_patch_as_it_is_passed_on) {
+    char *text = NULL, detail[256], long_number[1000] = "{\"a\":null,\"b\":[0.";
+    memset(long_number + strlen(long_number), '1', 900);
+    strcat(long_number, "]}");
+    cr_expect_eq(twin_print(slice_from_string(long_number), &text, detail, sizeof(detail)), 0);
+    cr_expect_str_eq(text, "{\"a\":null,\"b\":[0.1111111111111111]}");
+    free(text);
+    char *wide = malloc(LIMIT_TWIN_BYTES + 1), *at = wide + sprintf(wide, "{\"a\":[1e5");
+    while (at - wide < LIMIT_TWIN_BYTES - 10)
+        at += sprintf(at, ",1e5");
+    strcpy(at, "]}");
+    cr_expect_eq(twin_print(slice_from_string(wide), &text, detail, sizeof(detail)),
+                 DG_ERR_STATE_SIZE);
+    cr_expect_str_eq(detail, "a patch has at most 32768 bytes as compact JSON");
+    free(wide);
+}
+
 /* {"a":"x...","b":"x..."...}: of exactly this many bytes. */
 static char *document_of(size_t size) {
     static char text[LIMIT_TWIN_BYTES + 1];
