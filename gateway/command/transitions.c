@@ -152,7 +152,9 @@ static void take_told(struct transitions *t, enum projection_kind kind) {
         push(&t->projected, pop(&t->told[kind]));
     }
     metric_add(METRIC_PROJECTIONS_WAITING, -(int64_t)count);
-    t->most[kind] = LIMIT_COMMANDS_OF_STATEMENT;
+    t->most[kind] *= 2;
+    if (t->most[kind] > LIMIT_COMMANDS_OF_STATEMENT)
+        t->most[kind] = LIMIT_COMMANDS_OF_STATEMENT;
     delete_projected(t);
     on_restored(t, left); /* not what devices have caused meanwhile */
 }
@@ -179,7 +181,8 @@ static void on_projected(struct mail *mail, void *receiver) {
         take_told(t, kind);
     } else if (t && err == DG_ERR_INVALID) {
         take_refusal(t, kind, request->detail);
-    } else if (t) {
+    } else if (t) { /* it may have been too much for the time that a statement has */
+        t->most[kind] = (t->most[kind] + 3) / 4;
         push_front(&t->durable[kind], &t->told[kind]);
         retry_later(t);
     }

@@ -449,6 +449,24 @@ class Apart(TwinTest):
         self.wait_for_reported("twice", 21, {"number": 19})
         self.assertEqual([event["version"] for event in self.events("twice", "reported")], list(range(2, 22)))
 
+    def test_more_than_a_statement_has_time_for(self):
+        """A large document and many small changes of it: said in smaller parts, and nobody else waits for good."""
+        gateway = self.gateway
+        device = self.device("large", listens=False)
+        large = {f"k{number:04}": 0 for number in range(2900)}
+        self.assertEqual(device.report(json.dumps(large, separators=(",", ":")).encode()), (0, ""))
+        for number in range(200):
+            self.assertEqual(device.report({"k0000": number}), (0, ""))
+        gateway.kill()
+        gateway.up()  # no command is delivered before all of that is said
+        other = self.device("beside", listens=False)
+        self.assertEqual(other.send(subscribe(1, 5)).read()[0] >> 4, SUBACK)
+        status, body, _ = gateway.api("POST", self.path("beside", "/commands"), {"name": "x"})
+        self.assertEqual(status, 202, body)
+        other.socket.settimeout(120)
+        self.assertEqual(other.called().id, body["command_id"])
+        self.wait_for_reported("large", 202, large | {"k0000": 199})
+
     def test_unknown_twin(self):
         """What is needed and cannot be read is refused; telemetry goes on."""
         device = self.device("unknown", listens=False)
