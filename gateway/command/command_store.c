@@ -315,8 +315,8 @@ static void on_created(struct mail *mail, void *receiver) {
     unsigned row, n = 0;
     if (commands)
         commands->creating = NULL;
-    if (commands && result->err == DG_ERR_TIMEOUT)
-        commands->lost_answer = true;
+    if (commands && result->err < 0)
+        commands->looks_left = COMMAND_LOOKS;
     for (struct creation *creation = list, *next; creation; creation = next, n++) {
         next = creation->next;
         int err = result->err == 0 ? find_created(result, n, &row) : result->err;
@@ -456,7 +456,7 @@ static void on_taken(struct mail *mail, void *receiver) {
     if (commands && result->err == 0) {
         take_taken(commands, result);
     } else if (commands) {
-        commands->lost_answer |= result->err == DG_ERR_TIMEOUT;
+        commands->looks_left = COMMAND_LOOKS;
         put_back_keys(&commands->taken);
     }
     registry_request_free(result);
@@ -549,7 +549,7 @@ void commands_release(struct commands *commands, int64_t command_key, int64_t de
         return;
     if (device_map_reserve(&commands->releasing) < 0 ||
         device_map_reserve(&commands->released.next) < 0) {
-        commands->lost_answer = true; /* looked for again */
+        commands->looks_left = COMMAND_LOOKS; /* looked for again */
         return;
     }
     (void)device_map_get(&commands->releasing, device_key, &count);
@@ -615,6 +615,8 @@ static void found(struct commands *commands, struct reply_mail *reply,
     } else if (commands && result->err == 0) {
         take_found(commands, reply, result);
     } else {
+        if (commands)
+            commands->looks_left = COMMAND_LOOKS;
         commands_answer_reply(reply, commands ? result->err : DG_ERR_SHUTTING_DOWN);
         free(reply);
     }
@@ -714,9 +716,10 @@ static int send_look(struct commands *commands, enum registry_statement statemen
 }
 
 /* Rows that are held here and that nobody knows of: those whose home this is are let go. Not while
- * what would make them known is under way. False: look again. */
+ * what would make them known is under way (what is being created is too young to be among them).
+ * False: look again. */
 static bool release_unknown(struct commands *commands, const struct registry_request *result) {
-    if (commands->taken.now.count > 0 || commands->creating || commands->looked_up > 0)
+    if (commands->taken.now.count > 0 || commands->looked_up > 0)
         return false;
     for (unsigned row = 0; row < result->row_count; row++) {
         int64_t key = number_at(result, row, COLUMN_KEY);
@@ -738,21 +741,17 @@ static void on_held(struct mail *mail, void *receiver) {
         bool is_done = result->err == 0 && release_unknown(commands, result);
         bool more = is_done && result->row_count == LOOK_ROWS;
         commands->looked_until = more ? number_at(result, LOOK_ROWS - 1, COLUMN_KEY) : 0;
-        commands->lost_answer |= !is_done;
         if (more)
             commands_look_for_held(commands);
+        else if (is_done && commands->looks_left > 0)
+            commands->looks_left--;
     }
     registry_request_free(result);
 }
 
 void commands_look_for_held(struct commands *commands) {
-    commands->lost_answer = false;
-    commands->is_looking = true;
-    if (send_look(commands, STATEMENT_COMMAND_HELD, commands->looked_until, LOOK_ROWS, on_held) <
-        0) {
-        commands->lost_answer = true;
-        commands->is_looking = false;
-    }
+    commands->is_looking = send_look(commands, STATEMENT_COMMAND_HELD, commands->looked_until,
+                                     LOOK_ROWS, on_held) == 0;
 }
 
 static void on_waiting(struct mail *mail, void *receiver) {

@@ -427,7 +427,7 @@ static void on_tick(evutil_socket_t fd, short what, void *context) {
     commands_send_take(commands);
     commands_send_release(commands);
     commands_look_up_parked(commands);
-    if (commands->lost_answer && !commands->is_looking && commands->ticks % LOOK_TICKS == 0)
+    if (commands->looks_left > 0 && !commands->is_looking && commands->ticks % LOOK_TICKS == 0)
         commands_look_for_held(commands);
     if (commands->worker->index == 0)
         tick_of_first(commands);

@@ -112,6 +112,10 @@ struct command_keys {
     struct device_map next, now; /* key -> a word that stays with it */
 };
 
+/* How often is looked for what a statement without an answer may have done: a connection that was
+ * given up may still carry it to PostgreSQL, as long as that has not noticed. */
+enum { COMMAND_LOOKS = 20 };
+
 struct commands {
     struct worker *worker;
     struct commands_options *options;
@@ -130,9 +134,9 @@ struct commands {
     unsigned reply_count, looked_up; /* reply_count: of both; looked_up: with PostgreSQL now */
     struct event timer;
     unsigned ticks;
-    bool is_ready;    /* what was before is said */
-    bool lost_answer; /* something may be held that nobody here knows of */
-    bool is_looking;  /* for that */
+    bool is_ready;       /* what was before is said */
+    bool is_looking;     /* for that */
+    unsigned looks_left; /* something may be held that nobody here knows of */
     int64_t looked_until;
     /* of the first worker */
     bool is_first_release_done, is_renewing, is_expiring;

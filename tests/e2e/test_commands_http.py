@@ -522,6 +522,15 @@ class WithoutPostgres(CommandsApi):
                     self.assertEqual(answer.headers["Retry-After"], "2")
         wait_until(lambda: self.call("GET", f"{path}/commands/{received.id}").body.get("state") == "completed", 30)
 
+    def test_what_was_created_without_an_answer_is_delivered(self):
+        path, key = self.away()
+        device = self.connected(path, key)
+        device.socket.settimeout(90)
+        with self.frozen():
+            self.post(path, None, "", 503)
+        command = f"{path}/commands/{device.called().id}"  # PostgreSQL found it where it had left off
+        wait_until(lambda: self.state(command) == "sent", 20)
+
     def test_what_may_have_been_created_is_told_by_its_key(self):
         """The answer of the statement that creates gets lost: the same key gives the command that is there."""
         path, _ = self.away()
