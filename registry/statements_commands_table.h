@@ -121,7 +121,8 @@ STATEMENT(COMMAND_RELEASE, 2,
     " (k bigint) where c.command_key = r.k and c.holder = $2::text and not c.is_final"
     " returning c.device_key) select " SQL_NOTIFY("freed", "$2"))
 /* rows of gateway/command/command_event.h, instance. What is said twice is said once; the last row
- * of a command holds. A reply that was taken before the command was called expired, by a gateway
+ * of a command holds. So does what is nobody's since the lease was over, unless another instance
+ * has gone on with it meanwhile. A reply that was taken before the command was called expired, by a gateway
  * that could not know, is what holds. */
 STATEMENT(COMMAND_PROJECT, 2,
     "with said as (select distinct on (r.k) r.* from rows from (json_to_recordset($1::json) as"
@@ -133,7 +134,8 @@ STATEMENT(COMMAND_PROJECT, 2,
     " finished_at = to_timestamp(r.ft / 1000.0), reply_status = r.rs, reply_content_type = r.rt,"
     " reply = decode(r.rp, 'base64'), reason = r.why,"
     " holder = case when r.f then null else c.holder end"
-    " from said r where c.command_key = r.k and (c.holder = $2::text or r.f) and (not c.is_final"
+    " from said r where c.command_key = r.k and (c.holder = $2::text or r.f"
+    " or (c.holder is null and c.state <> 'delivered' and c.delivery_count <= r.n)) and (not c.is_final"
     " or (c.state = 'expired' and r.s in ('completed', 'rejected')))")
 /* instance, at most so many: whose time is over */
 STATEMENT(COMMAND_EXPIRE, 2,

@@ -80,6 +80,19 @@ class Native(CommandsTest):
         device.acknowledged(device.called())
         wait_until(lambda: self.states("mute", id) == ["queued", "sent", "delivered", "completed"], 20)
 
+    def test_acknowledged_after_the_lease(self):
+        """The gateway slept, and what it held is nobody's: what its device says then still counts."""
+        device = self.device("slept", version=5, qos=1)
+        id = self.post("slept")
+        received = device.called()
+        row = f"from command where command_key = {id[1:]}"
+        wait_until(lambda: self.gateway.sql("select state " + row) == "sent", 20)
+        self.gateway.sql(f"update command set holder = null where command_key = {id[1:]}")
+        device.acknowledged(received)
+        wait_until(lambda: self.gateway.sql("select state " + row) == "delivered", 20)
+        self.assertEqual(device.reply(received), 0)
+        wait_until(lambda: self.gateway.sql("select state " + row) == "completed", 20)
+
     def test_killed_before_the_reply(self):
         device = self.device("killed", version=5, qos=1)
         id, later = self.post("killed"), self.post("killed")
