@@ -244,11 +244,11 @@ STATEMENT(COMMAND_GET, 4,
     SQL_BASE64("c.reply") " from command c join device d on d.device_key = c.device_key"
     " join tenant t on t.tenant_key = d.tenant_key where " SQL_TENANT("t.", "$4")
     " and d.device_id = $2::text and c.command_key = " SQL_COMMAND_KEY("$3"))
-/* tenant, device, command, instance. Outcomes: cancelled, held (by a gateway that delivers it),
- * over; with the state that it has, or had. */
+/* tenant, device, command, instance. Outcomes: cancelled, held (by a gateway that delivers it, or
+ * the device has it), over; with the state that it has, or had. */
 STATEMENT(COMMAND_CANCEL, 5,
     "with found as (select c.command_key, c.tenant_key, c.device_key, c.state, c.is_final, "
-    SQL_IS_FREE("c", "$4") " as is_free from command c join device d on d.device_key = c.device_key"
+    SQL_IS_FREE("c", "$4") " and c.state <> 'delivered' as is_free from command c join device d on d.device_key = c.device_key"
     " join tenant t on t.tenant_key = d.tenant_key where " SQL_TENANT("t.", "$5")
     " and d.device_id = $2::text and c.command_key = " SQL_COMMAND_KEY("$3") " for update of c),"
     " changed as (update command c set state = 'cancelled', is_final = true, finished_at = now(),"

@@ -427,6 +427,21 @@ class Cancelling(CommandsApi):
         self.assertGreaterEqual(self.gateway.metric('duragate_commands_total{state="cancelled"}'), 1)
         wait_until(lambda: self.gateway.sql("select count(*) from stream_outbox") == "0", 20)
 
+    def test_what_the_device_has_after_a_restart(self):
+        """Nobody holds it any more; the device does, and may be at it."""
+        path, key = self.away()
+        device, command = self.connected(path, key), self.queue(path)
+        received = device.called()
+        device.acknowledged(received)
+        wait_until(lambda: self.state(command) == "delivered", 20)
+        self.gateway.kill()
+        self.gateway.up()
+        id = received.id[1:]
+        wait_until(lambda: self.gateway.sql(f"select holder is null from command where command_key = {id}") == "t", 20)
+        self.refused(409, "its state is delivered", "DELETE", command)
+        self.assertEqual(self.connected(path, key).reply(received), 0)
+        wait_until(lambda: self.state(command) == "completed", 20)
+
     def test_what_came_back_unacknowledged(self):
         path, key = self.away()
         device = self.connected(path, key)
