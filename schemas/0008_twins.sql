@@ -71,6 +71,7 @@ create function twin_stamp(at timestamptz, version bigint) returns jsonb languag
 create function twin_stamped(metadata jsonb, document jsonb, patch jsonb, stamp jsonb)
     returns jsonb language plpgsql immutable as $$
 begin
+    metadata := metadata || '{}'; -- read from the table once, not for each name
     return stamp || (
         select coalesce(jsonb_object_agg(key, case
             when patch is not null and not patch ? key and metadata ? key then metadata -> key

@@ -459,7 +459,7 @@ class Apart(TwinTest):
             self.assertEqual(device.report({"k0000": number}), (0, ""))
         gateway.kill()
         gateway.up()  # no command is delivered before all of that is said
-        other = self.device("beside", listens=False)
+        other = self.device("beside", listens=False, keep_alive=300)
         self.assertEqual(other.send(subscribe(1, 5)).read()[0] >> 4, SUBACK)
         status, body, _ = gateway.api("POST", self.path("beside", "/commands"), {"name": "x"})
         self.assertEqual(status, 202, body)
