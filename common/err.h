@@ -45,39 +45,38 @@
     X(DG_ERR_QOS_NOT_SUPPORTED,   -29, 0x9B, 0,   42,  400, "amqp:not-implemented",           "QoS not supported")                      \
     X(DG_ERR_SHARED_SUBSCRIPTION, -30, 0x9E, 0,   42,  400, "amqp:not-implemented",           "shared subscriptions not supported")     \
     X(DG_ERR_CONNECTION_RATE,     -31, 0x9F, 3,   44,  429, "amqp:resource-limit-exceeded",   "connection rate exceeded")               \
-    X(DG_ERR_SUBSCRIPTION_ID,     -32, 0xA1, 0,   42,  400, "amqp:not-implemented",           "subscription identifiers not supported") \
-    X(DG_ERR_WILDCARD,            -33, 0xA2, 0,   42,  400, "amqp:not-implemented",           "wildcard subscriptions not supported")   \
-    X(DG_ERR_NOT_FOUND,           -34, 0x80, 0,    3,  404, "amqp:not-found",                 "not found")                              \
-    X(DG_ERR_EXISTS,              -35, 0x80, 0,   36,  409, "amqp:precondition-failed",       "already exists")                         \
-    X(DG_ERR_PRECONDITION,        -36, 0x80, 0,   42,  412, "amqp:precondition-failed",       "precondition failed")                    \
-    X(DG_ERR_INVALID,             -37, 0x83, 0,   42,  422, "amqp:invalid-field",             "value not valid")                        \
-    X(DG_ERR_TIMEOUT,             -38, 0x80, 0,    7,  504, "amqp:internal-error",            "timed out")                              \
-    X(DG_ERR_OFFSET_OUT_OF_RANGE, -39, 0x80, 0,    1,  416, "amqp:not-found",                 "offset out of range")                    \
-    X(DG_ERR_PRESSURE,            -40, 0x89, 0,    7,  503, "amqp:resource-limit-exceeded",   "too much in flight, wait")               \
-    X(DG_ERR_COLD,                -41, 0x89, 0,    7,  503, "amqp:internal-error",            "being read from disk, wait")             \
-    X(DG_ERR_CORRUPT,             -42, 0x80, 0,    2,  500, "amqp:internal-error",            "stored data is damaged")                 \
-    X(DG_ERR_IO,                  -43, 0x80, 0,   56,  500, "amqp:internal-error",            "input/output error")                     \
-    X(DG_ERR_CLOSED,              -44, 0x80, 0,   -1,  499, "amqp:connection:forced",         "closed by the peer")                     \
-    X(DG_ERR_TLS,                 -45, 0x80, 0,   -1,  400, "amqp:connection:forced",         "TLS error")                              \
-    X(DG_ERR_INTERNAL,            -46, 0x83, 3,   -1,  500, "amqp:internal-error",            "internal error") \
-    X(DG_ERR_MEDIA_TYPE,          -47, 0x99, 0,   42,  415, "amqp:decode-error",              "media type not supported") \
-    X(DG_ERR_ATTEMPTS,            -48, 0x9F, 3,   44,  429, "amqp:resource-limit-exceeded",   "too many failed logins, try again later") \
-    X(DG_ERR_CODEC,               -49, 0x83, 3,   76,  406, "amqp:not-implemented",           "compressed with zstd, which this client's version of Fetch does not know") \
-    X(DG_ERR_IN_USE,              -50, 0x80, 0,   68, 409, "amqp:precondition-failed",       "in use") \
-    X(DG_ERR_CONTENT_SIZE,        -51, 0x99, 0,   87,  422, "amqp:decode-error",              "quarantined: the payload is larger than the tenant's rules for this topic allow") \
-    X(DG_ERR_CONTENT_UTF8,        -52, 0x99, 0,   87,  422, "amqp:decode-error",              "quarantined: the payload is not UTF-8, which the tenant's rules for this topic ask for") \
-    X(DG_ERR_CONTENT_JSON,        -53, 0x99, 0,   87,  422, "amqp:decode-error",              "quarantined: the payload is not JSON, which the tenant's rules for this topic ask for") \
-    X(DG_ERR_SEQUENCE,            -54, 0x83, 0,   42,  400, "amqp:invalid-field",             "producer sequence not valid: once, as <producer>:<epoch>:<sequence>, is expected") \
-    X(DG_ERR_SEQUENCE_WINDOW,     -55, 0x83, 0,   46,  409, "amqp:precondition-failed",       "sequence too far below the producer's highest: it is not known whether it is stored") \
-    X(DG_ERR_PRODUCER_EPOCH,      -56, 0x83, 0,   47,  409, "amqp:precondition-failed",       "a later epoch of this producer was used") \
-    X(DG_ERR_PRODUCERS,           -57, 0x97, 0,   44,  429, "amqp:resource-limit-exceeded",   "the device has four producers, all of them used within a day") \
-    X(DG_ERR_VIA,                 -58, 0x87, 5,   29,  403, "amqp:unauthorized-access",       "not a device behind this gateway: no enabled device of that name lists it in its member via") \
-    X(DG_ERR_NOT_CONNECTED,       -59, 0x80, 0,   42, 404, "amqp:not-found",                 "the device is not connected") \
-    X(DG_ERR_NO_CALL,             -60, 0x80, 0,   42, 404, "amqp:not-found",                 "no call waits for this reply (any more)") \
-    X(DG_ERR_DEVICE_REFUSED,      -61, 0x80, 0,   42, 502, "amqp:not-allowed",               "the device has refused the message") \
-    X(DG_ERR_STATE_DOCUMENT,      -62, 0x99, 0,   87, 422, "amqp:decode-error",              "not a merge patch of a state: a JSON object that keeps the rules of docs/twins.md") \
-    X(DG_ERR_STATE_SIZE,          -63, 0x97, 0,   10, 413, "amqp:resource-limit-exceeded",   "the state would have more than 32 KiB with this patch") \
-    X(DG_ERR_OVER,                -64, 0x80, 0,   42, 409, "amqp:precondition-failed",       "it is over")
+    X(DG_ERR_WILDCARD,            -32, 0xA2, 0,   42,  400, "amqp:not-implemented",           "wildcard subscriptions not supported")   \
+    X(DG_ERR_NOT_FOUND,           -33, 0x80, 0,    3,  404, "amqp:not-found",                 "not found")                              \
+    X(DG_ERR_EXISTS,              -34, 0x80, 0,   36,  409, "amqp:precondition-failed",       "already exists")                         \
+    X(DG_ERR_PRECONDITION,        -35, 0x80, 0,   42,  412, "amqp:precondition-failed",       "precondition failed")                    \
+    X(DG_ERR_INVALID,             -36, 0x83, 0,   42,  422, "amqp:invalid-field",             "value not valid")                        \
+    X(DG_ERR_TIMEOUT,             -37, 0x80, 0,    7,  504, "amqp:internal-error",            "timed out")                              \
+    X(DG_ERR_OFFSET_OUT_OF_RANGE, -38, 0x80, 0,    1,  416, "amqp:not-found",                 "offset out of range")                    \
+    X(DG_ERR_PRESSURE,            -39, 0x89, 0,    7,  503, "amqp:resource-limit-exceeded",   "too much in flight, wait")               \
+    X(DG_ERR_COLD,                -40, 0x89, 0,    7,  503, "amqp:internal-error",            "being read from disk, wait")             \
+    X(DG_ERR_CORRUPT,             -41, 0x80, 0,    2,  500, "amqp:internal-error",            "stored data is damaged")                 \
+    X(DG_ERR_IO,                  -42, 0x80, 0,   56,  500, "amqp:internal-error",            "input/output error")                     \
+    X(DG_ERR_CLOSED,              -43, 0x80, 0,   -1,  499, "amqp:connection:forced",         "closed by the peer")                     \
+    X(DG_ERR_TLS,                 -44, 0x80, 0,   -1,  400, "amqp:connection:forced",         "TLS error")                              \
+    X(DG_ERR_INTERNAL,            -45, 0x83, 3,   -1,  500, "amqp:internal-error",            "internal error") \
+    X(DG_ERR_MEDIA_TYPE,          -46, 0x99, 0,   42,  415, "amqp:decode-error",              "media type not supported") \
+    X(DG_ERR_ATTEMPTS,            -47, 0x9F, 3,   44,  429, "amqp:resource-limit-exceeded",   "too many failed logins, try again later") \
+    X(DG_ERR_CODEC,               -48, 0x83, 3,   76,  406, "amqp:not-implemented",           "compressed with zstd, which this client's version of Fetch does not know") \
+    X(DG_ERR_IN_USE,              -49, 0x80, 0,   68, 409, "amqp:precondition-failed",       "in use") \
+    X(DG_ERR_CONTENT_SIZE,        -50, 0x99, 0,   87,  422, "amqp:decode-error",              "quarantined: the payload is larger than the tenant's rules for this topic allow") \
+    X(DG_ERR_CONTENT_UTF8,        -51, 0x99, 0,   87,  422, "amqp:decode-error",              "quarantined: the payload is not UTF-8, which the tenant's rules for this topic ask for") \
+    X(DG_ERR_CONTENT_JSON,        -52, 0x99, 0,   87,  422, "amqp:decode-error",              "quarantined: the payload is not JSON, which the tenant's rules for this topic ask for") \
+    X(DG_ERR_SEQUENCE,            -53, 0x83, 0,   42,  400, "amqp:invalid-field",             "producer sequence not valid: once, as <producer>:<epoch>:<sequence>, is expected") \
+    X(DG_ERR_SEQUENCE_WINDOW,     -54, 0x83, 0,   46,  409, "amqp:precondition-failed",       "sequence too far below the producer's highest: it is not known whether it is stored") \
+    X(DG_ERR_PRODUCER_EPOCH,      -55, 0x83, 0,   47,  409, "amqp:precondition-failed",       "a later epoch of this producer was used") \
+    X(DG_ERR_PRODUCERS,           -56, 0x97, 0,   44,  429, "amqp:resource-limit-exceeded",   "the device has four producers, all of them used within a day") \
+    X(DG_ERR_VIA,                 -57, 0x87, 5,   29,  403, "amqp:unauthorized-access",       "not a device behind this gateway: no enabled device of that name lists it in its member via") \
+    X(DG_ERR_NOT_CONNECTED,       -58, 0x80, 0,   42, 404, "amqp:not-found",                 "the device is not connected") \
+    X(DG_ERR_NO_CALL,             -59, 0x80, 0,   42, 404, "amqp:not-found",                 "no call waits for this reply (any more)") \
+    X(DG_ERR_DEVICE_REFUSED,      -60, 0x80, 0,   42, 502, "amqp:not-allowed",               "the device has refused the message") \
+    X(DG_ERR_STATE_DOCUMENT,      -61, 0x99, 0,   87, 422, "amqp:decode-error",              "not a merge patch of a state: a JSON object that keeps the rules of docs/twins.md") \
+    X(DG_ERR_STATE_SIZE,          -62, 0x97, 0,   10, 413, "amqp:resource-limit-exceeded",   "the state would have more than 32 KiB with this patch") \
+    X(DG_ERR_OVER,                -63, 0x80, 0,   42, 409, "amqp:precondition-failed",       "it is over")
 /* clang-format on */
 
 enum dg_err {

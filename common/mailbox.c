@@ -39,17 +39,6 @@ static void ring(struct mailbox *mailbox) {
     dg_assert(written == sizeof(one) || errno == EAGAIN);
 }
 
-/* Pushes a run that is linked newest to oldest. */
-static void push(struct mailbox *mailbox, struct mail *newest, struct mail *oldest) {
-    struct mail *top = atomic_load_explicit(&mailbox->newest, memory_order_relaxed);
-    do
-        oldest->next = top;
-    while (!atomic_compare_exchange_weak_explicit(&mailbox->newest, &top, newest,
-                                                  memory_order_release, memory_order_relaxed));
-    if (top == NULL)
-        ring(mailbox);
-}
-
 static struct mail *reverse(struct mail *mail) {
     struct mail *reversed = NULL;
     while (mail) {
@@ -62,12 +51,13 @@ static struct mail *reverse(struct mail *mail) {
 }
 
 void mailbox_post(struct mailbox *mailbox, struct mail *mail) {
-    push(mailbox, mail, mail);
-}
-
-void mailbox_post_chain(struct mailbox *mailbox, struct mail *first, struct mail *last) {
-    last->next = NULL;
-    push(mailbox, reverse(first), first);
+    struct mail *top = atomic_load_explicit(&mailbox->newest, memory_order_relaxed);
+    do
+        mail->next = top;
+    while (!atomic_compare_exchange_weak_explicit(&mailbox->newest, &top, mail,
+                                                  memory_order_release, memory_order_relaxed));
+    if (top == NULL)
+        ring(mailbox);
 }
 
 unsigned mailbox_drain(struct mailbox *mailbox) {

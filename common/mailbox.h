@@ -31,9 +31,6 @@ void mailbox_free(struct mailbox *mailbox);
 /* Any thread. Never fails, never blocks. */
 void mailbox_post(struct mailbox *mailbox, struct mail *mail);
 
-/* Any thread: posts a chain linked by next, first to be delivered first, with one wake-up. */
-void mailbox_post_chain(struct mailbox *mailbox, struct mail *first, struct mail *last);
-
 /* Receiver's thread: delivers all that is there now; returns how many. Clears the descriptor. */
 unsigned mailbox_drain(struct mailbox *mailbox);
 

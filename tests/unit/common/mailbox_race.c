@@ -11,7 +11,7 @@
 #include "common/mailbox.h"
 #include "common/metrics.h"
 
-enum { SENDERS = 4, LETTERS = 30000, CHAIN = 7, WAIT_MS = 20000 };
+enum { SENDERS = 4, LETTERS = 30000, WAIT_MS = 20000 };
 
 struct letter {
     struct mail mail;
@@ -45,26 +45,11 @@ static struct letter *write_letter(unsigned sender, unsigned number) {
     return letter;
 }
 
-static void post_chain(unsigned sender, unsigned number, unsigned count) {
-    struct letter *first = write_letter(sender, number), *last = first;
-    for (unsigned i = 1; i < count; i++) {
-        struct letter *next = write_letter(sender, number + i);
-        last->mail.next = &next->mail;
-        last = next;
-    }
-    mailbox_post_chain(&box, &first->mail, &last->mail);
-}
-
 static void *send_letters(void *argument) {
     unsigned sender = *(unsigned *)argument;
-    for (unsigned number = 0; number < LETTERS;) {
+    for (unsigned number = 0; number < LETTERS; number++) {
         metric_add(METRIC_EVENTS_REFUSED, 1);
-        if (number % 3 == 0 && number + CHAIN <= LETTERS) {
-            post_chain(sender, number, CHAIN);
-            number += CHAIN;
-        } else {
-            mailbox_post(&box, &write_letter(sender, number++)->mail);
-        }
+        mailbox_post(&box, &write_letter(sender, number)->mail);
         if (number % 64 == 0)
             sched_yield(); /* lets the receiver fall asleep, so that wake-ups are tried */
     }
