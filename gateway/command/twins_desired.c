@@ -22,7 +22,7 @@ struct twin_message {
     struct mail mail;
     struct worker *home, *worker;
     int64_t device_key;
-    uint64_t owner;
+    uint64_t owner, ear_number;
     int64_t version;
     size_t size_bytes; /* charged to the home */
     char topic[TOPIC_SIZE];
@@ -65,6 +65,7 @@ bool twin_has_changes(const struct twin *twin) {
 
 void twin_add_ear(struct twins *twins, struct twin *twin, struct twin_ear *ear) {
     const struct twin_ear *before = find_ear(twin, ear->worker, ear->owner);
+    ear->number = before ? before->number : ++twins->ear_count;
     if (before)
         ear->under_way = before->under_way;
     twin_drop_ear(twin, ear->worker, ear->owner);
@@ -123,7 +124,7 @@ static void deliver_back(struct mail *mail, void *receiver) {
     struct twin_ear *ear = twin ? find_ear(twin, message->worker, message->owner) : NULL;
     if (twins)
         twins->message_bytes -= message->size_bytes;
-    if (ear)
+    if (ear && ear->number == message->ear_number)
         came_back(twins, twin, ear, &message->message, message->version);
     free_message(message);
 }
@@ -176,6 +177,7 @@ static int post(struct twins *twins, const struct twin *twin, struct twin_ear *e
                                      .worker = ear->worker,
                                      .device_key = twin->device_key,
                                      .owner = ear->owner,
+                                     .ear_number = ear->number,
                                      .version = version,
                                      .size_bytes = sizeof(*message) + size};
     char suffix[24] = "";

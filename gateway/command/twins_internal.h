@@ -39,6 +39,7 @@ struct twin_ear {
     struct twin_ear *next; /* newest first */
     struct worker *worker;
     uint64_t owner;
+    uint64_t number;      /* its messages name it: not those of an earlier one of its owner */
     int64_t told_version; /* 0: nothing yet */
     enum twin_shape shape;
     unsigned under_way; /* messages */
@@ -69,6 +70,7 @@ struct twins {
     struct device_map by_key; /* -> struct twin * */
     struct twin *known;
     size_t known_bytes, unsaid_bytes, message_bytes;
+    uint64_t ear_count; /* ever */
     /* asker */
     size_t ask_bytes;
     unsigned ask_count;

@@ -499,6 +499,29 @@ Test(twins, who_is_gone_is_forgotten) {
     }
 }
 
+/* What a listener of before had under way is nothing to the one that came after it. */
+Test(twins, who_listens_again_meanwhile) {
+    EACH_HOME(device) {
+        begin(true);
+        listen_as(SESSION, device, TWIN_WHOLE, "");
+        loaded(device, 1, "{}", NULL, 1, "{}");
+        twins_ignore(workers[1], device, SESSION);
+        listen_as(SESSION, device, TWIN_WHOLE, "");
+        loaded(device, 1, "{}", NULL, 1, "{}");
+        cr_assert_eq(given_count, 2);
+        if (home_i == 0)
+            finished(0, OUTBOX_ACKNOWLEDGED, 0);
+        else
+            finished(0, OUTBOX_DROPPED, DG_ERR_NOT_FOUND);
+        finished(1, OUTBOX_ACKNOWLEDGED, 0);
+        notice_of(device);
+        loaded(device, 2, "{\"a\": 1}", NULL, 1, "{}");
+        expect_given(2, "$dg/state/desired", 1, "{\"version\":2,\"state\":{\"a\": 1}}");
+        finished(2, OUTBOX_ACKNOWLEDGED, 0);
+        end();
+    }
+}
+
 Test(twins, what_finds_no_room_is_tried_again) {
     int64_t device = device_at_home(0);
     begin(true);
