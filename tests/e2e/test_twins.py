@@ -477,6 +477,21 @@ class Apart(TwinTest):
         wait_until(lambda: device.report({"a": 1}) == (0, ""), 10)
         self.assertEqual(self.twin("unknown")["desired_version"], 1)
 
+    def test_more_than_a_statement_can_take(self):
+        """What gathered while PostgreSQL did not answer, and is too much for one deadline, comes bit by bit."""
+        device = self.device("slow", listens=False)
+        self.assertEqual(device.report({"n": 0}), (0, ""))
+        self.wait_for_reported("slow", 2, {"n": 0})
+        self.gateway.sql("create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(0.05);"
+                         " return new; end $$; create trigger slow before update on reported_state for each row"
+                         " execute function slow()")
+        self.addCleanup(self.gateway.sql, "drop function slow cascade")
+        with self.gateway.locked("reported_state"):
+            for n in range(1, 61):
+                self.assertEqual(device.report({"n": n}), (0, ""))
+        wait_until(lambda: self.twin("slow")["reported_version"] == 62, 60)
+        self.assertEqual(self.twin("slow")["reported"], {"n": 60})
+
     def test_desired_that_cannot_be_read(self):
         device = self.device("waits", listens=False)
         with self.gateway.locked("desired_state"):
