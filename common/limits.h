@@ -96,6 +96,12 @@
 #define LIMIT_COMMAND_WATCHERS 64       /* that the home of a device tells of one command */
 #define LIMIT_COMMANDS_OF_STATEMENT 256 /* created, taken or projected at a time */
 #define LIMIT_COMMAND_BYTES_OF_STATEMENT (1024 * 1024)
+#define LIMIT_RELAYED_BYTES                                               \
+    (64 * 1024 * 1024) /* read of stream_outbox and not deleted there yet \
+                        */
+#define LIMIT_COMMANDS_COLLECTED                                                                  \
+    5000                              /* let go, or removed, by a statement that nobody waits for \
+                                       */
 #define LIMIT_INSTANCE_LEASE_MS 30000 /* how long others wait for a gateway that says nothing */
 
 /* device twins */

@@ -7,6 +7,10 @@
 #define SQL_IS_FREE(row, instance) \
     "(" row ".holder is null or (" row ".holder <> " instance "::text and not exists (select from" \
     " gateway_instance g where g.instance = " row ".holder and g.lease_until > now())))"
+/* A limit in the text, not as a parameter: the planner would take it for a tenth of the table, and
+ * look at all of it. */
+#define SQL_LIMIT(limit) SQL_LIMIT_TEXT(limit)
+#define SQL_LIMIT_TEXT(limit) #limit
 /* The device keys of rows (an aliased table), told as "<instance>:<key>,...", many at a time. */
 #define SQL_NOTIFY(rows, instance) \
     "(select count(pg_notify('duragate_command', " instance "::text || ':' || keys)) from (select" \
@@ -28,10 +32,13 @@ STATEMENT(INSTANCE_RENEW, 2,
     "insert into gateway_instance (instance, lease_until)"
     " values ($1::text, now() + $2::integer * interval '1 ms')"
     " on conflict (instance) do update set lease_until = excluded.lease_until")
-/* instance: what it held before it was started, and has said all about */
+/* instance: some of what it held before it was started, and has said all about. How many. */
 STATEMENT(INSTANCE_RELEASE, 1,
-    "with freed as (update command set holder = null where holder = $1::text returning device_key)"
-    " select " SQL_NOTIFY("freed", "$1"))
+    "with found as (select command_key from command where holder = $1::text"
+    " limit " SQL_LIMIT(LIMIT_COMMANDS_COLLECTED) "),"
+    " freed as (update command c set holder = null from found f where c.command_key = f.command_key"
+    " returning c.device_key)"
+    " select (select count(*) from freed), " SQL_NOTIFY("freed", "$1"))
 /* commands, instance, most pending of one device. Outcomes: created, exists, limit, gone (the
  * device), again (one with the same idempotency key is being created). Not held: for others to
  * deliver as well. */
@@ -157,13 +164,14 @@ STATEMENT(COMMAND_FREE, 2,
     " freed as (update command c set holder = null from found f"
     " where c.command_key = f.command_key returning c.device_key)"
     " select " SQL_NOTIFY("freed", "''"))
-/* ms that finished commands are kept, at most so many */
-STATEMENT(COMMAND_COLLECT, 2,
-    "delete from command where command_key in (select c.command_key from command c"
-    " where c.is_final and c.job_key is null"
-    " and c.finished_at < now() - $1::bigint * interval '1 ms'"
-    " and not exists (select from stream_outbox o where o.command_key = c.command_key)"
-    " order by c.finished_at limit $2::integer)")
+/* ms that finished commands are kept: some of those whose time is over. How many. */
+STATEMENT(COMMAND_COLLECT, 1,
+    "with found as (select c.command_key from command c where c.is_final and c.job_key is null"
+    " and c.finished_at < now() - $1::bigint * interval '1 ms' and c.command_key not in"
+    " (select o.command_key from stream_outbox o where o.command_key is not null)"
+    " order by c.finished_at limit " SQL_LIMIT(LIMIT_COMMANDS_COLLECTED) " for update skip locked),"
+    " gone as (delete from command c using found f where c.command_key = f.command_key returning 1)"
+    " select count(*) from gone")
 /* instance, after this key, everything or only what no answer is awaited of, most: columns of enum
  * outbox_column (gateway/command/relay.c) */
 STATEMENT(OUTBOX_READ, 4,

@@ -1,10 +1,9 @@
 /* Statements of jobs (schemas/0009_jobs.sql), a part of statements_table.h with its shapes. */
 /* clang-format off */
 /* ---- gateway: jobs (gateway/command/jobs.c) ---- */
-/* A limit in the text, not as a parameter: the planner would take it for a tenth of the table, and
- * look at all of it. */
-#define SQL_LIMIT(limit) SQL_LIMIT_TEXT(limit)
-#define SQL_LIMIT_TEXT(limit) #limit
+/* When all devices had their turn it waits until each of their commands is over. */
+#define SQL_JOB_IS_PENDING(j) \
+    "exists (select from command c where c.job_key = " j ".job_key and c.finished_at is null)"
 /* instance, most bytes of payloads of a job, most commands pending for one device: the next devices
  * of some jobs whose rate allows it. How many devices; 1 when there is more to do at once; the
  * highest rate of all that run. Twins are few at a time: a large one may take 50 ms. */
@@ -75,27 +74,27 @@ STATEMENT(JOB_CANCEL, 1,
     " told as (insert into stream_outbox (instance, tenant_key, device_key, kind, command_key)"
     " select $1::text, tenant_key, device_key, 'command.cancelled', command_key from changed"
     " returning 1) select count(*) from told")
-/* ms that jobs are kept when all that came of them is over, at most so many of their devices. Those
- * of tenants that have gone end at once. */
-STATEMENT(JOB_COLLECT, 2,
+/* ms that jobs are kept when all that came of them is over, some of their devices at a time. Those of
+ * tenants that have gone end at once. How many jobs there is more to do for. */
+STATEMENT(JOB_COLLECT, 1,
     "with over as (update job j set name = null, state = 'finished', finished_at = now()"
     " where j.name is not null and (not exists (select from tenant t"
     " where t.tenant_key = j.tenant_key) or (j.finished_at < now() - $1::bigint * interval '1 ms'"
-    " and not exists (select from command c where c.job_key = j.job_key and (c.finished_at is null"
-    " or c.finished_at >= now() - $1::bigint * interval '1 ms'))))),"
-    " hidden as (select job_key from job where name is null order by job_key limit 1),"
+    " and not " SQL_JOB_IS_PENDING("j") " and not exists (select from command c"
+    " where c.job_key = j.job_key and c.finished_at >= now() - $1::bigint * interval '1 ms')))"
+    " returning 1),"
+    " hidden as (select job_key from job where name is null order by job_key limit 1"
+    " for update skip locked),"
     " freed as (update command set job_key = null where command_key in (select c.command_key"
-    " from command c join hidden using (job_key) limit $2::integer)),"
+    " from command c join hidden using (job_key) limit " SQL_LIMIT(LIMIT_COMMANDS_COLLECTED) ")),"
     " gone as (delete from job_device where (job_key, place) in (select r.job_key, r.place"
-    " from job_device r join hidden using (job_key) limit $2::integer))"
-    " delete from job j using hidden h where j.job_key = h.job_key"
+    " from job_device r join hidden using (job_key) limit " SQL_LIMIT(LIMIT_COMMANDS_COLLECTED) ")),"
+    " removed as (delete from job j using hidden h where j.job_key = h.job_key"
     " and not exists (select from command c where c.job_key = h.job_key)"
-    " and not exists (select from job_device r where r.job_key = h.job_key)")
+    " and not exists (select from job_device r where r.job_key = h.job_key))"
+    " select (select count(*) from over) + (select count(*) from hidden)")
 
 /* ---- provisioning: jobs ---- */
-/* When all devices had their turn it waits until each of their commands is over. */
-#define SQL_JOB_IS_PENDING(j) \
-    "exists (select from command c where c.job_key = " j ".job_key and c.finished_at is null)"
 #define SQL_JOB_BODY(j, more) \
     "json_build_object('name', " j ".name, 'state', case when " j ".state <> 'finished' then " j \
     ".state when " SQL_JOB_IS_PENDING(j) " then 'waiting' else 'completed' end, " j ".kind, " j \

@@ -48,3 +48,7 @@ drop index command_of_job;
 create index command_of_job on command (job_key, finished_at) where job_key is not null;
 drop index command_finished;
 create index command_finished on command (finished_at) where is_final and job_key is null;
+
+-- What an instance holds is looked at a page at a time.
+drop index command_held;
+create index command_held on command (holder, command_key) where holder is not null;

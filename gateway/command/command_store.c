@@ -180,7 +180,7 @@ static json_t *gather_creations(struct commands *commands) {
     json_t *array = json_array();
     struct creation **end = &commands->creating;
     size_t size = 0;
-    for (unsigned n = 0; array && commands->creations && n < LIMIT_COMMANDS_OF_STATEMENT &&
+    for (unsigned n = 0; array && commands->creations && n < commands->creations_most &&
                          size < LIMIT_COMMAND_BYTES_OF_STATEMENT;
          n++) {
         struct creation *creation = commands->creations;
@@ -308,10 +308,30 @@ static int find_created(const struct registry_request *result, unsigned n, unsig
     return DG_ERR_INTERNAL;
 }
 
+/* One that PostgreSQL does not take (its device went that very moment) is no reason to refuse the
+ * others: they are tried again one by one. False: it was alone. */
+static bool retry_alone(struct commands *commands, const struct registry_request *result) {
+    struct creation **end = &commands->creating;
+    bool was_alone = commands->creations_most == 1;
+    commands->creations_most = LIMIT_COMMANDS_OF_STATEMENT;
+    if (result->err != DG_ERR_INVALID || was_alone)
+        return false;
+    while (*end)
+        end = &(*end)->next;
+    *end = commands->creations;
+    if (!commands->creations)
+        commands->creations_end = end;
+    commands->creations = commands->creating;
+    commands->creating = NULL;
+    commands->creations_most = 1;
+    return true;
+}
+
 static void on_created(struct mail *mail, void *receiver) {
     struct registry_request *result = (struct registry_request *)(void *)mail;
     struct commands *commands = commands_of(receiver);
-    struct creation *list = commands ? commands->creating : NULL;
+    bool is_retried = commands && retry_alone(commands, result);
+    struct creation *list = commands && !is_retried ? commands->creating : NULL;
     unsigned row, n = 0;
     if (commands)
         commands->creating = NULL;

@@ -14,7 +14,6 @@ enum {
     COLLECT_TICKS = 10,
     WATCH_TICKS = 60, /* who watches may have gone meanwhile */
     EXPIRE_ROWS = 500,
-    COLLECT_ROWS = 5000,
 };
 
 /* ---- statements ---- */
@@ -334,6 +333,17 @@ static void ask_again(struct commands *commands) {
 
 /* ---- time ---- */
 
+/* The first number of an answer. */
+static int64_t count_of(const struct registry_request *result) {
+    const char *text = result->row_count == 1 ? registry_value(result, 0, 0) : NULL;
+    return text ? strtoll(text, NULL, 10) : 0;
+}
+
+static bool *collecting_of(struct commands *commands, enum registry_statement statement) {
+    return statement == STATEMENT_COMMAND_COLLECT ? &commands->is_collecting
+                                                  : &commands->is_collecting_jobs;
+}
+
 static void on_renewed(struct mail *mail, void *receiver) {
     struct registry_request *result = (struct registry_request *)(void *)mail;
     struct commands *commands = commands_of(receiver);
@@ -342,15 +352,39 @@ static void on_renewed(struct mail *mail, void *receiver) {
     registry_request_free(result);
 }
 
-static void on_collected(struct mail *mail, void *receiver) {
+static void on_adopted(struct mail *mail, void *receiver) {
     registry_request_free((struct registry_request *)(void *)mail);
+}
+
+static void collect(struct commands *commands, enum registry_statement statement);
+
+/* As long as there is more, one statement after the other. */
+static void on_collected(struct mail *mail, void *receiver) {
+    struct registry_request *result = (struct registry_request *)(void *)mail;
+    struct commands *commands = commands_of(receiver);
+    enum registry_statement statement = result->statement;
+    bool is_all =
+        result->err < 0 ||
+        count_of(result) < (statement == STATEMENT_COMMAND_COLLECT ? LIMIT_COMMANDS_COLLECTED : 1);
+    registry_request_free(result);
+    if (!commands)
+        return;
+    *collecting_of(commands, statement) = false;
+    if (!is_all)
+        collect(commands, statement);
+}
+
+static void collect(struct commands *commands, enum registry_statement statement) {
+    const int64_t kept_ms[] = {(int64_t)commands->worker->config->commands_retention};
+    bool *is_collecting = collecting_of(commands, statement);
+    if (!*is_collecting)
+        *is_collecting = send_numbers(commands, statement, false, 1, kept_ms, on_collected);
 }
 
 /* What an instance held that says nothing any more: each row of the answer is a notice. */
 static void on_freed(struct mail *mail, void *receiver) {
     struct registry_request *result = (struct registry_request *)(void *)mail;
-    if (result->err == 0 && result->row_count == 1 &&
-        strcmp(registry_value(result, 0, 0), "0") != 0)
+    if (result->err == 0 && count_of(result) > 0)
         LOG_WARN("commands.freed", log_text("why", "the gateway that held them says nothing; "
                                                    "gateway_instance names it"));
     registry_request_free(result);
@@ -361,8 +395,7 @@ static void on_expired(struct mail *mail, void *receiver) {
     struct commands *commands = commands_of(receiver);
     if (commands) {
         commands->is_expiring = false;
-        if (result->err == 0 && result->row_count == 1 &&
-            strcmp(registry_value(result, 0, 0), "0") != 0)
+        if (result->err == 0 && count_of(result) > 0)
             relay_soon(commands->worker);
     }
     registry_request_free(result);
@@ -372,19 +405,18 @@ static void on_expired(struct mail *mail, void *receiver) {
 static void tick_of_first(struct commands *commands) {
     const int64_t lease[] = {LIMIT_INSTANCE_LEASE_MS};
     const int64_t rows[] = {EXPIRE_ROWS};
-    const int64_t collect[] = {(int64_t)commands->worker->config->commands_retention, COLLECT_ROWS};
     if (!commands->is_renewing && commands->ticks % RENEW_TICKS == 0) {
         commands->is_renewing =
             send_numbers(commands, STATEMENT_INSTANCE_RENEW, true, 1, lease, on_renewed);
         (void)send_numbers(commands, STATEMENT_COMMAND_FREE, true, 1, rows, on_freed);
-        (void)send_numbers(commands, STATEMENT_OUTBOX_ADOPT, true, 0, NULL, on_collected);
+        (void)send_numbers(commands, STATEMENT_OUTBOX_ADOPT, true, 0, NULL, on_adopted);
     }
     if (!commands->is_expiring)
         commands->is_expiring =
             send_numbers(commands, STATEMENT_COMMAND_EXPIRE, true, 1, rows, on_expired);
     if (commands->ticks % COLLECT_TICKS == 0) {
-        (void)send_numbers(commands, STATEMENT_COMMAND_COLLECT, false, 2, collect, on_collected);
-        (void)send_numbers(commands, STATEMENT_JOB_COLLECT, false, 2, collect, on_collected);
+        collect(commands, STATEMENT_COMMAND_COLLECT);
+        collect(commands, STATEMENT_JOB_COLLECT);
     }
     jobs_look(commands);
 }
@@ -458,14 +490,24 @@ static void on_relayed(struct worker *worker) {
     }
 }
 
+static void release_held(struct commands *commands);
+
 static void on_first_release(struct mail *mail, void *receiver) {
     struct registry_request *result = (struct registry_request *)(void *)mail;
     struct commands *commands = commands_of(receiver);
-    if (commands && result->err == 0)
+    bool is_all = count_of(result) < LIMIT_COMMANDS_COLLECTED;
+    if (commands && result->err < 0)
+        commands->is_first_release_done = false; /* with the next tick */
+    else if (commands && is_all)
         relay_begin(commands->worker, on_relayed);
     else if (commands)
-        commands->is_first_release_done = false; /* with the next tick */
+        release_held(commands);
     registry_request_free(result);
+}
+
+static void release_held(struct commands *commands) {
+    commands->is_first_release_done =
+        send_numbers(commands, STATEMENT_INSTANCE_RELEASE, true, 0, NULL, on_first_release);
 }
 
 /* When PostgreSQL says all that the process before has decided, what that one held is anybody's. */
@@ -476,8 +518,7 @@ static void begin_release(struct commands *commands) {
         return;
     commands->is_renewing =
         send_numbers(commands, STATEMENT_INSTANCE_RENEW, true, 1, lease, on_renewed);
-    commands->is_first_release_done =
-        send_numbers(commands, STATEMENT_INSTANCE_RELEASE, true, 0, NULL, on_first_release);
+    release_held(commands);
 }
 
 static void deliver_restored(struct mail *mail, void *receiver) {
@@ -505,6 +546,7 @@ int commands_worker_start(struct worker *worker, struct commands_options *option
     commands->worker = worker;
     commands->options = options;
     commands->creations_end = &commands->creations;
+    commands->creations_most = LIMIT_COMMANDS_OF_STATEMENT;
     atomic_fetch_add(&options->left, 1);
     evtimer_assign(&commands->timer, worker->base, on_tick, commands);
     event_add(&commands->timer, &(struct timeval){.tv_sec = TICK_S});

@@ -124,6 +124,7 @@ struct commands {
     size_t size_bytes;
     struct creation *creations, **creations_end; /* wait for the statement before */
     struct creation *creating;                   /* are with PostgreSQL */
+    unsigned creations_most;                     /* of the next statement */
     struct command_keys taken;                   /* device keys -> 0, then how many came */
     struct command_keys released;                /* command keys -> device key */
     struct device_map
@@ -139,7 +140,7 @@ struct commands {
     unsigned looks_left; /* something may be held that nobody here knows of */
     int64_t looked_until;
     /* of the first worker */
-    bool is_first_release_done, is_renewing, is_expiring;
+    bool is_first_release_done, is_renewing, is_expiring, is_collecting, is_collecting_jobs;
     struct event job_timer;
     bool is_stepping, is_cancelling; /* jobs.c */
 };

@@ -1,6 +1,7 @@
 #include "gateway/command/relay.h"
 
 #include <event2/event.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -18,6 +19,7 @@ struct relayed {
     struct relayed *next;
     int64_t outbox_key; /* also the state's key, as it stands in memory */
     int64_t home_key;   /* the device's; 0: it has gone */
+    size_t size_bytes;
     char id[24];
     uint8_t bytes[];
 };
@@ -29,6 +31,7 @@ struct relay {
     struct stream *stream;
     struct registry *registry;
     struct device_map under_way;             /* outbox key -> 1 */
+    atomic_size_t under_way_bytes;           /* of the first worker: of all; any thread */
     struct relayed *appended;                /* to be deleted in PostgreSQL ... */
     struct relayed *being_deleted;           /* ... by the statement under way */
     struct relayed *deleted;                 /* of the first worker: by others, while it reads */
@@ -54,13 +57,21 @@ static void set_timer(struct relay *relay, unsigned ms) {
     evtimer_add(&relay->timer, &pause);
 }
 
-static void begin_row(struct relay *relay, int64_t outbox_key) {
-    device_map_set(&relay->under_way, outbox_key, 1);
+static void count_bytes(struct relay *relay, const struct relayed *row, bool is_end) {
+    struct relay *first = relay_of(relay->workers[0]);
+    if (first) /* else the gateway ends */
+        atomic_fetch_add(&first->under_way_bytes, is_end ? 0 - row->size_bytes : row->size_bytes);
+}
+
+static void begin_row(struct relay *relay, const struct relayed *row) {
+    device_map_set(&relay->under_way, row->outbox_key, 1);
+    count_bytes(relay, row, false);
     metric_add(METRIC_OUTBOX_WAITING, 1);
 }
 
-static void end_row(struct relay *relay, int64_t outbox_key) {
-    device_map_remove(&relay->under_way, outbox_key);
+static void end_row(struct relay *relay, const struct relayed *row) {
+    device_map_remove(&relay->under_way, row->outbox_key);
+    count_bytes(relay, row, true);
     metric_add(METRIC_OUTBOX_WAITING, -1);
 }
 
@@ -90,7 +101,7 @@ static void deliver_forgotten(struct mail *mail, void *receiver) {
         free(row);
         return;
     }
-    end_row(relay, row->outbox_key);
+    end_row(relay, row);
     delete_state(relay, row);
 }
 
@@ -207,15 +218,17 @@ static void on_appended(struct worker *worker, struct transition *transition) {
         add_appended(relay, row);
     else {
         if (relay) /* it is read again */
-            end_row(relay, row->outbox_key);
+            end_row(relay, row);
         free(row);
     }
 }
 
 static struct relayed *make(const struct relay_row *from) {
-    struct relayed *row = malloc(sizeof(*row) + from->subject.size + from->payload.size);
+    size_t size_bytes = sizeof(struct relayed) + from->subject.size + from->payload.size;
+    struct relayed *row = malloc(size_bytes);
     if (!row)
         return NULL;
+    row->size_bytes = size_bytes;
     uint8_t *payload = row->bytes + from->subject.size;
     if (from->subject.size > 0)
         memcpy(row->bytes, from->subject.data, from->subject.size);
@@ -246,7 +259,7 @@ static void append_row(struct relay *relay, struct relayed *row) {
         free(row);
         return;
     }
-    begin_row(relay, row->outbox_key);
+    begin_row(relay, row);
     if (row->home_key == 0 || /* there is nothing to say of it */
         stream_find_state(relay->stream, STREAM_STATE_OUTBOX, row->transition.state.key, nothing,
                           0) >= 0)
@@ -393,7 +406,9 @@ static void on_read(struct mail *mail, void *receiver) {
     registry_request_free(result);
     if (!relay)
         return;
-    if (more)
+    if (more && atomic_load(&relay->under_way_bytes) > LIMIT_RELAYED_BYTES)
+        finish_look(relay, false); /* the rest when some of these are deleted */
+    else if (more)
         look(relay);
     else
         finish_look(relay, is_good);
