@@ -132,6 +132,9 @@ static void on_filter_refused(const struct session *session, struct slice filter
     dg_assert(err < 0);
 }
 
+static void on_receives(struct session *session, int64_t device_key) {
+}
+
 static const struct session_effects effects = {
     .send = on_send,
     .login = on_login,
@@ -140,7 +143,8 @@ static const struct session_effects effects = {
     .release = on_release,
     .append = on_append,
     .mutate = on_mutate,
-    .receives = on_nothing,
+    .receives = on_receives,
+    .receives_no_more = on_receives,
     .reply = on_reply,
     .ask_twin = on_ask_twin,
     .listen_state = on_listen_state,

@@ -1,5 +1,5 @@
 """The gateway as Azure IoT Hub's clients find it: by a name, on the ports that they know. For tests that have a
-network and a table of hosts of their own (test_iothub.py beside this folder)."""
+network and a table of hosts of their own (test_iothub_clients.py beside this folder)."""
 
 import json
 import os
