@@ -61,6 +61,8 @@ class Received:
 class CalledDevice(Raw):
     """A raw connection of a device of its own."""
 
+    early = ()  # packets that came before the answer that was read for
+
     def __init__(self, gateway, name, version=5, qos=1, **more):
         super().__init__(gateway.MQTT_PORT, timeout=30)
         self.gateway, self.name, self.version = gateway, name, version
@@ -70,8 +72,20 @@ class CalledDevice(Raw):
             first, body = self.send(subscribe(qos, version)).read()
             assert first >> 4 == SUBACK and body[-1] == qos, (first, body)
 
+    def answer(self, kind):
+        """The next packet of this kind; commands that come before it are kept for called()."""
+        first, body = self.read()
+        while first >> 4 == PUBLISH and kind != PUBLISH:
+            self.early = [*self.early, (first, body)]
+            first, body = self.read()
+        assert first >> 4 == kind, (first, body)
+        return body
+
     def called(self):
-        return Received(*self.read(), self.version)
+        if not self.early:
+            return Received(*self.read(), self.version)
+        first, *self.early = self.early
+        return Received(*first, self.version)
 
     def acknowledged(self, received):
         """Does what the QoS asks of a receiver."""

@@ -402,7 +402,7 @@ class Behind(DeliveryTest):
     def subscribes(self, device, *children, qos=1):
         for name in children:
             device.send(subscribe(qos, device.version, to=f"$dg/via/{name}/commands/#"))
-            self.assertEqual(device.read()[1][-1], qos)
+            self.assertEqual(device.answer(SUBACK)[-1], qos)
 
     def replies(self, device, child, id, status=200, payload=b"1", qos=1):
         device.send(publish(f"$dg/via/{child}/$dg/replies/{id}/{status}", payload, qos, 11, device.version))
