@@ -69,23 +69,29 @@ static void check_permission(struct provisioning_call *call) {
         http_continue(call->exchange);
 }
 
-/* Worker's thread: the registry has looked at the key. */
-static void deliver_login(struct mail *mail, void *receiver) {
+struct provisioning_call *auth_take_login(struct mail *mail, void *receiver, int *ret_err) {
     struct registry_login *login = (struct registry_login *)(void *)mail;
     struct http_exchange *x = http_find(receiver, login->owner);
     struct provisioning_call *call = x ? http_context(x) : NULL;
-    int err = login->err;
-    if (call && err == 0) {
+    *ret_err = login->err;
+    if (call && login->err == 0) {
         call->principal = login->identity;
         connection_set_known(http_connection(x));
     }
     registry_login_free(login);
+    return call;
+}
+
+/* Worker's thread: the registry has looked at the key. */
+static void deliver_login(struct mail *mail, void *receiver) {
+    int err;
+    struct provisioning_call *call = auth_take_login(mail, receiver, &err);
     if (!call)
         return;
     if (err == 0)
         check_permission(call);
     else if (err == DG_ERR_BAD_CREDENTIALS)
-        refuse_credentials(x, "Bearer realm=\"duragate\", error=\"invalid_token\"",
+        refuse_credentials(call->exchange, "Bearer realm=\"duragate\", error=\"invalid_token\"",
                            "the API key is unknown, expired or wrong");
     else
         call_fail(call, err, NULL);

@@ -8,6 +8,7 @@
 #include "common/assert.h"
 #include "common/host_map.h"
 #include "gateway/http/target.h"
+#include "provisioning/auth.h"
 #include "provisioning/iothub_route.h"
 #include "provisioning/members.h"
 #include "provisioning/worker.h"
@@ -85,22 +86,15 @@ static void check_permission(struct provisioning_call *call) {
 
 /* Worker's thread: the registry has looked at the token. */
 static void deliver_login(struct mail *mail, void *receiver) {
-    struct registry_login *login = (struct registry_login *)(void *)mail;
-    struct http_exchange *x = http_find(receiver, login->owner);
-    struct provisioning_call *call = x ? http_context(x) : NULL;
-    int err = login->err;
-    if (call && err == 0) {
-        call->principal = login->identity;
-        connection_set_known(http_connection(x));
-    }
-    registry_login_free(login);
+    int err;
+    struct provisioning_call *call = auth_take_login(mail, receiver, &err);
     if (!call)
         return;
     if (err == 0)
         check_permission(call);
     else if (err == DG_ERR_BAD_CREDENTIALS)
         iothub_refuse(
-            x, IOTHUB_IotHubUnauthorized,
+            call->exchange, IOTHUB_IotHubUnauthorized,
             "the policy is unknown, or the token has expired or was signed by another key");
     else
         iothub_problem(call, err, "");
