@@ -353,7 +353,7 @@ static void on_created(struct mail *mail, void *receiver) {
 void commands_send_creations(struct commands *commands) {
     if (commands->creating || !commands->creations)
         return;
-    struct registry_request *request = commands_request(STATEMENT_COMMAND_CREATE);
+    struct registry_request *request = registry_request_new(STATEMENT_COMMAND_CREATE);
     json_t *array = request ? gather_creations(commands) : NULL;
     int err = array && commands->creating ? add_json(request, array) : DG_ERR_NO_MEMORY;
     json_decref(array);
@@ -486,7 +486,7 @@ void commands_send_take(struct commands *commands) {
     if (commands->taken.now.count > 0 || commands->taken.next.count == 0 || !commands->is_ready ||
         !command_has_room(commands, 0))
         return;
-    struct registry_request *request = commands_request(STATEMENT_COMMAND_TAKE);
+    struct registry_request *request = registry_request_new(STATEMENT_COMMAND_TAKE);
     json_t *array = request ? gather_keys(&commands->taken, "device_key", LIMIT_COMMANDS_OFFERED,
                                           &commands->releasing)
                             : NULL;
@@ -549,7 +549,7 @@ static void on_released(struct mail *mail, void *receiver) {
 void commands_send_release(struct commands *commands) {
     if (commands->released.now.count > 0 || commands->released.next.count == 0)
         return;
-    struct registry_request *request = commands_request(STATEMENT_COMMAND_RELEASE);
+    struct registry_request *request = registry_request_new(STATEMENT_COMMAND_RELEASE);
     json_t *array = request ? gather_keys(&commands->released, "k", 0, NULL) : NULL;
     int err = array ? add_json(request, array) : DG_ERR_NO_MEMORY;
     json_decref(array);
@@ -670,7 +670,7 @@ static void on_found(struct mail *mail, void *receiver) {
 
 static void send_look_up(struct commands *commands, struct reply_mail *reply) {
     struct registry_request *request =
-        commands->is_ready ? commands_request(STATEMENT_COMMAND_FIND) : NULL;
+        commands->is_ready ? registry_request_new(STATEMENT_COMMAND_FIND) : NULL;
     int err = !commands->is_ready ? DG_ERR_UNAVAILABLE : request ? 0 : DG_ERR_NO_MEMORY;
     if (err == 0)
         err = add_number(request, reply->reply.device_key);
@@ -722,7 +722,7 @@ void commands_look_up_reply(struct commands *commands, struct reply_mail *reply)
 
 static int send_look(struct commands *commands, enum registry_statement statement, int64_t after,
                      unsigned most, void (*deliver)(struct mail *, void *)) {
-    struct registry_request *request = commands_request(statement);
+    struct registry_request *request = registry_request_new(statement);
     int err = request ? add_instance(commands, request) : DG_ERR_NO_MEMORY;
     if (err == 0)
         err = add_number(request, after);

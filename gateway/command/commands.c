@@ -18,10 +18,6 @@ enum {
 
 /* ---- statements ---- */
 
-struct registry_request *commands_request(enum registry_statement statement) {
-    return registry_request_new(statement);
-}
-
 void commands_execute(struct commands *commands, struct registry_request *request,
                       void (*deliver)(struct mail *mail, void *receiver)) {
     request->mail.deliver = deliver;
@@ -39,7 +35,7 @@ static int add_text(struct registry_request *request, const char *text) {
 static bool send_numbers(struct commands *commands, enum registry_statement statement,
                          bool with_instance, unsigned count, const int64_t *numbers,
                          void (*deliver)(struct mail *, void *)) {
-    struct registry_request *request = commands_request(statement);
+    struct registry_request *request = registry_request_new(statement);
     int err = request ? 0 : DG_ERR_NO_MEMORY;
     if (err == 0 && with_instance)
         err = add_text(request, transitions_instance(commands->worker));

@@ -259,7 +259,6 @@ void jobs_look(struct commands *commands);
 
 /* Gives back to the session, and frees what is left of the reply. */
 void commands_answer_reply(struct reply_mail *reply, int err);
-struct registry_request *commands_request(enum registry_statement statement);
 /* Sends, or frees and tells that it could not be: the mail is delivered with an error all the same.
  */
 void commands_execute(struct commands *commands, struct registry_request *request,

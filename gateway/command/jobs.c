@@ -16,7 +16,7 @@ static int64_t number_at(const struct registry_request *result, unsigned column)
 static bool send_statement(struct commands *commands, enum registry_statement statement,
                            unsigned count, const int64_t *numbers,
                            void (*deliver)(struct mail *, void *)) {
-    struct registry_request *request = commands_request(statement);
+    struct registry_request *request = registry_request_new(statement);
     int err = request ? registry_request_add(
                             request, slice_from_string(transitions_instance(commands->worker)))
                       : DG_ERR_NO_MEMORY;

@@ -6,12 +6,13 @@
  * it was asked for; others ask by mail. The home reads a twin from PostgreSQL when it needs it,
  * many at a time, and remembers what a device has reported while there is room for it.
  *
- *   reported  merged into what is known, appended to <tenant>.commands as
- * duragate.state.reported.v1 together with what PostgreSQL is to say (transitions.h); then
- * answered: it is durable. One report of a device at a time, so a version is given once. desired
- * heard of by NOTIFY duragate_twin, read, and given to each session that listens: the newest only,
- * when the device has acknowledged the one before. A session that is gone is forgotten when it is
- * told; it listens anew when the device comes back.
+ * Reported state is merged into what is known and appended to <tenant>.commands as
+ * duragate.state.reported.v1, together with what PostgreSQL is to say (transitions.h); then it is
+ * answered: it is durable. One report of a device at a time, so a version is given once.
+ *
+ * Desired state is heard of by NOTIFY duragate_twin, read, and given to each session that listens:
+ * the newest only, when the device has acknowledged the one before. A session that is gone is
+ * forgotten when it is told; it listens anew when the device comes back.
  *
  * Shapes of what a listener is given: the whole document, {"version":n,"state":{...}} on
  * $dg/state/desired, QoS 1, also when it begins to listen (native); or each change,
